@@ -1,0 +1,458 @@
+"""Configurations: frozen, validated when made, complete (every number that a run needs is in it).
+
+`search_config` and `retrain_config` compose preset, data set, method and the user's own values; whatever cannot work is
+refused here, before any long work starts. `config_hash` covers exactly the fields that change a result.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from daas_lab import schedules
+from daas_lab.errors import LabError, one_of, refuse, suggestion
+from daas_lab.genotype import EdgeBudget, Genotype, load_genotype
+
+METHODS = ("darts", "da2s")
+PRESETS = ("tiny", "quick", "mini", "full")
+
+
+# --- protocols --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The constants in which the paper's text and its published code differ."""
+
+    first_edge_node: int  # L^E sums over the nodes from this one on
+    square_factor: float  # factor of the squared term of Eq. (4)
+    regulariser_factor: float  # factor of the whole regulariser of Eq. (7)
+    initial_noise: float  # scale of the normal noise in the initial α and β
+    learning_rate_min: float  # where the cosine of the weights' learning rate ends
+    delay_alphas: bool  # α rests for the first d epochs
+    partial_channels: int  # K: 1/K of the channels pass through the operations
+    authors_log: bool  # keep the slip of the delayed logarithm (schedules.py)
+
+
+PROTOCOLS = {
+    "paper": Protocol(2, 1.0, 1.0, 1e-3, 0.0, False, 4, False),
+    "authors": Protocol(3, 0.2, 0.1, 1e-4, 0.001, True, 1, True),
+}
+
+
+# --- data sets --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What is known of a data set before it is read."""
+
+    classes: int
+    image_channels: int
+    side: int  # native side in pixels
+    flips: bool  # a mirrored image is still of its class
+    # Images for weights, for the architecture, and held out; None: half of the training images each.
+    split: tuple[int | None, int | None, int]
+
+
+DATASETS = {
+    "digits": DatasetFacts(10, 1, 8, False, (600, 600, 200)),
+    "fashion_mnist": DatasetFacts(10, 1, 28, True, (27_500, 27_500, 5_000)),
+    "cifar10": DatasetFacts(10, 3, 32, True, (25_000, 25_000, 0)),
+    "cifar100": DatasetFacts(100, 3, 32, True, (25_000, 25_000, 0)),
+    "imagenet": DatasetFacts(1000, 3, 224, True, (None, None, 0)),
+}
+
+
+# --- fields and their checks ------------------------------------------------------------------------------------------
+
+
+def _number(at_least: float | None = None, at_most: float | None = None, above: float | None = None) -> Any:
+    return field(metadata={"at_least": at_least, "at_most": at_most, "above": above})
+
+
+def _coerce(name: str, kind: type, value: Any, limits: dict) -> Any:
+    """`value` as `kind` within `limits`: texts such as "3e-4" count as the number they write, nothing is rounded."""
+    bounds = [(f"{words} {limits[key]}", key) for key, words in _BOUND_WORDS.items() if limits.get(key) is not None]
+    allowed = ("a whole number" if kind is int else "a number") + " ".join([""] + [words for words, _ in bounds])
+    if isinstance(value, bool):
+        raise refuse(name, value, allowed)
+    try:
+        number = float(value)
+        if kind is int and number != int(number):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError) as error:
+        raise refuse(name, value, allowed) from error
+    inside = {"at_least": number.__ge__, "at_most": number.__le__, "above": number.__gt__}
+    if number != number or abs(number) == float("inf") or not all(inside[key](limits[key]) for _, key in bounds):
+        raise refuse(name, value, allowed)
+    return kind(number)
+
+
+_BOUND_WORDS = {"at_least": "of at least", "at_most": "of at most", "above": "above"}
+
+
+def _check_fields(config: Any) -> None:
+    for spec in fields(config):
+        value = getattr(config, spec.name)
+        if spec.type in (int, float):
+            object.__setattr__(config, spec.name, _coerce(spec.name, spec.type, value, spec.metadata))
+        elif spec.type is bool and not isinstance(value, bool):
+            if str(value).lower() not in ("true", "false"):
+                raise refuse(spec.name, value, "true or false")
+            object.__setattr__(config, spec.name, str(value).lower() == "true")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """One architecture search. Made by `search_config`, which fills in preset, data set and protocol."""
+
+    # What is searched.
+    preset: str  # the set of numbers that this configuration started from; not part of the hash
+    dataset: str
+    method: str  # darts or da2s
+    protocol: str  # paper or authors
+    budget: str  # edges to keep, in the text form of EdgeBudget
+    seed: int = _number(at_least=0)
+    # Images.
+    side: int = _number(at_least=4)  # images are scaled or padded to side × side pixels
+    classes: int = _number(at_least=2)
+    image_channels: int = _number(at_least=1)
+    weight_images: int = _number(at_least=1)  # images on which the network weights are trained
+    architecture_images: int = _number(at_least=1)  # images on which α and β are trained
+    held_out_images: int = _number(at_least=0)  # images for the accuracies; 0: the architecture's
+    split_seed: int = _number(at_least=0)  # the one seed of the split, so that test images stay test images
+    crop_padding: int = _number(at_least=0)  # pixels of padding before the random crop
+    flip: bool  # random horizontal flips
+    # Super-network.
+    layers: int = _number(at_least=2)  # cells
+    channels: int = _number(at_least=2)  # initial channels C; the stem has 3 C
+    nodes: int = _number(at_least=3, at_most=12)  # nodes of a cell, two inputs included
+    partial_channels: int = _number(at_least=1)  # K: 1/K of the channels pass through the operations
+    # Training.
+    epochs: int = _number(at_least=1)
+    steps: int = _number(at_least=1)  # steps an epoch
+    batch_size: int = _number(at_least=2)
+    learning_rate: float = _number(above=0)  # of the weights, at the start of the cosine
+    learning_rate_min: float = _number(at_least=0)  # and at its end
+    momentum: float = _number(at_least=0, at_most=1)
+    weight_decay: float = _number(at_least=0)
+    gradient_clip: float = _number(above=0)  # largest norm of the weights' gradient
+    arch_learning_rate: float = _number(above=0)  # Adam's, for α and β; times steps it bounds how far α can move
+    arch_weight_decay: float = _number(at_least=0)
+    alpha_delay: int = _number(at_least=0)  # epochs in which α rests
+    lambda_c: str  # control function of the whole regulariser
+    lambda_1: str  # of the operation loss
+    lambda_2: str  # of the edge loss
+    # Where it runs; none of these is part of the hash.
+    device: str
+    threads: int = _number(at_least=0)  # 0: torch's default
+
+    def __post_init__(self):
+        one_of("preset", self.preset, PRESETS)
+        one_of("dataset", self.dataset, DATASETS)
+        one_of("method", self.method, METHODS)
+        one_of("protocol", self.protocol, PROTOCOLS)
+        _check_fields(self)
+        _check_side(self.side)
+        budget = EdgeBudget.parse(self.budget)
+        if budget.nodes != self.nodes:
+            raise refuse("budget", self.budget, f"for {self.nodes - 2} intermediate nodes (nodes = {self.nodes})")
+        object.__setattr__(self, "budget", str(budget))
+        for name in ("lambda_c", "lambda_1", "lambda_2"):
+            schedules.parse(getattr(self, name), name)
+        if self.channels % self.partial_channels:
+            raise refuse("channels", self.channels, f"divisible by partial_channels = {self.partial_channels}")
+        for name in ("weight_images", "architecture_images"):
+            if self.batch_size > getattr(self, name):
+                raise refuse("batch_size", self.batch_size, f"at most {name} = {getattr(self, name)}")
+
+    @property
+    def edge_budget(self) -> EdgeBudget:
+        """The budget as a value."""
+        return EdgeBudget.parse(self.budget)
+
+    @property
+    def constants(self) -> Protocol:
+        """The protocol's constants."""
+        return PROTOCOLS[self.protocol]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainConfig:
+    """One training of a derived network from scratch. Made by `retrain_config`."""
+
+    preset: str  # not part of the hash
+    dataset: str
+    genotype: str  # the cell as compact JSON
+    seed: int = _number(at_least=0)
+    # Images: all that are not test images, or the first `train_images` of them.
+    side: int = _number(at_least=4)
+    classes: int = _number(at_least=2)
+    image_channels: int = _number(at_least=1)
+    train_images: int = _number(at_least=1)
+    split_seed: int = _number(at_least=0)
+    crop_padding: int = _number(at_least=0)
+    flip: bool
+    cutout: int = _number(at_least=0)  # side of the square that is blanked; 0: none
+    # Derived network.
+    form: str  # cifar or imagenet
+    layers: int = _number(at_least=3)
+    channels: int = _number(at_least=2)
+    drop_path: float = _number(at_least=0, at_most=0.9)  # probability at the last epoch, from 0 linearly
+    auxiliary_weight: float = _number(at_least=0)  # of the auxiliary head's loss; 0: no head
+    # Training.
+    epochs: int = _number(at_least=1)
+    steps: int = _number(at_least=1)  # steps an epoch
+    batch_size: int = _number(at_least=2)
+    learning_rate: float = _number(above=0)
+    momentum: float = _number(at_least=0, at_most=1)
+    weight_decay: float = _number(at_least=0)
+    gradient_clip: float = _number(above=0)
+    label_smoothing: float = _number(at_least=0, at_most=1)
+    # Where it runs; none of these is part of the hash.
+    device: str
+    threads: int = _number(at_least=0)
+
+    def __post_init__(self):
+        one_of("preset", self.preset, PRESETS)
+        one_of("dataset", self.dataset, DATASETS)
+        one_of("form", self.form, FORMS)
+        _check_fields(self)
+        _check_side(self.side)
+        if self.batch_size > self.train_images:
+            raise refuse("batch_size", self.batch_size, f"at most train_images = {self.train_images}")
+
+    @property
+    def cells(self) -> Genotype:
+        """The genotype as a value."""
+        return Genotype.from_json(json.loads(self.genotype))
+
+
+FORMS = ("cifar", "imagenet")
+
+
+def _check_side(side: int) -> None:
+    if side % 4:
+        raise refuse("side", side, "divisible by 4, for the two reduction cells halve it twice")
+
+
+# --- presets: functions composed from a common one ---------------------------------------------------------------------
+
+
+def search_config(
+    preset: str = "mini",
+    dataset: str = "fashion_mnist",
+    method: str = "da2s",
+    protocol: str = "authors",
+    **changes: Any,
+) -> SearchConfig:
+    """The search of `preset` on `dataset`, with any field changed by keyword. Raises `LabError` naming the field.
+
+    A shortened search raises Adam's learning rate for α and β so that learning rate × steps stays near the paper's
+    19,500 × 3e-4 ≈ 5.9, which is what a one-hot softmax needs.
+    """
+    one_of("preset", preset, PRESETS)
+    one_of("dataset", dataset, DATASETS)
+    one_of("method", method, METHODS)
+    one_of("protocol", protocol, PROTOCOLS)
+    refuse_unknown("search", changes, SearchConfig)
+    facts, constants = DATASETS[dataset], PROTOCOLS[protocol]
+    values = {
+        "seed": 0,
+        "budget": "8/14",
+        "split_seed": 0,
+        "classes": facts.classes,
+        "image_channels": facts.image_channels,
+        "flip": facts.flips,
+        "nodes": 6,
+        "partial_channels": 1,
+        "learning_rate": 0.025,
+        "learning_rate_min": constants.learning_rate_min,
+        "momentum": 0.9,
+        "weight_decay": 3e-4,
+        "gradient_clip": 5.0,
+        "arch_weight_decay": 1e-3,
+        "lambda_c": "linear",
+        "lambda_1": "log:delayed",
+        "lambda_2": "const",
+        "device": "cpu",
+        "threads": 0,
+    }
+    values |= _SEARCH_PRESETS[preset](facts) | {key: value for key, value in changes.items() if value is not None}
+    values.setdefault("crop_padding", max(1, _whole(values["side"], 4) // 8))
+    images = zip(("weight_images", "architecture_images", "held_out_images"), facts.split, strict=True)
+    for name, default in images:
+        values.setdefault(name, default)
+    steps = max(1, (_whole(values["weight_images"], 1)) // _whole(values["batch_size"], 1))
+    values.setdefault("steps", steps)
+    epochs = _whole(values["epochs"], 1)
+    if "arch_learning_rate" not in values:
+        values["arch_learning_rate"] = float(f"{ARCH_TRAVEL / (epochs * _whole(values['steps'], 1)):.2g}")
+    delayed = method == "da2s" and constants.delay_alphas
+    values.setdefault("alpha_delay", schedules.delay_epochs(epochs) if delayed else 0)
+    if method == "darts":
+        values |= {name: "const" for name in ("lambda_c", "lambda_1", "lambda_2")}
+    return SearchConfig(preset=preset, dataset=dataset, method=method, protocol=protocol, **values)
+
+
+# Adam's learning rate × steps of the paper's search, about how far α can move.
+ARCH_TRAVEL = 19_500 * 3e-4
+
+
+def _whole(value: Any, at_least: int) -> int:
+    """A number needed to fill in others; what is wrong with it is said by the field's own check."""
+    try:
+        return max(at_least, int(float(value)))
+    except (TypeError, ValueError, OverflowError):
+        return at_least
+
+
+_SEARCH_PRESETS = {
+    # Seconds, on any data set: the tests run the real trainer with it.
+    "tiny": lambda facts: {
+        "side": 8,
+        "layers": 3,
+        "channels": 4,
+        "weight_images": 96,
+        "architecture_images": 96,
+        "held_out_images": 96,
+        "batch_size": 16,
+        "epochs": 3,
+        "steps": 3,
+    },
+    # A minute or two: the effect itself, on digits. 40 epochs × 12 steps.
+    "quick": lambda facts: {
+        "side": min(facts.side, 8),
+        "layers": 3,
+        "channels": 8,
+        "weight_images": 600,
+        "architecture_images": 600,
+        "held_out_images": 200,
+        "batch_size": 50,
+        "epochs": 40,
+    },
+    # Minutes, on Fashion-MNIST scaled to 16 × 16. 20 epochs × 50 steps.
+    "mini": lambda facts: {
+        "side": min(facts.side // 4 * 4, 16),
+        "layers": 4,
+        "channels": 8,
+        "weight_images": 3200 if facts.side > 8 else 600,
+        "architecture_images": 3200 if facts.side > 8 else 600,
+        "held_out_images": 5000 if facts.side > 8 else 200,
+        "batch_size": 64,
+        "epochs": 20,
+    },
+    # The paper's own search.
+    "full": lambda facts: {
+        "side": min((facts.side + 3) // 4 * 4 + 4 * (facts.side == 28), 224),
+        "layers": 8,
+        "channels": 16,
+        "batch_size": 64,
+        "epochs": 50,
+        "arch_learning_rate": 3e-4,
+    },
+}
+
+
+def retrain_config(
+    genotype: Any, preset: str = "mini", dataset: str = "fashion_mnist", **changes: Any
+) -> RetrainConfig:
+    """The retraining of `genotype` (a value, a published name or a file), with any field changed by keyword."""
+    one_of("preset", preset, PRESETS)
+    one_of("dataset", dataset, DATASETS)
+    refuse_unknown("retrain", changes, RetrainConfig)
+    facts = DATASETS[dataset]
+    values = {
+        "seed": 0,
+        "split_seed": 0,
+        "classes": facts.classes,
+        "image_channels": facts.image_channels,
+        "flip": facts.flips,
+        "form": "imagenet" if dataset == "imagenet" and preset == "full" else "cifar",
+        "learning_rate": 0.025,
+        "momentum": 0.9,
+        "weight_decay": 3e-4,
+        "gradient_clip": 5.0,
+        "drop_path": 0.2,
+        "auxiliary_weight": 0.4,
+        "label_smoothing": 0.0,
+        "device": "cpu",
+        "threads": 0,
+    }
+    values |= _RETRAIN_PRESETS[preset](facts) | {key: value for key, value in changes.items() if value is not None}
+    side = _whole(values["side"], 4)
+    values.setdefault("crop_padding", max(1, side // 8))
+    values.setdefault("cutout", side // 2)
+    values.setdefault("train_images", TRAIN_IMAGES[dataset])
+    values.setdefault("steps", max(1, _whole(values["train_images"], 1) // _whole(values["batch_size"], 1)))
+    cells = json.dumps(load_genotype(genotype).to_json(), separators=(",", ":"))
+    return RetrainConfig(preset=preset, dataset=dataset, genotype=cells, **values)
+
+
+TRAIN_IMAGES = {
+    "digits": 1_400,
+    "fashion_mnist": 60_000,
+    "cifar10": 50_000,
+    "cifar100": 50_000,
+    "imagenet": 1_281_167,
+}
+
+_RETRAIN_PRESETS = {
+    "tiny": lambda facts: {
+        "side": 8,
+        "layers": 3,
+        "channels": 4,
+        "train_images": 96,
+        "batch_size": 16,
+        "epochs": 2,
+        "steps": 3,
+    },
+    "quick": lambda facts: {
+        "side": min(facts.side, 8),
+        "layers": 5,
+        "channels": 8,
+        "train_images": 1_400,
+        "batch_size": 50,
+        "epochs": 20,
+        "cutout": 2,
+        "drop_path": 0.1,
+    },
+    "mini": lambda facts: {
+        "side": min(facts.side // 4 * 4, 16),
+        "layers": 5,
+        "channels": 16,
+        "train_images": 10_000 if facts.side > 8 else 1_400,
+        "batch_size": 64,
+        "epochs": 15,
+        "cutout": 4,
+        "drop_path": 0.1,
+    },
+    "full": lambda facts: {
+        "side": 224 if facts.side == 224 else 32,
+        "layers": 14 if facts.side == 224 else 20,
+        "channels": 48 if facts.side == 224 else 36,
+        "batch_size": 128 if facts.side == 224 else 96,
+        "epochs": 250 if facts.side == 224 else 600,
+    },
+}
+
+
+# --- identity ---------------------------------------------------------------------------------------------------------
+
+_NOT_HASHED = ("preset", "device", "threads")
+
+
+def refuse_unknown(what: str, changes: dict, config_class: type) -> None:
+    """Raise for a keyword that is no field, naming the closest one."""
+    known = [spec.name for spec in fields(config_class)]
+    for name in changes:
+        if name not in known:
+            raise LabError(f"unknown {what} setting {name!r}{suggestion(name, known)}; known: {', '.join(known)}")
+
+
+def config_hash(config: SearchConfig | RetrainConfig) -> str:
+    """Ten hexadecimal digits over everything that changes the result: not versions, device, threads or paths."""
+    identity = {key: value for key, value in asdict(config).items() if key not in _NOT_HASHED}
+    text = json.dumps({"kind": type(config).__name__} | identity, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -1,0 +1,25 @@
+"""The errors that a user can cause. The command line prints them as one line and exits with 2."""
+
+import difflib
+
+
+class LabError(ValueError):
+    """Something the user gave cannot be used; the message names field, value and what is allowed."""
+
+
+def refuse(field: str, value: object, allowed: str) -> LabError:
+    """The one wording of every refusal, to be raised by the caller."""
+    return LabError(f"{field} = {value!r}: must be {allowed}")
+
+
+def one_of(field: str, value: object, allowed) -> None:
+    """Raise unless `value` is one of the names `allowed`, suggesting the closest one."""
+    allowed = list(allowed)
+    if value not in allowed:
+        raise refuse(field, value, "one of " + ", ".join(map(str, allowed)) + suggestion(value, allowed))
+
+
+def suggestion(value: object, allowed) -> str:
+    """' (did you mean …?)' for a misspelt name, else nothing."""
+    close = difflib.get_close_matches(str(value), list(map(str, allowed)), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
