@@ -237,7 +237,7 @@ def _check_side(side: int) -> None:
         raise refuse("side", side, "divisible by 4, for the two reduction cells halve it twice")
 
 
-# --- presets: functions composed from a common one ---------------------------------------------------------------------
+# --- presets: functions composed from a common one --------------------------------------------------------------------
 
 
 def search_config(
@@ -292,7 +292,7 @@ def search_config(
     delayed = method == "da2s" and constants.delay_alphas
     values.setdefault("alpha_delay", schedules.delay_epochs(epochs) if delayed else 0)
     if method == "darts":
-        values |= {name: "const" for name in ("lambda_c", "lambda_1", "lambda_2")}
+        values |= dict.fromkeys(("lambda_c", "lambda_1", "lambda_2"), "const")
     return SearchConfig(preset=preset, dataset=dataset, method=method, protocol=protocol, **values)
 
 
@@ -339,7 +339,7 @@ _SEARCH_PRESETS = {
         "channels": 8,
         "weight_images": 3200 if facts.side > 8 else 600,
         "architecture_images": 3200 if facts.side > 8 else 600,
-        "held_out_images": 5000 if facts.side > 8 else 200,
+        "held_out_images": 2000 if facts.side > 8 else 200,
         "batch_size": 64,
         "epochs": 20,
     },

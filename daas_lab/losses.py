@@ -18,7 +18,7 @@ def classification_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 def entropy(logits: Tensor) -> Tensor:
     """−Σ p log p of p = softmax(logits) over the last dimension: [..., n] → [...]."""
-    # Logits further apart than the type's range give −∞, which times p = 0 is NaN; the smallest finite number is as good.
+    # Logits further apart than the type's range give −∞, which times p = 0 is NaN; its smallest number does as well.
     log_p = logits.log_softmax(dim=-1).clamp(min=torch.finfo(logits.dtype).min)
     return -(log_p.exp() * log_p).sum(dim=-1)
 

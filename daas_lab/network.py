@@ -164,8 +164,8 @@ def count(
 ) -> dict[str, int]:
     """`{"parameters", "multiply_adds"}` of the network without auxiliary head, for one image of `side` pixels.
 
-    Defaults are the paper's: CIFAR 36 channels, 20 cells, 10 classes, 32 pixels; ImageNet 48, 14, 1000, 224. Multiply-adds
-    are those of convolutions and the classifier, as torch's flop counter finds them.
+    Defaults are the paper's: CIFAR 36 channels, 20 cells, 10 classes, 32 pixels; ImageNet 48, 14, 1000, 224.
+    Multiply-adds are those of convolutions and the classifier, as torch's flop counter finds them.
     """
     one_of("form", form, FORMS)
     defaults = (36, 20, 10, 32) if form == "cifar" else (48, 14, 1000, 224)

@@ -103,7 +103,7 @@ def derived_key(key: str, genotype: Genotype, layers: int) -> str:
 
 
 def _operation_key(name: str, rest: str) -> str:
-    """`op.5.weight` of a separable convolution → `depthwise_2.weight`; a skip's `conv_1.weight` stays, `bn` is `norm`."""
+    """`op.5.weight` of a separable convolution → `depthwise_2.weight`; a skip's `conv_1.weight` stays."""
     if match := re.fullmatch(r"op\.(\d+)\.(.+)", rest):
         return f"{_POSITIONS[name[:8]][int(match[1])]}.{match[2]}"
     return rest.replace("bn.", "norm.")

@@ -1,0 +1,290 @@
+"""Data sets, their splits, and batched augmentation on the device.
+
+Legend: N images of a set, B batch, C image channels, H = W side. Images are kept as uint8 [N, H, W, C] on the device of
+the training; a batch is gathered, augmented and normalised there as float32 [B, C, H, W] in channels-last memory.
+"""
+
+import gzip
+import math
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from daas_lab.config import DATASETS, RetrainConfig, SearchConfig
+from daas_lab.errors import LabError, refuse
+
+# Where Debian's package `dataset-fashion-mnist` puts its files.
+SYSTEM_FOLDERS = {"fashion_mnist": Path("/usr/share/datasets/fashion-mnist")}
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images uint8 [N, H, W, C] and targets int64 [N], with the mean and deviation [C] that normalise them."""
+
+    images: Tensor
+    targets: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def subset(self, indices: Tensor) -> "ImageSet":
+        """The images with these indices."""
+        return replace(self, images=self.images[indices], targets=self.targets[indices])
+
+    def to(self, device: str | torch.device) -> "ImageSet":
+        """The set on another device."""
+        return ImageSet(*(getattr(self, name).to(device) for name in ("images", "targets", "mean", "std")))
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The four parts of a data set. `held_out` are the images of the accuracies before and after discretization."""
+
+    weights: ImageSet
+    architecture: ImageSet
+    held_out: ImageSet
+    test: ImageSet
+
+
+# --- splits -----------------------------------------------------------------------------------------------------------
+
+
+def search_splits(config: SearchConfig, data: str | Path = "data") -> Splits:
+    """The split of a search, by `split_seed`. Without held-out images the architecture's serve, as in the paper."""
+    train, test = load(config.dataset, data, config.side, config.split_seed)
+    names = ("weight_images", "architecture_images", "held_out_images")
+    sizes = [getattr(config, name) for name in names]
+    if sum(sizes) > len(train):
+        raise refuse(" + ".join(names), sum(sizes), f"at most the {len(train)} training images of {config.dataset}")
+    weights, architecture, held_out = (
+        train.subset(part) for part in _shuffled(len(train), config.split_seed)[: sum(sizes)].split(sizes)
+    )
+    return Splits(weights, architecture, held_out if len(held_out) else architecture, test)
+
+
+def retrain_splits(config: RetrainConfig, data: str | Path = "data") -> tuple[ImageSet, ImageSet]:
+    """Training images (the first `train_images` of the same order as in a search) and test images."""
+    train, test = load(config.dataset, data, config.side, config.split_seed)
+    if config.train_images > len(train):
+        raise refuse("train_images", config.train_images, f"at most the {len(train)} of {config.dataset}")
+    return train.subset(_shuffled(len(train), config.split_seed)[: config.train_images]), test
+
+
+def _shuffled(count: int, seed: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def load(dataset: str, data: str | Path, side: int, split_seed: int = 0) -> tuple[ImageSet, ImageSet]:
+    """(training images, test images) of a data set in the folder `data`, brought to `side` pixels.
+
+    Raises `LabError` naming the folder and how to get the data if they are missing, or the file that is damaged.
+    """
+    (images, targets), (test_images, test_targets) = _READERS[dataset](Path(data), split_seed)
+    resized = [_resize(part, side) for part in (images, test_images)]
+    # The deviations of a constant channel would divide by zero.
+    pixels = resized[0].float().div(255).reshape(-1, resized[0].shape[-1])
+    std, mean = torch.std_mean(pixels, dim=0)
+    std = std.clamp(min=1e-3)
+    return ImageSet(resized[0], targets, mean, std), ImageSet(resized[1], test_targets, mean, std)
+
+
+def check_available(dataset: str, data: str | Path) -> None:
+    """Raise what `load` would raise for missing data, without reading images: for a check before other work."""
+    if dataset in _PLACES:
+        _PLACES[dataset](Path(data))
+
+
+def _resize(images: Tensor, side: int) -> Tensor:
+    """uint8 [N, H, W, C] → side × side: averaged down by area, or padded with black around the middle."""
+    height, width = images.shape[1:3]
+    if height > side or width > side:
+        chunks = images.permute(0, 3, 1, 2).split(4096)
+        scaled = [F.interpolate(chunk.float(), size=(side, side), mode="area").round().byte() for chunk in chunks]
+        return torch.cat(scaled).permute(0, 2, 3, 1).contiguous()
+    top, left = (side - height) // 2, (side - width) // 2
+    return F.pad(images, (0, 0, left, side - width - left, top, side - height - top))
+
+
+def _read_digits(data: Path, split_seed: int):
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = torch.from_numpy((digits.images * (255 / 16)).round().astype(np.uint8)).unsqueeze(-1)
+    targets = torch.from_numpy(digits.target.astype(np.int64))
+    order = _shuffled(len(targets), split_seed)
+    train, test = order[:1400], order[1400:]
+    return (images[train], targets[train]), (images[test], targets[test])
+
+
+def _fashion_mnist_folder(data: Path) -> Path:
+    folders = [data / "FashionMNIST" / "raw", data / "fashion_mnist", data, SYSTEM_FOLDERS["fashion_mnist"]]
+    for folder in folders:
+        if (folder / "train-images-idx3-ubyte.gz").is_file():
+            return folder
+    raise LabError(
+        f"dataset = 'fashion_mnist': no train-images-idx3-ubyte.gz in {', '.join(map(str, folders))}; get it with "
+        f"`apt-get install dataset-fashion-mnist`, or from {_url('FashionMNIST')} with {_download('FashionMNIST', data)}"
+    )
+
+
+def _read_fashion_mnist(data: Path, split_seed: int):
+    folder = _fashion_mnist_folder(data)
+    parts = []
+    for part, count in (("train", 60_000), ("t10k", 10_000)):
+        images = _read_idx(folder / f"{part}-images-idx3-ubyte.gz", (count, 28, 28))
+        targets = _read_idx(folder / f"{part}-labels-idx1-ubyte.gz", (count,))
+        parts.append((images.unsqueeze(-1), targets.long()))
+    return parts
+
+
+def _read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
+    """A gzipped idx file of bytes: a magic number that ends in the number of dimensions, the sizes, the values."""
+    try:
+        with gzip.open(path) as file:
+            content = file.read()
+    except (OSError, EOFError, zlib.error) as error:
+        raise LabError(f"damaged file {path}: {error}") from error
+    header = np.frombuffer(content[: 4 * (1 + len(shape))], dtype=">i4")
+    expected = (0x0800 + len(shape), *shape)
+    if tuple(header) != expected or len(content) != 4 * len(expected) + math.prod(shape):
+        raise LabError(f"damaged file {path}: not an idx file of {' × '.join(map(str, shape))} bytes")
+    values = np.frombuffer(content, dtype=np.uint8, offset=4 * len(expected)).reshape(shape)
+    return torch.from_numpy(values.copy())
+
+
+def _cifar_folder(name: str, data: Path) -> Path:
+    from torchvision.datasets import utils
+
+    dataset = _torchvision_class(name)
+    folder = data / dataset.base_folder
+    if not folder.is_dir():
+        raise LabError(
+            f"dataset = {name.lower()!r}: no folder {folder}; get it from {dataset.url} with {_download(name, data)}"
+        )
+    for file, md5 in (*dataset.train_list, *dataset.test_list):
+        if not (folder / file).is_file():
+            raise LabError(
+                f"dataset = {name.lower()!r}: {folder / file} is missing; get it with {_download(name, data)}"
+            )
+        if not utils.check_md5(folder / file, md5):
+            raise LabError(f"damaged file {folder / file}: its md5 is not {md5}; get it with {_download(name, data)}")
+    return folder
+
+
+def _read_cifar(name: str):
+    def read(data: Path, split_seed: int):
+        _cifar_folder(name, data)
+        sets = [_torchvision_class(name)(data, train=train) for train in (True, False)]
+        return [(torch.from_numpy(part.data), torch.tensor(part.targets)) for part in sets]
+
+    return read
+
+
+def _imagenet_folder(data: Path) -> Path:
+    for folder in (data / "imagenet", data):
+        if (folder / "train").is_dir() and (folder / "val").is_dir():
+            return folder
+    raise LabError(
+        f"dataset = 'imagenet': no folders train/ and val/ with a folder of images a class in {data / 'imagenet'} or "
+        f"{data}; get the archives from https://image-net.org/download and unpack them there with "
+        f"`python -c \"from torchvision.datasets import ImageNet; [ImageNet('{data}', s) for s in ('train', 'val')]\"`"
+    )
+
+
+def _read_imagenet(data: Path, split_seed: int):
+    raise LabError(f"dataset = 'imagenet': {_imagenet_folder(data)} does not fit in memory; only retraining reads it")
+
+
+def _torchvision_class(name: str):
+    import torchvision.datasets
+
+    return getattr(torchvision.datasets, name)
+
+
+def _url(name: str) -> str:
+    dataset = _torchvision_class(name)
+    return dataset.mirrors[0] if hasattr(dataset, "mirrors") else dataset.url
+
+
+def _download(name: str, data: Path) -> str:
+    return f"`python -c \"from torchvision.datasets import {name}; {name}('{data}', download=True)\"`"
+
+
+_READERS = {
+    "digits": _read_digits,
+    "fashion_mnist": _read_fashion_mnist,
+    "cifar10": _read_cifar("CIFAR10"),
+    "cifar100": _read_cifar("CIFAR100"),
+    "imagenet": _read_imagenet,
+}
+_PLACES = {
+    "fashion_mnist": _fashion_mnist_folder,
+    "cifar10": lambda data: _cifar_folder("CIFAR10", data),
+    "cifar100": lambda data: _cifar_folder("CIFAR100", data),
+    "imagenet": _imagenet_folder,
+}
+assert _READERS.keys() == DATASETS.keys()
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+def training_batches(
+    images: ImageSet,
+    *,
+    batch_size: int,
+    steps: int,
+    generator: torch.Generator,
+    crop_padding: int = 0,
+    flip: bool = False,
+    cutout: int = 0,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """`steps` shuffled batches, each image cropped, flipped and cut out by its own draw from `generator`.
+
+    The generator lives on the device of the images. A set that is too small for `steps` batches is gone through again.
+    """
+    device = images.targets.device
+    padded = F.pad(images.images, (0, 0, crop_padding, crop_padding, crop_padding, crop_padding))
+    side = images.images.shape[1]
+    line = torch.arange(side, device=device)
+    rounds = math.ceil(steps * batch_size / len(images))
+    order = torch.cat([torch.randperm(len(images), generator=generator, device=device) for _ in range(rounds)])
+    for indices in order[: steps * batch_size].split(batch_size):
+        shape = (len(indices), 1)
+        rows = line.expand(len(indices), side)
+        columns = rows
+        if flip:
+            mirrored = torch.rand(shape, generator=generator, device=device) < 0.5
+            columns = torch.where(mirrored, side - 1 - columns, columns)
+        if crop_padding:
+            offsets = torch.randint(2 * crop_padding + 1, (2, *shape), generator=generator, device=device)
+            rows, columns = rows + offsets[0], columns + offsets[1]
+        pixels = padded[indices[:, None, None], rows[:, :, None], columns[:, None, :]]
+        batch = _normalise(pixels, images)
+        if cutout:
+            centre = torch.randint(side, (2, *shape), generator=generator, device=device)
+            inside = [(line >= middle - cutout // 2) & (line < middle - cutout // 2 + cutout) for middle in centre]
+            batch = batch * ~(inside[0][:, None, :, None] & inside[1][:, None, None, :])
+        yield batch, images.targets[indices]
+
+
+def plain_batches(images: ImageSet, batch_size: int = 500) -> Iterator[tuple[Tensor, Tensor]]:
+    """All images once, in order, as they are."""
+    for pixels, targets in zip(images.images.split(batch_size), images.targets.split(batch_size), strict=True):
+        yield _normalise(pixels, images), targets
+
+
+def _normalise(pixels: Tensor, images: ImageSet) -> Tensor:
+    """uint8 [B, H, W, C] → float32 [B, C, H, W] in channels-last memory."""
+    return ((pixels.float() / 255 - images.mean) / images.std).permute(0, 3, 1, 2)

@@ -1,0 +1,211 @@
+"""Discretization: α, β and a budget → a genotype, and what the cut costs the super-network.
+
+The accuracy drop replaces the architecture weights of the searched super-network by those of the discrete cell, with all
+network weights as they are. Three choices are part of its result and are named in every row:
+
+    edge_weight   one: kept edges weigh 1; learned: they keep b; renormalised: their b are scaled up to the sum that all
+                  the node's edges had
+    batch_norm    as-trained: running statistics kept; recalibrated: estimated again on training images
+    stage         operations: only these are made discrete; edges: only these; both
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from daas_lab.config import SearchConfig
+from daas_lab.data import ImageSet, plain_batches
+from daas_lab.genotype import (
+    CELL_TYPES,
+    PRIMITIVES,
+    CellGenotype,
+    EdgeBudget,
+    Genotype,
+    cell_edges,
+    derive_cell,
+)
+from daas_lab.relaxations import ArchitectureWeights, make_relaxation
+from daas_lab.supernet import SuperNetwork
+from daas_lab.training import evaluate
+
+EDGE_WEIGHTS = ("one", "learned", "renormalised")
+BATCH_NORMS = ("as-trained", "recalibrated")
+STAGES = ("operations", "edges", "both")
+
+
+# --- the cell ---------------------------------------------------------------------------------------------------------
+
+
+def architecture_weights(
+    config: SearchConfig, parameters: Mapping[str, Tensor | np.ndarray], epoch: int | None = None
+) -> dict[str, ArchitectureWeights]:
+    """a and b of both cell types from `alphas_normal`, … as a run records them after `epoch` (default: the last)."""
+    relaxation = make_relaxation(config)
+    tensors = {name: torch.as_tensor(value) for name, value in parameters.items()}
+    return {
+        name: relaxation(tensors[f"alphas_{name}"], tensors[f"betas_{name}"], name, epoch or config.epochs)
+        for name in CELL_TYPES
+    }
+
+
+def derive_genotype(
+    config: SearchConfig, parameters: Mapping[str, Tensor | np.ndarray], budget: EdgeBudget, epoch: int | None = None
+) -> Genotype:
+    """The genotype that `budget` keeps of α and β.
+
+    Operations rank by their weight a. Edges rank by β where the method learns it, else by their largest a: all edges of
+    DARTS, and those of node 2 in the authors' protocol.
+    """
+    cells = []
+    for cell_type, weights in architecture_weights(config, parameters, epoch).items():
+        strengths = _edge_strengths(config, weights, torch.as_tensor(parameters[f"betas_{cell_type}"]))
+        groups = budget.groups(cell_type)
+        cells.append(derive_cell(weights.operations.tolist(), strengths.tolist(), groups, budget.operations))
+    return Genotype(*cells)
+
+
+def _edge_strengths(config: SearchConfig, weights: ArchitectureWeights, betas: Tensor) -> Tensor:
+    largest = weights.operations.amax(dim=1)
+    if config.method == "darts":
+        return largest
+    if config.protocol == "authors":
+        return torch.cat([largest[:2], betas[2:]])
+    return betas
+
+
+def discrete_weights(
+    weights: ArchitectureWeights, cell: CellGenotype, edge_weight: str = "one", stage: str = "both"
+) -> ArchitectureWeights:
+    """The architecture weights of one cell type after the cut to `cell`.
+
+    A kept operation weighs 1; several on one edge share 1 as their a do, or weigh 1 each under `one`. An edge that is
+    not kept still decides for its strongest operation: with `stage` operations it stays in the network.
+    """
+    operations, edges = weights.operations.detach(), weights.edges.detach()
+    pairs = {pair: e for e, pair in enumerate(cell_edges(_nodes_of(edges)))}
+    kept_edges = torch.zeros_like(edges)
+    kept_operations = torch.zeros_like(operations)
+    for edge in cell.edges:
+        e = pairs[edge.source, edge.node]
+        kept_edges[e] = 1
+        kept_operations[e, PRIMITIVES.index(edge.operation)] = 1
+    keep = max(1, int(kept_operations.sum(dim=1).max()))
+    strongest = torch.zeros_like(operations).scatter(1, operations.topk(keep, dim=1).indices, 1)
+    kept_operations = torch.where(kept_edges[:, None] > 0, kept_operations, strongest)
+
+    if stage != "edges":
+        shared = operations * kept_operations
+        shared = shared / shared.sum(dim=1, keepdim=True)
+        operations = kept_operations if edge_weight == "one" or keep == 1 else shared
+    if stage != "operations":
+        if edge_weight == "one":
+            edges = kept_edges
+        elif edge_weight == "learned":
+            edges = edges * kept_edges
+        else:
+            edges = _renormalise(edges, kept_edges)
+    return weights._replace(operations=operations, edges=edges)
+
+
+def _renormalise(edges: Tensor, kept: Tensor) -> Tensor:
+    nodes = _nodes_of(edges)
+    parts = []
+    for b, mask in zip(edges.split(list(range(2, nodes))), kept.split(list(range(2, nodes))), strict=True):
+        remaining = (b * mask).sum()
+        # A node that lost all its edges has nothing to scale.
+        parts.append(b * mask * torch.where(remaining > 0, b.sum() / remaining, 0.0))
+    return torch.cat(parts)
+
+
+def _nodes_of(edges: Tensor) -> int:
+    """N from the number of edges 2 + 3 + … + (N-1)."""
+    nodes = 3
+    while len(cell_edges(nodes)) < len(edges):
+        nodes += 1
+    return nodes
+
+
+# --- its cost ---------------------------------------------------------------------------------------------------------
+
+
+def accuracy_drops(
+    network: SuperNetwork,
+    config: SearchConfig,
+    held_out: ImageSet,
+    training: ImageSet,
+    budgets: Iterable[str | EdgeBudget],
+    *,
+    edge_weights: Sequence[str] = EDGE_WEIGHTS,
+    batch_norms: Sequence[str] = BATCH_NORMS,
+    stages: Sequence[str] = STAGES,
+) -> list[dict]:
+    """A row for every combination: `budget`, `edge_weight`, `batch_norm`, `stage`, and the accuracy in percent on
+    `held_out` before and after. `training` images serve the recalibration. The network is left as it was.
+    """
+    parameters = {name: value.detach() for name, value in network.named_parameters() if name in _ARCHITECTURE}
+    mixture = {name: weights for name, weights in network.architecture_weights().items()}
+    _, before = evaluate(network, held_out)
+    rows, measured = [], {}
+    for budget in map(EdgeBudget.parse, budgets):
+        genotype = derive_genotype(config, parameters, budget)
+        for edge_weight in edge_weights:
+            for batch_norm in batch_norms:
+                for stage in stages:
+                    discrete = {
+                        name: discrete_weights(mixture[name], genotype.cell(name), edge_weight, stage)
+                        for name in CELL_TYPES
+                    }
+                    # Many combinations are the same network, e.g. every budget with only its operations made discrete.
+                    key = (batch_norm, *(tuple(part.flatten().tolist()) for w in discrete.values() for part in w[:2]))
+                    if key not in measured:
+                        recalibrated = batch_norm == "recalibrated"
+                        with recalibration(network, training, discrete) if recalibrated else contextlib.nullcontext():
+                            measured[key] = evaluate(network, held_out, weights=discrete)[1]
+                    rows.append(
+                        {
+                            "budget": str(budget),
+                            "edge_weight": edge_weight,
+                            "batch_norm": batch_norm,
+                            "stage": stage,
+                            "before": before,
+                            "after": measured[key],
+                        }
+                    )
+    return rows
+
+
+_ARCHITECTURE = [f"{kind}_{cell_type}" for kind in ("alphas", "betas") for cell_type in CELL_TYPES]
+
+
+@contextlib.contextmanager
+def recalibration(
+    network: SuperNetwork, images: ImageSet, weights: Mapping[str, ArchitectureWeights], limit: int = 2000
+) -> Iterator[None]:
+    """Inside, batch-norm's running statistics are those of the network mixed by `weights` on the first `limit`
+    images; afterwards they are what they were. No weight changes.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    saved = {name: value.clone() for name, value in network.named_buffers()}
+    momenta, training = [norm.momentum for norm in norms], network.training
+    try:
+        network.train()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain average over all batches
+        with torch.no_grad():
+            few = images.subset(torch.arange(min(limit, len(images)), device=images.targets.device))
+            for x, _ in plain_batches(few, batch_size=100):
+                if len(x) > 1:
+                    network(x, weights=weights)
+        network.train(training)
+        yield
+    finally:
+        network.train(training)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        with torch.no_grad():
+            for name, value in network.named_buffers():
+                value.copy_(saved[name])

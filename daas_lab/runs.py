@@ -1,0 +1,259 @@
+"""A run's folder: configuration, history, α/β snapshots, checkpoints, lock, resume, records.
+
+    config.json               the complete configuration, and the library versions that made the run
+    history.jsonl             one record an epoch; nothing in it depends on the machine or the clock
+    timing.jsonl              seconds of every epoch
+    architecture.safetensors  α and β at the start and after every epoch (searches)
+    checkpoint.pt             everything that a resume needs; checkpoint.previous.pt is the one before it
+    genotype.json             the cell that was found (searches)
+    lock                      pid and start of the process that writes, held by the system's file lock
+    DONE                      written last
+
+Every file is written under a temporary name, synced and renamed. The checkpoint is the truth: history and snapshots are
+part of it and written out again when a run is resumed.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+
+import daas_lab
+from daas_lab.config import RetrainConfig, SearchConfig, config_hash
+from daas_lab.errors import LabError
+from daas_lab.genotype import Genotype
+
+KINDS = {"search": SearchConfig, "retrain": RetrainConfig}
+CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Replace `path` by `content` or leave it as it was, whenever the process or the machine dies."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise LabError(f"cannot write {path}: {error.strerror}; what was there before is intact") from error
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    return {"daas_lab": daas_lab.__version__, "python": platform.python_version(), "torch": torch.__version__}
+
+
+# --- lock -------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the one process that writes to `folder`, or raise `LabError` with the pid of the one that does.
+
+    The system drops the lock of a process that dies, so a dead writer's folder is simply taken over.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 1000, 0).decode().strip() or "an unknown process"
+            raise LabError(f"run folder {folder} is being written by another process: {holder}") from None
+        os.ftruncate(descriptor, 0)
+        started = time.strftime("%Y-%m-%d %H:%M:%S")
+        os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "start": started}).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def writer(folder: str | Path) -> dict | None:
+    """`{"pid", "start"}` of the living process that writes to `folder`, or None."""
+    try:
+        descriptor = os.open(Path(folder) / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        return json.loads(os.pread(descriptor, 1000, 0).decode() or "{}")
+    finally:
+        os.close(descriptor)
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class RunWriter:
+    """A run that is being made: what its epochs have recorded so far, and where it is kept."""
+
+    folder: Path
+    history: list[dict] = field(default_factory=list)
+    snapshots: list[dict[str, torch.Tensor]] = field(default_factory=list)
+
+    def resume(self) -> dict[str, Any] | None:
+        """The state of the last epoch that was saved, or None for a new run."""
+        saved = _load_checkpoint(self.folder)
+        if saved is None:
+            return None
+        self.history, self.snapshots = saved["history"], saved["snapshots"]
+        self._write_out()
+        return saved["state"]
+
+    def save_epoch(self, record: dict, state: dict[str, Any], seconds: float) -> None:
+        """Add an epoch's record and make `state` the checkpoint; snapshots were appended by the trainer."""
+        self.history.append(record)
+        buffer = io.BytesIO()
+        torch.save({"state": state, "history": self.history, "snapshots": self.snapshots}, buffer)
+        content = buffer.getvalue()
+        current, previous = (self.folder / name for name in CHECKPOINTS)
+        if current.is_file():
+            os.replace(current, previous)
+        write_atomically(current, content + hashlib.sha256(content).digest())
+        with open(self.folder / "timing.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps({"epoch": record["epoch"], "seconds": round(seconds, 3)}) + "\n")
+        self._write_out()
+
+    def finish(self, files: dict[str, str]) -> None:
+        """Write the last files (name → content) and then DONE."""
+        for name, content in files.items():
+            write_atomically(self.folder / name, content)
+        write_atomically(self.folder / "DONE", "")
+
+    def _write_out(self) -> None:
+        lines = "".join(json.dumps(record) + "\n" for record in self.history)
+        write_atomically(self.folder / "history.jsonl", lines)
+        if self.snapshots:
+            names = self.snapshots[0]
+            stacked = {name: torch.stack([snapshot[name] for snapshot in self.snapshots]) for name in names}
+            write_atomically(self.folder / "architecture.safetensors", save_safetensors(stacked))
+
+
+@contextlib.contextmanager
+def open_run(folder: str | Path, config: SearchConfig | RetrainConfig) -> Iterator[RunWriter]:
+    """Lock `folder` for the run `config`, new or begun. A folder that holds another configuration is refused."""
+    folder = Path(folder)
+    with locked(folder):
+        path = folder / "config.json"
+        if path.is_file():
+            _refuse_other_config(path, config)
+        else:
+            kind = next(name for name, config_class in KINDS.items() if isinstance(config, config_class))
+            header = {"kind": kind, "hash": config_hash(config), "config": asdict(config), "versions": versions()}
+            write_atomically(path, json.dumps(header, indent=2) + "\n")
+        yield RunWriter(folder)
+
+
+def _refuse_other_config(path: Path, config: SearchConfig | RetrainConfig) -> None:
+    there = read_config(path.parent)
+    if config_hash(there) == config_hash(config):
+        return
+    if type(there) is not type(config):
+        raise LabError(f"run folder {path.parent} holds another kind of run: {type(there).__name__}")
+    ours, theirs = asdict(config), asdict(there)
+    fields = [f"{key} = {theirs[key]!r} there, {ours[key]!r} here" for key in ours if ours[key] != theirs[key]]
+    raise LabError(f"run folder {path.parent} holds another configuration: {'; '.join(fields)}; choose another --out")
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run has recorded: all that plots and tables read.
+
+    `alphas` and `betas`: cell type → [T, E, O] and [T, E], T = epochs so far + 1, the first entry before any training.
+    """
+
+    folder: Path | None  # None: from a record, without weights
+    config: SearchConfig | RetrainConfig
+    history: list[dict]
+    seconds: float
+    finished: bool
+    alphas: dict[str, np.ndarray]
+    betas: dict[str, np.ndarray]
+    genotype: Genotype | None
+
+
+def read_config(folder: str | Path) -> SearchConfig | RetrainConfig:
+    """The configuration of a run's folder."""
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise LabError(f"run = {str(folder)!r}: must be a run's folder, and {path} is missing")
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+        return KINDS[header["kind"]](**header["config"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise LabError(f"damaged file {path}: {error!r}") from error
+
+
+def read_run(folder: str | Path) -> Run:
+    """Everything recorded in a run's folder, finished or not."""
+    folder = Path(folder)
+    config = read_config(folder)
+    arrays = {}
+    if (folder / "architecture.safetensors").is_file():
+        arrays = load_safetensors((folder / "architecture.safetensors").read_bytes())
+    genotype = folder / "genotype.json"
+    return Run(
+        folder=folder,
+        config=config,
+        history=_read_lines(folder / "history.jsonl"),
+        seconds=sum(entry["seconds"] for entry in _read_lines(folder / "timing.jsonl")),
+        finished=is_finished(folder),
+        alphas={name.removeprefix("alphas_"): array.numpy() for name, array in arrays.items() if "alphas" in name},
+        betas={name.removeprefix("betas_"): array.numpy() for name, array in arrays.items() if "betas" in name},
+        genotype=Genotype.from_json(json.loads(genotype.read_text(encoding="utf-8"))) if genotype.is_file() else None,
+    )
+
+
+def is_finished(folder: str | Path) -> bool:
+    """Whether the run in `folder` ended: success is DONE, not an exit code."""
+    return (Path(folder) / "DONE").is_file()
+
+
+def read_checkpoint(folder: str | Path) -> dict[str, Any]:
+    """The state of a run's last epoch, weights included."""
+    saved = _load_checkpoint(Path(folder))
+    if saved is None:
+        raise LabError(f"run = {str(folder)!r}: must hold a checkpoint, and {Path(folder) / CHECKPOINTS[0]} is missing")
+    return saved["state"]
+
+
+def _load_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The newest checkpoint that is whole: a damaged one gives way to the one before it, and stderr says so."""
+    for path in (folder / name for name in CHECKPOINTS):
+        if not path.is_file():
+            continue
+        content, digest = path.read_bytes()[:-32], path.read_bytes()[-32:]
+        if hashlib.sha256(content).digest() == digest:
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        print(f"{path} is damaged; going on from the one before it", file=sys.stderr)
+    return None
+
+
+def _read_lines(path: Path) -> list[dict]:
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]

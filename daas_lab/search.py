@@ -1,0 +1,212 @@
+"""The search: network weights and architecture parameters trained in turn, first order.
+
+Each step makes one update of α and β on a batch of the architecture images, by the objective of Eq. (7), then one update
+of the weights on a batch of the weight images, by Eq. (1).
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from daas_lab import losses
+from daas_lab.config import SearchConfig
+from daas_lab.data import Splits, search_splits, training_batches
+from daas_lab.discretize import derive_genotype
+from daas_lab.genotype import CELL_TYPES
+from daas_lab.relaxations import ArchitectureWeights, make_relaxation
+from daas_lab.runs import RunWriter, is_finished, open_run
+from daas_lab.schedules import coefficient
+from daas_lab.supernet import SuperNetwork
+from daas_lab.training import (
+    StepLosses,
+    cosine,
+    evaluate,
+    generator,
+    prepare,
+    run_epochs,
+    seed_of,
+    set_learning_rate,
+)
+
+
+def search(config: SearchConfig, folder: str | Path, data: str | Path = "data", progress: bool = True) -> None:
+    """Search in a run's folder: begin, or go on where an earlier process stopped, or do nothing if it is finished."""
+    device = prepare(config)
+    splits = search_splits(config, data)
+    with open_run(folder, config) as writer:
+        if not is_finished(folder):
+            _search(config, writer, splits, device, progress)
+
+
+def build_supernet(config: SearchConfig) -> SuperNetwork:
+    """The super-network as the search starts it."""
+    torch.manual_seed(seed_of(config.seed, "initial"))
+    return SuperNetwork(config, make_relaxation(config))
+
+
+def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: torch.device, progress: bool) -> None:
+    network = build_supernet(config).to(device, memory_format=torch.channels_last)
+    weights, architecture, held_out = (
+        part.to(device) for part in (splits.weights, splits.architecture, splits.held_out)
+    )
+    weight_optimizer = torch.optim.SGD(
+        network.weight_parameters(),
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+    )
+    alphas, betas = ([get(cell_type) for cell_type in CELL_TYPES] for get in (network.alphas, network.betas))
+    arch_optimizer = torch.optim.Adam(
+        [{"params": alphas}, {"params": betas}],
+        lr=config.arch_learning_rate,
+        betas=(0.5, 0.999),
+        weight_decay=config.arch_weight_decay,
+    )
+
+    def train_epoch(epoch: int) -> dict:
+        network.train()
+        network.epoch = epoch
+        rate = cosine(config.learning_rate, config.learning_rate_min, epoch, config.epochs)
+        alpha_rate = config.arch_learning_rate if epoch > config.alpha_delay else 0.0
+        set_learning_rate(weight_optimizer, rate)
+        set_learning_rate(arch_optimizer, alpha_rate, config.arch_learning_rate)
+        lambdas = lambda_values(config, epoch)
+        step_losses = StepLosses(
+            ("train_loss", "architecture_loss", "operation_loss", "edge_loss"), config.steps, device
+        )
+        correct = torch.zeros((), device=device)
+        streams = zip(
+            *(
+                training_batches(
+                    images,
+                    batch_size=config.batch_size,
+                    steps=config.steps,
+                    generator=generator(device, config.seed, stream, epoch),
+                    crop_padding=config.crop_padding,
+                    flip=config.flip,
+                )
+                for stream, images in (("architecture", architecture), ("weights", weights))
+            ),
+            strict=True,
+        )
+        for (arch_x, arch_y), (x, y) in streams:
+            terms = architecture_step(network, arch_optimizer, arch_x, arch_y, config, lambdas)
+            loss, logits = weight_step(network, weight_optimizer, x, y, config.gradient_clip)
+            step_losses.add(loss, *terms)
+            correct += (logits.argmax(dim=1) == y).sum()
+        record = {"learning_rate": rate} | dict(zip(("lambda_c", "lambda_1", "lambda_2"), lambdas, strict=True))
+        record |= step_losses.means(epoch)
+        record["train_accuracy"] = 100 * correct.item() / (config.steps * config.batch_size)
+        record["held_out_loss"], record["held_out_accuracy"] = evaluate(network, held_out)
+        writer.snapshots.append(_snapshot(network))
+        return record | _sharpness(network)
+
+    run_epochs(
+        writer,
+        config.epochs,
+        {"network": network, "weight_optimizer": weight_optimizer, "arch_optimizer": arch_optimizer},
+        train_epoch,
+        on_start=lambda: writer.snapshots.append(_snapshot(network)),
+        progress=progress,
+    )
+    genotype = derive_genotype(config, writer.snapshots[-1], config.edge_budget)
+    writer.finish({"genotype.json": json.dumps(genotype.to_json(), indent=2) + "\n"})
+
+
+# --- the two updates --------------------------------------------------------------------------------------------------
+
+
+def architecture_step(
+    network: SuperNetwork,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    config: SearchConfig,
+    lambdas: tuple[float, float, float],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One update of α and β by Eq. (7); returns L^C, L^O and L^E before it."""
+    _train_only(network, architecture=True)
+    mixture = network.architecture_weights()
+    classification = losses.classification_loss(network(x, mixture), y)
+    operation, edge = discretization_losses(config, network, mixture)
+    loss = classification
+    if config.method != "darts":
+        lambda_c = config.constants.regulariser_factor * lambdas[0]
+        loss = losses.prioritised_objective(classification, operation, edge, lambda_c, *lambdas[1:])
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return classification, operation, edge
+
+
+def weight_step(
+    network: SuperNetwork, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, gradient_clip: float
+) -> tuple[Tensor, Tensor]:
+    """One update of the network weights by Eq. (1); returns the loss and the logits before it."""
+    _train_only(network, architecture=False)
+    logits = network(x)
+    loss = losses.classification_loss(logits, y)
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(network.weight_parameters(), gradient_clip)
+    optimizer.step()
+    return loss.detach(), logits.detach()
+
+
+def discretization_losses(
+    config: SearchConfig, network: SuperNetwork, mixture: Mapping[str, ArchitectureWeights]
+) -> tuple[Tensor, Tensor]:
+    """L^O and L^E as the protocol computes them; where edges have no weights of their own, L^E is 0."""
+    budget, constants = config.edge_budget, config.constants
+    operation = losses.operation_loss(
+        {name: weights.operation_logits for name, weights in mixture.items()}, budget.operations
+    )
+    if config.method == "darts":
+        return operation, torch.zeros_like(operation)
+    edge = losses.edge_loss(
+        {name: network.betas(name) for name in mixture},
+        {name: budget.targets(name) for name in mixture},
+        constants.first_edge_node,
+        constants.square_factor,
+    )
+    return operation, edge
+
+
+def lambda_values(config: SearchConfig, epoch: int) -> tuple[float, float, float]:
+    """λ_c, λ_1 and λ_2 of an epoch."""
+    if config.method == "darts":
+        return 0.0, 0.0, 0.0
+    authors_log = config.constants.authors_log
+    return tuple(
+        coefficient(text, epoch, config.epochs, authors_log)
+        for text in (config.lambda_c, config.lambda_1, config.lambda_2)
+    )
+
+
+def _train_only(network: SuperNetwork, architecture: bool) -> None:
+    """Turn off the gradients that the step does not use; neither step's result changes."""
+    for parameter in network.weight_parameters():
+        parameter.requires_grad_(not architecture)
+    for parameter in network.arch_parameters():
+        parameter.requires_grad_(architecture)
+
+
+# --- what is recorded -------------------------------------------------------------------------------------------------
+
+
+def _snapshot(network: SuperNetwork) -> dict[str, Tensor]:
+    names = [f"{kind}_{cell_type}" for kind in ("alphas", "betas") for cell_type in CELL_TYPES]
+    return {name: getattr(network, name).detach().cpu().clone() for name in names}
+
+
+@torch.no_grad()
+def _sharpness(network: SuperNetwork) -> dict[str, float]:
+    """Means over the edges of both cells: entropy (nats) and largest weight of their operations."""
+    logits = torch.cat([weights.operation_logits for weights in network.architecture_weights().values()])
+    return {
+        "operation_entropy": losses.operation_entropy(logits).mean().item(),
+        "largest_operation_weight": logits.softmax(dim=1).amax(dim=1).mean().item(),
+    }
