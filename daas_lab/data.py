@@ -134,7 +134,8 @@ def _fashion_mnist_folder(data: Path) -> Path:
             return folder
     raise LabError(
         f"dataset = 'fashion_mnist': no train-images-idx3-ubyte.gz in {', '.join(map(str, folders))}; get it with "
-        f"`apt-get install dataset-fashion-mnist`, or from {_url('FashionMNIST')} with {_download('FashionMNIST', data)}"
+        f"`apt-get install dataset-fashion-mnist`, or from {_torchvision_class('FashionMNIST').mirrors[0]} with "
+        f"{_download('FashionMNIST', data)}"
     )
 
 
@@ -210,11 +211,6 @@ def _torchvision_class(name: str):
     import torchvision.datasets
 
     return getattr(torchvision.datasets, name)
-
-
-def _url(name: str) -> str:
-    dataset = _torchvision_class(name)
-    return dataset.mirrors[0] if hasattr(dataset, "mirrors") else dataset.url
 
 
 def _download(name: str, data: Path) -> str:

@@ -1,7 +1,7 @@
 """Discretization: α, β and a budget → a genotype, and what the cut costs the super-network.
 
-The accuracy drop replaces the architecture weights of the searched super-network by those of the discrete cell, with all
-network weights as they are. Three choices are part of its result and are named in every row:
+The accuracy drop replaces the architecture weights of the searched super-network by those of the discrete cell, with
+all network weights as they are. Three choices are part of its result and are named in every row:
 
     edge_weight   one: kept edges weigh 1; learned: they keep b; renormalised: their b are scaled up to the sum that all
                   the node's edges had
@@ -131,6 +131,7 @@ def _nodes_of(edges: Tensor) -> int:
 # --- its cost ---------------------------------------------------------------------------------------------------------
 
 
+@torch.no_grad()
 def accuracy_drops(
     network: SuperNetwork,
     config: SearchConfig,
@@ -146,7 +147,7 @@ def accuracy_drops(
     `held_out` before and after. `training` images serve the recalibration. The network is left as it was.
     """
     parameters = {name: value.detach() for name, value in network.named_parameters() if name in _ARCHITECTURE}
-    mixture = {name: weights for name, weights in network.architecture_weights().items()}
+    mixture = network.architecture_weights()
     _, before = evaluate(network, held_out)
     rows, measured = [], {}
     for budget in map(EdgeBudget.parse, budgets):

@@ -195,6 +195,11 @@ class Run:
     betas: dict[str, np.ndarray]
     genotype: Genotype | None
 
+    def architecture(self, epoch: int = -1) -> dict[str, np.ndarray]:
+        """`alphas_normal`, … after `epoch`; 0 is the start, -1 the last one."""
+        kinds = {"alphas": self.alphas, "betas": self.betas}
+        return {f"{kind}_{name}": array[epoch] for kind, arrays in kinds.items() for name, array in arrays.items()}
+
 
 def read_config(folder: str | Path) -> SearchConfig | RetrainConfig:
     """The configuration of a run's folder."""

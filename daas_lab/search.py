@@ -1,7 +1,7 @@
 """The search: network weights and architecture parameters trained in turn, first order.
 
-Each step makes one update of α and β on a batch of the architecture images, by the objective of Eq. (7), then one update
-of the weights on a batch of the weight images, by Eq. (1).
+Each step makes one update of α and β on a batch of the architecture images, by the objective of Eq. (7), then one
+update of the weights on a batch of the weight images, by Eq. (1).
 """
 
 import json
@@ -15,9 +15,10 @@ from daas_lab import losses
 from daas_lab.config import SearchConfig
 from daas_lab.data import Splits, search_splits, training_batches
 from daas_lab.discretize import derive_genotype
+from daas_lab.errors import LabError
 from daas_lab.genotype import CELL_TYPES
 from daas_lab.relaxations import ArchitectureWeights, make_relaxation
-from daas_lab.runs import RunWriter, is_finished, open_run
+from daas_lab.runs import RunWriter, is_finished, open_run, read_checkpoint, read_config
 from daas_lab.schedules import coefficient
 from daas_lab.supernet import SuperNetwork
 from daas_lab.training import (
@@ -45,6 +46,16 @@ def build_supernet(config: SearchConfig) -> SuperNetwork:
     """The super-network as the search starts it."""
     torch.manual_seed(seed_of(config.seed, "initial"))
     return SuperNetwork(config, make_relaxation(config))
+
+
+def load_supernet(folder: str | Path) -> tuple[SuperNetwork, SearchConfig]:
+    """The super-network of a run's last epoch, on the CPU, and its configuration."""
+    config = read_config(folder)
+    if not isinstance(config, SearchConfig):
+        raise LabError(f"run = {str(folder)!r}: must be the folder of a search")
+    network = build_supernet(config)
+    network.load_state_dict(read_checkpoint(folder)["network"])
+    return network, config
 
 
 def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: torch.device, progress: bool) -> None:

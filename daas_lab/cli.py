@@ -1,0 +1,241 @@
+"""The command line, `daas-lab`. What cannot be done is said in one line on stderr, with exit code 2."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from daas_lab import config, discretize, experiments, genotype
+from daas_lab.errors import LabError, one_of, refuse
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    try:
+        options = _parser().parse_args(arguments)
+        options.run(options)
+    except LabError as error:
+        print(f"daas-lab: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("daas-lab: stopped; the same command goes on from the last epoch", file=sys.stderr)
+        return 130
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise LabError(f"{message}; see {self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="daas-lab", description="Discretization-aware architecture search, on the command line.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    search = _command(commands, "search", _search, "search a cell; the same command goes on where it was stopped")
+    search.add_argument("--method", default="da2s", help=f"{', '.join(config.METHODS)} (default: da2s)")
+    search.add_argument("--protocol", default="authors", help="paper or authors (default: authors)")
+    _add_training_options(search)
+    _add_fields(search, config.SearchConfig, ("budget", "lambda_c", "lambda_1", "lambda_2"))
+
+    gap = _command(commands, "gap", _gap, "accuracy of a searched super-network before and after discretization")
+    gap.add_argument("run_folder", metavar="RUN")
+    gap.add_argument("--budget", action="append", help="may be repeated (default: the five of the paper)")
+    gap.add_argument("--edge-weight", action="append", help=", ".join(discretize.EDGE_WEIGHTS))
+    gap.add_argument("--batch-norm", action="append", help=", ".join(discretize.BATCH_NORMS))
+    gap.add_argument("--stage", action="append", help=", ".join(discretize.STAGES))
+    gap.add_argument("--data", default="data", help="folder of the data sets (default: data)")
+    gap.add_argument("--json", action="store_true", help="a list of rows, accuracies in percent")
+
+    retrain = _command(commands, "retrain", _retrain, "train a cell's network from scratch and state its test error")
+    retrain.add_argument("--genotype", required=True, help=f"a file, or {', '.join(genotype.PUBLISHED)}")
+    _add_training_options(retrain)
+
+    count = _command(commands, "count", _count, "parameters and multiply-adds of a cell's network")
+    count.add_argument("genotype", metavar="GENOTYPE", help="a published name or a file")
+    count.add_argument("--form", default="cifar", help="cifar or imagenet (default: cifar)")
+    for name in ("channels", "layers", "classes", "side"):
+        count.add_argument(f"--{name}", help="default: the paper's for the form")
+    count.add_argument("--json", action="store_true")
+
+    draw = _command(commands, "draw", _draw, "draw both cells as a picture")
+    draw.add_argument("genotype", metavar="GENOTYPE", help="a published name or a file")
+    draw.add_argument("--out", default="cells.svg", help="an .svg, .png or .dot file (default: cells.svg)")
+
+    derive = _command(
+        commands, "genotype", _genotype, "the cell that a budget keeps after any epoch of a search, as JSON"
+    )
+    derive.add_argument("run_folder", metavar="RUN")
+    derive.add_argument("--epoch", help="0 is the start (default: the last one)")
+    derive.add_argument("--budget", help="default: the run's")
+
+    reproduce = _command(commands, "reproduce", _reproduce, "run the notebooks headless; finished runs are reused")
+    reproduce.add_argument("--preset", default="mini", help=f"{', '.join(config.PRESETS)} (default: mini)")
+    reproduce.add_argument("--dataset", default="fashion_mnist")
+    reproduce.add_argument("--seeds", default="[0]", help='e.g. "[0, 1, 2]" (default: [0])')
+    reproduce.add_argument("--notebook", action="append", default=[], help="only this one; may be repeated")
+    reproduce.add_argument("--publish", action="store_true", help="pictures go to figures/")
+    reproduce.add_argument("--workers", type=int, default=0, help="runs side by side (default: one a core)")
+    for name in ("data", "runs"):
+        reproduce.add_argument(f"--{name}", default=name)
+    return parser
+
+
+def _command(commands, name: str, run, help_text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_training_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", default="mini", help=f"{', '.join(config.PRESETS)} (default: mini)")
+    parser.add_argument("--dataset", default="fashion_mnist", help=f"{', '.join(config.DATASETS)}")
+    parser.add_argument("--data", default="data", help="folder of the data sets (default: data)")
+    parser.add_argument("--out", required=True, help="the run's folder")
+    _add_fields(parser, config.SearchConfig, _COMMON_FIELDS)
+
+
+# Fields of both configurations that have an option of their own; every other one is reached by --set.
+_COMMON_FIELDS = ("seed", "epochs", "steps", "side", "layers", "channels", "batch_size", "device", "threads")
+
+
+def _add_fields(parser: argparse.ArgumentParser, config_class: type, names: Sequence[str]) -> None:
+    for name in names:
+        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, help=f"default: the preset's {name}")
+    if names is _COMMON_FIELDS:
+        parser.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="FIELD=VALUE",
+            help="change any other field of the configuration; may be repeated",
+        )
+
+
+def _changes(options: argparse.Namespace, config_class: type) -> dict:
+    known = {spec.name for spec in fields(config_class)} - {"preset", "dataset", "method", "protocol", "genotype"}
+    changes = {name: getattr(options, name) for name in known if getattr(options, name, None) is not None}
+    for assignment in options.set:
+        name, sign, value = assignment.partition("=")
+        if not sign:
+            raise refuse("--set", assignment, "FIELD=VALUE")
+        changes[name.replace("-", "_")] = value
+    return changes
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+def _search(options: argparse.Namespace) -> None:
+    from daas_lab.search import search
+
+    changes = _changes(options, config.SearchConfig)
+    search(
+        config.search_config(options.preset, options.dataset, options.method, options.protocol, **changes),
+        options.out,
+        options.data,
+    )
+    print(options.out)
+
+
+def _retrain(options: argparse.Namespace) -> None:
+    from daas_lab.retrain import retrain
+
+    changes = _changes(options, config.RetrainConfig)
+    retrain(
+        config.retrain_config(options.genotype, options.preset, options.dataset, **changes), options.out, options.data
+    )
+    print(options.out)
+
+
+def _gap(options: argparse.Namespace) -> None:
+    chosen = {
+        "edge_weight": (options.edge_weight, discretize.EDGE_WEIGHTS),
+        "batch_norm": (options.batch_norm, discretize.BATCH_NORMS),
+        "stage": (options.stage, discretize.STAGES),
+    }
+    for name, (values, allowed) in chosen.items():
+        for value in values or ():
+            one_of(name, value, allowed)
+    budgets = [genotype.EdgeBudget.parse(budget) for budget in options.budget or genotype.NAMED_BUDGETS]
+    from daas_lab.data import search_splits
+    from daas_lab.search import load_supernet
+
+    network, run_config = load_supernet(options.run_folder)
+    for budget in budgets:
+        if budget.nodes != run_config.nodes:
+            raise refuse("budget", str(budget), f"for the {run_config.nodes - 2} intermediate nodes of this run")
+    splits = search_splits(run_config, options.data)
+    rows = discretize.accuracy_drops(
+        network,
+        run_config,
+        splits.held_out,
+        splits.weights,
+        budgets,
+        **{f"{name}s": values or allowed for name, (values, allowed) in chosen.items()},
+    )
+    if options.json:
+        print(json.dumps(rows, indent=1))
+        return
+    images = f"{len(splits.held_out)} {'held-out' if run_config.held_out_images else 'architecture'} images"
+    print(f"accuracy (%) on {images} of {run_config.dataset}, {run_config.method}, seed {run_config.seed}")
+    print(f"{'budget':>8} {'edge weight':>13} {'batch-norm':>13} {'stage':>11} {'before':>7} {'after':>7}")
+    for row in rows:
+        print(
+            f"{row['budget']:>8} {row['edge_weight']:>13} {row['batch_norm']:>13} {row['stage']:>11} "
+            f"{row['before']:7.2f} {row['after']:7.2f}"
+        )
+
+
+def _count(options: argparse.Namespace) -> None:
+    from daas_lab.network import count
+
+    sizes = {}
+    for name in ("channels", "layers", "classes", "side"):
+        value = getattr(options, name)
+        if value is not None and not (value.isdigit() and int(value) > 0):
+            raise refuse(name, value, "a whole number of at least 1")
+        sizes[name] = int(value) if value is not None else None
+    result = count(genotype.load_genotype(options.genotype), options.form, **sizes)
+    if options.json:
+        print(json.dumps(result))
+    else:
+        print(f"{result['parameters']:,} parameters, {result['multiply_adds']:,} multiply-adds")
+
+
+def _draw(options: argparse.Namespace) -> None:
+    from daas_lab.drawing import save_cells
+
+    path = Path(options.out)
+    one_of("ending of --out", path.suffix, (".svg", ".png", ".dot"))
+    cells = genotype.load_genotype(options.genotype)
+    for written in save_cells(cells, path.stem, path.parent, formats=(path.suffix[1:],)):
+        print(written)
+
+
+def _genotype(options: argparse.Namespace) -> None:
+    from daas_lab.runs import read_run
+
+    run = read_run(options.run_folder)
+    if not isinstance(run.config, config.SearchConfig) or not run.alphas:
+        raise refuse("run", options.run_folder, "the folder of a search that has finished an epoch")
+    last = len(run.alphas["normal"]) - 1
+    epoch = last if options.epoch is None else options.epoch
+    if not str(epoch).isdigit() or int(epoch) > last:
+        raise refuse("epoch", epoch, f"0 to {last}, the epochs of this run")
+    parameters = run.architecture(int(epoch))
+    budget = genotype.EdgeBudget.parse(options.budget or run.config.budget)
+    cells = discretize.derive_genotype(run.config, parameters, budget, max(1, int(epoch)))
+    print(json.dumps(cells.to_json()))
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    given = {name: getattr(options, name) for name in ("preset", "dataset", "seeds", "publish", "workers")}
+    settings = experiments.read_settings(given | {"data": options.data, "runs": options.runs})
+    rows = experiments.reproduce(settings, options.notebook)
+    for row in rows:
+        print(f"{row['notebook']:<32} {row['seconds']:>6} s  {row['result']}")
+    if any(row["result"] != "done" for row in rows):
+        raise LabError("not every notebook ended well; the same command goes on where they stopped")

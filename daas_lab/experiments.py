@@ -1,0 +1,232 @@
+"""Give me this run: reuse it if it is finished, resume it if it was begun, make it if it is missing.
+
+Notebooks state their parameters, ask for runs by configuration and draw what comes back. "The same run" is decided by
+`config.config_hash`. Runs are made in processes of their own, several side by side.
+"""
+
+import json
+import math
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from daas_lab.config import (
+    DATASETS,
+    PRESETS,
+    RetrainConfig,
+    SearchConfig,
+    config_hash,
+    retrain_config,
+    search_config,
+)
+from daas_lab.data import check_available, search_splits
+from daas_lab.discretize import accuracy_drops
+from daas_lab.errors import LabError, one_of, refuse, suggestion
+from daas_lab.genotype import EdgeBudget
+from daas_lab.retrain import retrain
+from daas_lab.runs import Run, is_finished, read_run, write_atomically, writer
+from daas_lab.search import load_supernet, search
+
+# --- a notebook's parameters ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a notebook's `parameters` cell may set; papermill's `-p name value` reaches the same names."""
+
+    preset: str = "mini"
+    dataset: str = "fashion_mnist"
+    seeds: tuple[int, ...] = (0,)
+    budget: str = "8/14"
+    protocol: str = "authors"
+    epochs: int | None = None  # of the searches; None: the preset's
+    runs: Path = Path("runs")
+    figures: Path = Path("figures")  # where published pictures go
+    data: Path = Path("data")
+    publish: bool = False  # pictures go to `figures`, not to <runs>/figures/<preset>
+    workers: int = 0  # runs side by side; 0: one a core
+
+    @property
+    def folder(self) -> Path:
+        """Where this notebook's pictures and tables go."""
+        return self.figures if self.publish else self.runs / "figures" / self.preset
+
+    def search(self, method: str, seed: int, **changes: Any) -> SearchConfig:
+        """The configuration of a search under these settings."""
+        given = {"epochs": self.epochs, "budget": self.budget, "protocol": self.protocol} | changes
+        if method == "darts":
+            # One search serves every budget and knows no protocol.
+            given |= {"budget": EdgeBudget.parse("8/14"), "protocol": "authors"}
+        return search_config(self.preset, self.dataset, method, **{**given, "budget": str(given["budget"])}, seed=seed)
+
+    def retraining(self, genotype: Any, seed: int, **changes: Any) -> RetrainConfig:
+        """The configuration of a retraining under these settings."""
+        return retrain_config(genotype, self.preset, self.dataset, seed=seed, **changes)
+
+
+def read_settings(namespace: dict[str, Any], **defaults: Any) -> Settings:
+    """The settings in a notebook's `globals()`, checked before anything is trained.
+
+    Call it right after the parameters cell: a name there that is no setting (a misspelt `-p epoch 5`) is refused, and
+    texts such as "[0, 1]" are read as what they write. `defaults` are the notebook's own.
+    """
+    known = {spec.name for spec in fields(Settings)}
+    given = {name: namespace[name] for name in known if name in namespace}
+    if "_settings_read" not in namespace:  # the cell may be run again later, among the notebook's own variables
+        for name, value in namespace.items():
+            simple = isinstance(value, (str, int, float, bool, list, tuple, dict)) or value is None
+            if simple and name not in known and not name.startswith("_") and name not in ("In", "Out"):
+                names = ", ".join(sorted(known))
+                raise LabError(f"unknown parameter {name} = {value!r}{suggestion(name, known)}; known: {names}")
+        namespace["_settings_read"] = True
+    settings = Settings(**{name: _read_setting(name, value) for name, value in (defaults | given).items()})
+    one_of("preset", settings.preset, PRESETS)
+    one_of("dataset", settings.dataset, DATASETS)
+    for method in ("darts", "da2s"):
+        settings.search(method, settings.seeds[0])
+    check_available(settings.dataset, settings.data)
+    return settings
+
+
+def _read_setting(name: str, value: Any) -> Any:
+    if name == "seeds":
+        try:
+            values = json.loads(value) if isinstance(value, str) else value
+            seeds = [values] if isinstance(values, int) else list(values)
+            if not seeds or any(type(seed) is not int or seed < 0 for seed in seeds) or len(set(seeds)) != len(seeds):
+                raise ValueError
+        except (TypeError, ValueError) as error:
+            raise refuse("seeds", value, "different whole numbers of at least 0, e.g. [0, 1, 2]") from error
+        return tuple(seeds)
+    if name in ("runs", "figures", "data"):
+        path = Path(str(value)).expanduser()
+        return path if path.is_absolute() else project_folder() / path
+    if name == "workers":
+        if type(value) is not int or value < 0:
+            raise refuse("workers", value, "a whole number of at least 0")
+    elif name == "publish" and not isinstance(value, bool):
+        raise refuse("publish", value, "true or false")
+    return value
+
+
+def project_folder() -> Path:
+    """The nearest folder from here upwards that holds `notebooks/`, whether JupyterLab or papermill started here."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "notebooks").is_dir():
+            return folder
+    return here
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+def run_name(config: SearchConfig | RetrainConfig) -> str:
+    """The name of a run's folder: readable, and the same exactly for the same configuration."""
+    kind = config.method if isinstance(config, SearchConfig) else "retrain"
+    return f"{kind}-{config.dataset}-s{config.seed}-{config_hash(config)}"
+
+
+def make_runs(configs: Sequence[SearchConfig | RetrainConfig], settings: Settings) -> list[Run]:
+    """The finished run of every configuration, in their order; what is missing is made first, side by side.
+
+    A bar counts epochs. When a run fails the others are stopped where they are, to be resumed, and its error is raised.
+    """
+    folders = [settings.runs / run_name(config) for config in configs]
+    missing = {folder: config for folder, config in zip(folders, configs, strict=True) if not is_finished(folder)}
+    if missing:
+        _make(missing, settings)
+    return [read_run(folder) for folder in folders]
+
+
+def _make(missing: Mapping[Path, SearchConfig | RetrainConfig], settings: Settings) -> None:
+    workers = min(settings.workers or os.cpu_count() or 1, len(missing))
+    # Side by side a thread each: two processes that both use every core slow each other down.
+    threads = 1 if workers > 1 else 0
+    context = multiprocessing.get_context("spawn")
+    total = sum(config.epochs for config in missing.values())
+    interactive = sys.stderr.isatty()
+    executor = ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1)
+    try:
+        pending = {
+            executor.submit(_produce, replace(config, threads=threads), folder, settings.data)
+            for folder, config in missing.items()
+        }
+        with tqdm(total=total, unit="epoch", mininterval=0.5 if interactive else 30) as bar:
+            while pending:
+                done, pending = wait(pending, timeout=1, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+                bar.update(sum(_epochs_done(folder) for folder in missing) - bar.n)
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for child in multiprocessing.active_children():
+            child.terminate()
+
+
+def _produce(config: SearchConfig | RetrainConfig, folder: Path, data: Path) -> None:
+    """Make a run; where another process is already at it (a restarted notebook's earlier workers), wait for that."""
+    while writer(folder) is not None:
+        time.sleep(1)
+    train = search if isinstance(config, SearchConfig) else retrain
+    train(config, folder, data, progress=False)
+
+
+def _epochs_done(folder: Path) -> int:
+    path = folder / "history.jsonl"
+    return path.read_text(encoding="utf-8").count("\n") if path.is_file() else 0
+
+
+def drops(run: Run, budgets: Iterable[str], data: str | Path = "data") -> list[dict]:
+    """Accuracy-drop rows of a searched run for `budgets`, all combinations; measured once and kept in its folder."""
+    path = run.folder / "gap.json"
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    wanted = [str(EdgeBudget.parse(budget)) for budget in budgets]
+    missing = [budget for budget in wanted if budget not in {row["budget"] for row in kept}]
+    if missing:
+        network, config = load_supernet(run.folder)
+        splits = search_splits(config, data)
+        kept += accuracy_drops(network, config, splits.held_out, splits.weights, missing)
+        write_atomically(path, json.dumps(kept, indent=1) + "\n")
+    return [row for row in kept if row["budget"] in wanted]
+
+
+# --- all notebooks ----------------------------------------------------------------------------------------------------
+
+
+def reproduce(settings: Settings, names: Sequence[str] = ()) -> list[dict]:
+    """Run the notebooks headless one after the other; rows of name, seconds and result. Finished runs are reused."""
+    folder = project_folder() / "notebooks"
+    notebooks = [path for path in sorted(folder.glob("*.ipynb")) if not names or path.stem in names]
+    if not notebooks:
+        raise refuse("notebooks", list(names) or str(folder), "names of files in notebooks/")
+    out = settings.runs / "notebooks" / settings.preset
+    out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number, path in enumerate(notebooks, start=1):
+        print(f"[{number}/{len(notebooks)}] {path.stem}", file=sys.stderr, flush=True)
+        begun = time.perf_counter()
+        finished = subprocess.run(papermill_command(path, out / path.name, settings), check=False)
+        outcome = "done" if finished.returncode == 0 else f"failed with exit code {finished.returncode}"
+        rows.append({"notebook": path.stem, "seconds": math.ceil(time.perf_counter() - begun), "result": outcome})
+    return rows
+
+
+def papermill_command(notebook: Path, output: Path, settings: Settings) -> list[str]:
+    """The command that runs a notebook with these settings."""
+    command = [sys.executable, "-m", "papermill", str(notebook), str(output), "--log-output"]
+    for spec in fields(Settings):
+        value = getattr(settings, spec.name)
+        if value != spec.default or spec.name in ("preset", "dataset"):
+            text = json.dumps(list(value)) if isinstance(value, tuple) else str(value)
+            command += ["-p", spec.name, text]
+    return command
