@@ -1,0 +1,127 @@
+"""The fast super-network against the textbook form: the same function, to rounding."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from daas_lab import supernet, textbook
+from daas_lab.config import search_config
+from daas_lab.relaxations import ArchitectureWeights, make_relaxation
+
+LOGITS = {torch.float32: 1e-4, torch.float64: 1e-10}
+GRADIENTS = {torch.float32: 1e-3, torch.float64: 1e-8}
+
+
+def pair(dtype=torch.float32, *, side=8, method="da2s", protocol="authors", checkpointed=False, **changes):
+    """Both forms with the same weights and an architecture away from its start; images and their classes."""
+    torch.manual_seed(0)
+    changes = {"channels": 4, "partial_channels": 1} | changes
+    config = search_config("tiny", "cifar10", method, protocol, side=side, **changes)
+    relaxation = make_relaxation(config)
+    oracle = textbook.SuperNetwork(config, relaxation).to(dtype)
+    fast = supernet.SuperNetwork(config, relaxation, checkpointed).to(dtype)
+    for parameter in oracle.arch_parameters():
+        parameter.data = torch.randn_like(parameter)
+    fast.load_state_dict(oracle.state_dict())
+    images = torch.randn(6, config.image_channels, side, side, dtype=dtype)
+    return oracle, fast, images, torch.arange(6)
+
+
+def assert_same(oracle, fast, images, classes, weights=None):
+    dtype = images.dtype
+    logits, ours = oracle(images, weights), fast(images, weights)
+    assert (ours - logits).abs().max() < LOGITS[dtype]
+    F.cross_entropy(logits, classes).backward()
+    F.cross_entropy(ours, classes).backward()
+    assert_same_gradients(oracle, fast, GRADIENTS[dtype])
+    assert_same_buffers(oracle, fast, dtype)
+
+
+def assert_same_gradients(oracle, fast, tolerance):
+    for (name, theirs), ours in zip(oracle.named_parameters(), fast.parameters(), strict=True):
+        assert (theirs.grad is None) == (ours.grad is None), name
+        if theirs.grad is not None:
+            assert (ours.grad - theirs.grad).norm() <= tolerance * (theirs.grad.norm() + 1e-3), name
+
+
+def assert_same_buffers(oracle, fast, dtype):
+    for (name, theirs), ours in zip(oracle.named_buffers(), fast.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=LOGITS[dtype], atol=LOGITS[dtype] / 10, msg=name)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"side": 16, "method": "darts"},
+        {"side": 32, "channels": 2},
+        {"protocol": "paper", "channels": 8, "partial_channels": 4},
+        {"protocol": "paper", "checkpointed": True},
+        {"channels": 5, "layers": 2, "side": 12},
+        {"image_channels": 1, "nodes": 3, "budget": "2", "side": 28},
+        {"channels": 36, "nodes": 4, "budget": "2,2"},
+    ],
+    ids=str,
+)
+def test_training_and_evaluation(dtype, changes):
+    oracle, fast, images, classes = pair(dtype, **changes)
+    assert_same(oracle, fast, images, classes)
+    for network in (oracle.eval(), fast.eval()):
+        network.zero_grad()
+    assert_same(oracle, fast, images, classes)
+
+
+def test_discretized_weights_and_recalibration():
+    oracle, fast, images, classes = pair()
+    edges = len(oracle.alphas("normal"))
+    one_hot = F.one_hot(torch.arange(edges) % 7, 7).float()
+    kept = (torch.arange(edges) % 3 > 0).float()
+    weights = {name: ArchitectureWeights(one_hot, kept, one_hot, None) for name in ("normal", "reduce")}
+    for network in (oracle, fast):
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.reset_running_stats()
+                module.momentum = None
+    with torch.no_grad():
+        for batch in (images, images.flip(3) * 0.5):
+            assert (oracle(batch, weights) - fast(batch, weights)).abs().max() < 1e-4
+    assert_same_buffers(oracle, fast, torch.float32)
+    assert_same(oracle.eval(), fast.eval(), images, classes, weights)
+
+
+def test_each_step_computes_only_its_own_gradients():
+    oracle, fast, images, classes = pair()
+    for name in ("weight_parameters", "arch_parameters"):
+        for network in (oracle, fast):
+            network.zero_grad()
+            network.requires_grad_(True)
+            for parameter in getattr(network, name)():
+                parameter.requires_grad_(False)
+            F.cross_entropy(network(images), classes).backward()
+        assert_same_gradients(oracle, fast, 1e-3)
+
+
+def test_states_load_both_ways_and_copies_are_independent():
+    oracle, fast, images, _ = pair()
+    fast(images)
+    oracle.load_state_dict(fast.state_dict())
+    twin = copy.deepcopy(fast)
+    fast.eval(), oracle.eval()
+    assert (oracle(images) - fast(images)).abs().max() < 1e-4
+    twin(images)
+    assert_same_buffers(oracle, fast, torch.float32)
+
+
+def test_autocast_stays_close_to_float32():
+    oracle, fast, images, classes = pair()
+    exact = oracle(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = fast(images)
+    assert (logits.float() - exact).norm() < 0.1 * exact.norm()
+    F.cross_entropy(logits.float(), classes).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in fast.weight_parameters())
+    means = [(a, b) for (n, a), b in zip(oracle.named_buffers(), fast.buffers(), strict=True) if "var" in n]
+    assert all(b.dtype == torch.float32 and (a - b).norm() < 0.1 * a.norm() for a, b in means)
