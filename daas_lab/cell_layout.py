@@ -5,6 +5,7 @@ place in each column that it passes, a label or a gap, and runs level through it
 label can overlap another label, a node or an edge. Points of 1/72 inch, y grows downwards.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -109,7 +110,7 @@ def stack(layouts: Sequence[Layout], footer: str = "") -> Layout:
     return Layout(width, height, tuple(vertices), tuple(routes), tuple(notes))
 
 
-# --- places: ("node", n), ("output",), ("label", edge), ("pass", chain, column) ----------------------------------------
+# --- places: ("node", n), ("output",), ("label", edge), ("pass", chain, column) ---------------------------------------
 
 
 def _chains(cell: CellGenotype, name: str, nodes: int) -> tuple[dict, list[list[tuple]]]:
@@ -172,7 +173,7 @@ def _order(chains: list, names: dict) -> list[list[tuple]]:
 def _neighbours(chains: list) -> tuple[dict, dict]:
     before, after = {}, {}
     for chain in chains:
-        for (_, left), (_, right) in zip(chain, chain[1:], strict=False):
+        for (_, left), (_, right) in itertools.pairwise(chain):
             after.setdefault(left, []).append(right)
             before.setdefault(right, []).append(left)
     return before, after
@@ -180,7 +181,7 @@ def _neighbours(chains: list) -> tuple[dict, dict]:
 
 def _crossings(columns: list, after: dict) -> int:
     total = 0
-    for left, right in zip(columns, columns[1:], strict=False):
+    for left, right in itertools.pairwise(columns):
         position = {place: n for n, place in enumerate(right)}
         lines = [(n, position[q]) for n, place in enumerate(left) for q in after.get(place, [])]
         total += sum((a - c) * (b - d) < 0 for i, (a, b) in enumerate(lines) for c, d in lines[:i])
@@ -207,7 +208,7 @@ def _heights_at(columns: list, chains: list, heights: dict) -> dict:
 def _spread(wanted: Sequence[float], heights: Sequence[float]) -> list[float]:
     """The positions nearest to `wanted` (least squares) that keep their order and half of both heights between."""
     offsets = [0.0]
-    for a, b in zip(heights, heights[1:], strict=False):
+    for a, b in itertools.pairwise(heights):
         offsets.append(offsets[-1] + (a + b) / 2)
     # Pool adjacent violators: blocks of places that touch move together.
     blocks = []
@@ -252,7 +253,7 @@ def _route(n, chain, cell, labels, at, widths, columns, vertices, name) -> Route
     tip = (target.x - target.width / 2, target.y)
     stops.append((tip[0] - ARROW, tip[1]))
     path = stops[:1]
-    for (x0, y0), (x1, y1) in zip(stops, stops[1:], strict=False):
+    for (x0, y0), (x1, y1) in itertools.pairwise(stops):
         path += [((x0 + x1) / 2, y0), ((x0 + x1) / 2, y1), (x1, y1)]
     ends = (source.id, target.id)
     if n >= len(cell.edges):

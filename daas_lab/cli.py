@@ -206,13 +206,15 @@ def _count(options: argparse.Namespace) -> None:
 
 
 def _draw(options: argparse.Namespace) -> None:
-    from daas_lab.drawing import save_cells
+    from daas_lab.drawing import missing_dot_notice, save_cells
 
     path = Path(options.out)
     one_of("ending of --out", path.suffix, (".svg", ".png", ".dot"))
     cells = genotype.load_genotype(options.genotype)
     for written in save_cells(cells, path.stem, path.parent, formats=(path.suffix[1:],)):
         print(written)
+    if notice := missing_dot_notice():
+        print(notice, file=sys.stderr)
 
 
 def _genotype(options: argparse.Namespace) -> None:

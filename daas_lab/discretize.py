@@ -11,6 +11,7 @@ all network weights as they are. Three choices are part of its result and are na
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from daas_lab.genotype import (
     derive_cell,
 )
 from daas_lab.relaxations import ArchitectureWeights, make_relaxation
+from daas_lab.runs import Run
 from daas_lab.supernet import SuperNetwork
 from daas_lab.training import evaluate
 
@@ -47,6 +49,26 @@ def architecture_weights(
     tensors = {name: torch.as_tensor(value) for name, value in parameters.items()}
     return {
         name: relaxation(tensors[f"alphas_{name}"], tensors[f"betas_{name}"], name, epoch or config.epochs)
+        for name in CELL_TYPES
+    }
+
+
+class Evolution(NamedTuple):
+    """Architecture weights of one cell type over a run's epochs; the first entry is the start."""
+
+    operations: np.ndarray  # a [T, E, O], T = epochs + 1
+    edges: np.ndarray  # b [T, E]
+
+
+def weight_evolution(run: Run) -> dict[str, Evolution]:
+    """Cell type → its architecture weights after every epoch of a search."""
+    epochs = range(len(run.alphas["normal"]))
+    weights = [architecture_weights(run.config, run.architecture(epoch), max(1, epoch)) for epoch in epochs]
+    return {
+        name: Evolution(
+            np.stack([entry[name].operations.numpy() for entry in weights]),
+            np.stack([entry[name].edges.numpy() for entry in weights]),
+        )
         for name in CELL_TYPES
     }
 

@@ -5,7 +5,7 @@ All three draw the one geometry of `cell_layout.py`: same positions, labels, col
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -96,22 +96,29 @@ def save_cells(
     nodes: int | None = None,
     values: Values | None = None,
     value_label: str = "value",
+    formats: Sequence[str] = ("svg", "png", "dot"),
 ) -> list[Path]:
-    """Write `<stem>.svg`, `.png` and `.dot` into `folder` and return the paths.
+    """Write `<stem>.svg`, `.png` and `.dot` (or those of `formats`) into `folder` and return the paths.
 
-    Without the `dot` program matplotlib draws the pictures; `missing_dot_notice` is the line to show then.
+    Without the `dot` program matplotlib draws the pictures, the `.dot` is written in any case, and
+    `missing_dot_notice` is the line to show.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     layout, colours = _sheet(genotype, title, nodes, values, value_label)
-    svg, png, dot = (folder / f"{stem}.{suffix}" for suffix in ("svg", "png", "dot"))
-    dot.write_text(_digraph(layout, colours).source, encoding="utf-8")
     if missing_dot_notice():
-        save_figure(_figure(layout, colours), stem, folder)
-    else:
-        svg.write_bytes(_digraph(layout, colours).pipe("svg"))
-        png.write_bytes(_digraph(layout, colours, dpi=PNG_DPI).pipe("png"))
-    return [svg, png, dot]
+        formats = tuple(dict.fromkeys((*formats, "dot")))
+        for path in save_figure(_figure(layout, colours), stem, folder):
+            if path.suffix[1:] not in formats:
+                path.unlink()
+    paths = [folder / f"{stem}.{suffix}" for suffix in formats]
+    for path in paths:
+        if path.suffix == ".dot":
+            path.write_text(_digraph(layout, colours).source, encoding="utf-8")
+        elif not missing_dot_notice():
+            dpi = PNG_DPI if path.suffix == ".png" else None
+            path.write_bytes(_digraph(layout, colours, dpi=dpi).pipe(path.suffix[1:]))
+    return paths
 
 
 def missing_dot_notice() -> str | None:
@@ -124,7 +131,7 @@ def missing_dot_notice() -> str | None:
     )
 
 
-# --- what is on the sheet, and its colours ------------------------------------------------------------------------------
+# --- what is on the sheet, and its colours ----------------------------------------------------------------------------
 
 
 def _sheet(genotype, title, nodes, values, value_label) -> tuple[Layout, dict[str, str]]:

@@ -29,9 +29,9 @@ from daas_lab.config import (
     search_config,
 )
 from daas_lab.data import check_available, search_splits
-from daas_lab.discretize import accuracy_drops
+from daas_lab.discretize import accuracy_drops, derive_genotype
 from daas_lab.errors import LabError, one_of, refuse, suggestion
-from daas_lab.genotype import EdgeBudget
+from daas_lab.genotype import EdgeBudget, Genotype
 from daas_lab.retrain import retrain
 from daas_lab.runs import Run, is_finished, read_run, write_atomically, writer
 from daas_lab.search import load_supernet, search
@@ -186,6 +186,11 @@ def _epochs_done(folder: Path) -> int:
     return path.read_text(encoding="utf-8").count("\n") if path.is_file() else 0
 
 
+def genotype_of(run: Run, budget: str) -> Genotype:
+    """The cell that `budget` keeps at the end of a search."""
+    return derive_genotype(run.config, run.architecture(), EdgeBudget.parse(budget))
+
+
 def drops(run: Run, budgets: Iterable[str], data: str | Path = "data") -> list[dict]:
     """Accuracy-drop rows of a searched run for `budgets`, all combinations; measured once and kept in its folder."""
     path = run.folder / "gap.json"
@@ -221,12 +226,27 @@ def reproduce(settings: Settings, names: Sequence[str] = ()) -> list[dict]:
     return rows
 
 
+def command_text(stem: str, settings: Settings) -> str:
+    """The command that makes a notebook's results again, for their provenance."""
+    output = f"runs/notebooks/{settings.preset}/{stem}.ipynb"
+    options = " ".join(f"-p {name} '{text}'" for name, text in _options(settings) if name not in _PATHS)
+    return f"papermill notebooks/{stem}.ipynb {output} {options}".rstrip()
+
+
+_PATHS = ("runs", "figures", "data")
+
+
 def papermill_command(notebook: Path, output: Path, settings: Settings) -> list[str]:
     """The command that runs a notebook with these settings."""
-    command = [sys.executable, "-m", "papermill", str(notebook), str(output), "--log-output"]
-    for spec in fields(Settings):
-        value = getattr(settings, spec.name)
-        if value != spec.default or spec.name in ("preset", "dataset"):
-            text = json.dumps(list(value)) if isinstance(value, tuple) else str(value)
-            command += ["-p", spec.name, text]
-    return command
+    options = [word for name, text in _options(settings) for word in ("-p", name, text)]
+    return [sys.executable, "-m", "papermill", str(notebook), str(output), "--log-output", *options]
+
+
+def _options(settings: Settings) -> list[tuple[str, str]]:
+    """Parameters that differ from the defaults, and preset and data set, as papermill takes them."""
+    values = {spec.name: getattr(settings, spec.name) for spec in fields(Settings)}
+    return [
+        (spec.name, json.dumps(list(values[spec.name])) if spec.name == "seeds" else str(values[spec.name]))
+        for spec in fields(Settings)
+        if values[spec.name] != spec.default or spec.name in ("preset", "dataset")
+    ]

@@ -198,7 +198,7 @@ def pointwise_norm_sum(
     inputs d_k [B, G C, H, W], weights W_k [G C, C, 1, 1], gains [K, G] → [B, G C, H, W], means and unbiased variances
     [K, G C].
     """
-    count, groups = gains.shape
+    _count, groups = gains.shape
     channels = weights[0].shape[1]
     if is_plain(inputs[0]) or channels > 32:
         # A pass over C numbers a pixel costs less than the C² products of the second moment.

@@ -136,7 +136,7 @@ class MixedCell(nn.Module):
     def _leave(self, z: Tensor, chosen: tuple[int, ...], gains: Tensor, statistics: Statistics | None):
         """z [B, C, H, W] → for each of the `chosen` edges the maps whose sum is its output: plain, and on sub-grids."""
         edges = [self.edges[e] for e in chosen]
-        stride, channels = edges[0].stride, z.shape[1]
+        stride, _channels = edges[0].stride, z.shape[1]
         r = F.relu(z)
         even = z.shape[2] % 2 == 0 and z.shape[3] % 2 == 0
         dilated, dilation = r, 2
@@ -198,7 +198,7 @@ class MixedCell(nn.Module):
         return y
 
     def _pointwise(self, inputs, operations, suffix: str, gains: Tensor, statistics: Statistics | None) -> Tensor:
-        """K maps [B, G C, H, W] through the pointwise convolutions and norms of K × G operations, summed by gains [G, K]."""
+        """K maps [B, G C, H, W] through K × G pointwise convolutions and norms, summed by gains [G, K]."""
         suffix = f"_{suffix}" if suffix else ""
         weights = [_stack(ops, f"pointwise{suffix}") for ops in operations]
         norms = [[getattr(op, f"norm{suffix}") for op in ops] for ops in operations]

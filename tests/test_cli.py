@@ -1,0 +1,104 @@
+"""The command line as its users meet it: results, and one readable line for everything that cannot work."""
+
+import gzip
+import json
+
+import pytest
+
+from daas_lab import cli
+
+
+def refused(capsys, *arguments):
+    assert cli.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1, captured
+    return captured.err
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "x"
+    command = ["search", "--preset", "tiny", "--dataset", "digits", "--out", str(folder)]
+    assert cli.main(command) == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--preset", "huge"], ["preset", "huge", "mini"]),
+        (["--method", "dart"], ["method", "dart", "darts"]),
+        (["--dataset", "mnist"], ["dataset", "mnist", "digits"]),
+        (["--budget", "3,2,2,2"], ["budget of node 2", "3", "1 to 2"]),
+        (["--epochs", "-3"], ["epochs", "-3", "at least 1"]),
+        (["--epochs", "ten"], ["epochs", "ten", "whole number"]),
+        (["--lambda-c", "cubic"], ["lambda_c", "cubic", "linear"]),
+        (["--set", "chanels=4"], ["chanels", "channels"]),
+        (["--nonsense"], ["--nonsense"]),
+    ],
+)
+def test_bad_search_options_name_field_value_and_what_is_allowed(capsys, tmp_path, arguments, words):
+    options = {"--preset": "tiny", "--dataset": "digits", "--out": str(tmp_path / "x")}
+    given = dict(zip(arguments[::2], [*arguments[1::2], None], strict=False))
+    flat = [word for pair in (options | given).items() for word in pair if word is not None]
+    message = refused(capsys, "search", *flat)
+    assert all(word in message for word in words), message
+    assert not (tmp_path / "x").exists()
+
+
+def test_missing_and_damaged_data_name_the_folder_or_the_file(capsys, tmp_path, monkeypatch):
+    from daas_lab import data
+
+    monkeypatch.setattr(data, "SYSTEM_FOLDERS", {"fashion_mnist": tmp_path / "nowhere"})
+    common = ["search", "--preset", "tiny", "--data", str(tmp_path), "--out", str(tmp_path / "x"), "--dataset"]
+    for dataset in ("fashion_mnist", "cifar10", "cifar100", "imagenet"):
+        message = refused(capsys, *common, dataset)
+        assert str(tmp_path) in message and "http" in message and "`" in message, message
+    broken = tmp_path / "train-images-idx3-ubyte.gz"
+    broken.write_bytes(gzip.compress(bytes(1000))[:40])
+    message = refused(capsys, *common, "fashion_mnist")
+    assert str(broken) in message and "damaged" in message
+
+
+def test_another_configuration_in_the_same_folder_is_refused(capsys, searched):
+    message = refused(
+        capsys, "search", "--preset", "tiny", "--dataset", "digits", "--seed", "5", "--out", str(searched)
+    )
+    assert "seed = 0 there, 5 here" in message
+
+
+@pytest.mark.parametrize(
+    ("edge", "words"),
+    [([0, 2, "sep_conv_4x4"], ["sep_conv_4x4", "sep_conv_3x3"]), ([4, 3, "skip_connect"], ["source", "4", "0, 1"])],
+)
+def test_impossible_genotypes_are_refused(capsys, tmp_path, edge, words):
+    cell = {"edges": [edge], "concat": [edge[1]]}
+    path = tmp_path / "g.json"
+    path.write_text(json.dumps({"format": 1, "normal": cell, "reduce": cell}))
+    message = refused(capsys, "retrain", "--genotype", str(path), "--out", str(tmp_path / "y"))
+    assert all(word in message for word in words), message
+
+
+def test_gap_prints_rows_as_json(capsys, searched):
+    assert cli.main(["gap", str(searched), "--budget", "8/14", "--budget", "3/14", "--stage", "both", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 2 * 3 * 2
+    assert {tuple(row) for row in rows} == {("budget", "edge_weight", "batch_norm", "stage", "before", "after")}
+    assert all(0 <= row[key] <= 100 for row in rows for key in ("before", "after"))
+
+
+def test_genotype_of_an_epoch(capsys, searched):
+    assert cli.main(["genotype", str(searched), "--epoch", "0", "--budget", "4/14"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["normal"]["edges"]) == 4
+    message = refused(capsys, "genotype", str(searched), "--epoch", "9")
+    assert "epoch" in message and "0 to 3" in message
+
+
+def test_count_draw_and_retrain(capsys, tmp_path):
+    assert cli.main(["count", "DARTS_V2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parameters"] == 3_349_342
+    assert cli.main(["draw", "NASNet", "--out", str(tmp_path / "cells.svg")]) == 0
+    assert "sep_conv_7x7" in (tmp_path / "cells.svg").read_text()
+    command = ["retrain", "--genotype", "DARTS_V2", "--preset", "tiny", "--dataset", "digits"]
+    assert cli.main([*command, "--out", str(tmp_path / "y")]) == 0
+    assert 0 <= json.loads((tmp_path / "y" / "result.json").read_text())["test_error"] <= 100

@@ -1,0 +1,105 @@
+"""The project as a whole: what it depends on, which way it imports, and its notebooks."""
+
+import ast
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+CONDA_NAMES = {"torch": "pytorch", "graphviz": "python-graphviz"}
+TIERS = [
+    ["errors"],
+    ["paper", "genotype", "schedules"],
+    ["config"],
+    ["data", "operations", "runs"],
+    ["relaxations", "losses", "fused"],
+    ["supernet", "network", "training"],
+    ["textbook", "discretize"],
+    ["search", "retrain"],
+    ["experiments"],
+    ["plots", "cell_layout", "tables"],
+    ["plots_losses", "drawing"],
+    ["cli"],
+    ["__main__"],
+]
+
+
+def base_name(requirement):
+    return requirement.split(">")[0].split("=")[0].strip()
+
+
+def test_conda_and_pip_ask_for_the_same_packages():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["lab"]]
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert conda["channels"][0] == "conda-forge" and "pytorch" not in conda["channels"]
+    offered = [entry for entry in conda["dependencies"] if isinstance(entry, str)]
+    extra = {"python", "graphviz", "pip"}  # graphviz is the program itself there
+    assert {CONDA_NAMES.get(base_name(r), base_name(r)) for r in wanted} == {base_name(r) for r in offered} - extra
+    bounds = {base_name(r): r.removeprefix(base_name(r)) for r in offered}
+    for requirement in wanted:
+        name = base_name(requirement)
+        assert bounds[CONDA_NAMES.get(name, name)] == requirement.removeprefix(name)
+
+
+def test_imports_go_downwards():
+    level = {module: height for height, modules in enumerate(TIERS) for module in modules}
+    files = sorted((ROOT / "daas_lab").glob("*.py"))
+    assert {file.stem for file in files} - {"__init__"} == set(level)
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = []
+            if isinstance(node, ast.ImportFrom) and node.module == "daas_lab":
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("daas_lab."):
+                names = [node.module.removeprefix("daas_lab.")]
+            for name in names:
+                assert level[name] < level[file.stem], f"{file.stem} imports {name}"
+
+
+def notebooks():
+    return sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
+def test_notebooks_are_stripped_and_have_one_parameters_cell(path):
+    cells = json.loads(path.read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+    assert sum("parameters" in cell["metadata"].get("tags", []) for cell in code) == 1
+    assert not any(word in line for cell in code for line in cell["source"] for word in ("class ", "backward("))
+
+
+def papermill(name, tmp_path, *parameters):
+    options = ["-p", "preset", "tiny", "-p", "runs", str(tmp_path / "runs"), *parameters]
+    source, output = ROOT / "notebooks" / f"{name}.ipynb", tmp_path / f"{name}.ipynb"
+    return subprocess.run(
+        [sys.executable, "-m", "papermill", str(source), str(output), *options], capture_output=True, text=True
+    )
+
+
+def test_quickstart_leaves_its_pictures_and_table(tmp_path):
+    result = papermill("00_quickstart", tmp_path)
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "runs" / "figures" / "tiny"
+    table = json.loads((folder / "00_quickstart.json").read_text())
+    assert table["provenance"]["preset"] == "tiny" and "papermill" in table["provenance"]["command"]
+    drops = [row for row in table["rows"] if "edge_weight" in row]
+    assert {row["method"] for row in drops} == {"darts", "da2s"} and len(drops) == 2 * 3 * 2
+    assert all(0 <= row["after_mean"] <= 100 and row["seeds"] == [0] for row in drops)
+    assert sum("test_error_mean" in row for row in table["rows"]) == 2
+    for stem in ("alpha", "beta", "drop", "cells_darts", "cells_da2s"):
+        assert (folder / f"00_quickstart_{stem}.svg").stat().st_size > 1000
+        assert 1000 < (folder / f"00_quickstart_{stem}.png").stat().st_size < 300_000
+
+
+def test_a_misspelt_parameter_stops_a_notebook_before_training(tmp_path):
+    result = papermill("00_quickstart", tmp_path, "-p", "epoch", "5")
+    assert result.returncode != 0
+    assert "unknown parameter epoch = 5 (did you mean epochs?)" in result.stderr
+    assert not (tmp_path / "runs").exists()

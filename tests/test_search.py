@@ -1,0 +1,82 @@
+"""Searches killed in the middle end exactly as undisturbed ones."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from daas_lab.runs import is_finished, read_run, writer
+
+COMMAND = [sys.executable, "-m", "daas_lab", "search", "--preset", "tiny", "--dataset", "digits", "--threads", "1"]
+FILES = ("history.jsonl", "architecture.safetensors", "genotype.json")
+
+
+def start(folder):
+    return subprocess.Popen([*COMMAND, "--epochs", "6", "--out", str(folder)], stderr=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert start(folder).wait() == 0
+    return folder
+
+
+def epochs_done(folder):
+    path = folder / "history.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def test_a_killed_search_ends_bit_for_bit_like_an_undisturbed_one(undisturbed, tmp_path):
+    folder = tmp_path / "run"
+    for epochs in (1, 3):
+        process = start(folder)
+        while epochs_done(folder) < epochs:
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not is_finished(folder) and writer(folder) is None
+    assert start(folder).wait() == 0
+    for name in FILES:
+        assert (folder / name).read_bytes() == (undisturbed / name).read_bytes(), name
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(undisturbed, tmp_path, capfd):
+    folder = tmp_path / "run"
+    process = start(folder)
+    while epochs_done(folder) < 3:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    content = bytearray((folder / "checkpoint.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "checkpoint.pt").write_bytes(content)
+    again = subprocess.run(
+        [*COMMAND, "--epochs", "6", "--out", str(folder)], capture_output=True, text=True, check=True
+    )
+    assert "damaged" in again.stderr
+    for name in FILES:
+        assert (folder / name).read_bytes() == (undisturbed / name).read_bytes(), name
+
+
+def test_a_folder_that_is_being_written_is_refused_with_the_pid(tmp_path):
+    folder = tmp_path / "run"
+    process = start(folder)
+    while epochs_done(folder) < 1:
+        time.sleep(0.02)
+    second = subprocess.run([*COMMAND, "--epochs", "6", "--out", str(folder)], capture_output=True, text=True)
+    process.kill()
+    process.wait()
+    assert second.returncode == 2 and str(process.pid) in second.stderr
+
+
+def test_the_history_holds_every_epoch_and_alpha_rests_at_first(undisturbed):
+    run = read_run(undisturbed)
+    assert [record["epoch"] for record in run.history] == list(range(1, 7))
+    assert run.alphas["normal"].shape == (7, 14, 7) and run.betas["reduce"].shape == (7, 14)
+    assert (run.alphas["normal"][1] == run.alphas["normal"][0]).all(), "α waits one of six epochs"
+    assert (run.alphas["normal"][2] != run.alphas["normal"][1]).any()
