@@ -49,7 +49,7 @@ class Route(NamedTuple):
 
 
 class Note(NamedTuple):
-    """A line of text, left-aligned at its middle height."""
+    """A line of text around its centre."""
 
     text: str
     x: float
@@ -90,23 +90,26 @@ def layout_cell(
     at = {place: (x[c], y[place] - top) for c, column in enumerate(columns) for place in column}
     vertices = {place: Vertex(*names[place], *at[place], _width(place, labels)) for place in names}
     routes = [_route(n, chain, cell, labels, at, widths, columns, vertices, name) for n, chain in enumerate(chains)]
-    notes = (Note(title, MARGIN, TITLE_HEIGHT / 2 + 2, True),) if title else ()
-    width = max(right - COLUMN_GAP + MARGIN, len(title) * CHARACTER * 1.2 + 2 * MARGIN)
-    return Layout(width, bottom - top, tuple(vertices.values()), tuple(_distinct(routes)), notes)
+    notes = (Note(title, (right - COLUMN_GAP + MARGIN) / 2, TITLE_HEIGHT / 2 + 2, True),) if title else ()
+    part = Layout(right - COLUMN_GAP + MARGIN, bottom - top, tuple(vertices.values()), tuple(_distinct(routes)), notes)
+    # A title longer than the cell needs a wider sheet.
+    room = len(title) * CHARACTER * 1.2 + 2 * MARGIN - part.width
+    return _moved(part, room / 2, 0, width=part.width + room) if room > 0 else part
 
 
 def stack(layouts: Sequence[Layout], footer: str = "") -> Layout:
     """Diagrams one below the other, and a line of text under them."""
+    width = max([part.width for part in layouts] + [len(footer) * CHARACTER + 2 * MARGIN])
     vertices, routes, notes, height = [], [], [], 0.0
     for part in layouts:
-        vertices += [vertex._replace(y=vertex.y + height) for vertex in part.vertices]
-        routes += [_shift(route, height) for route in part.routes]
-        notes += [note._replace(y=note.y + height) for note in part.notes]
+        part = _moved(part, (width - part.width) / 2, height, width)
+        vertices += part.vertices
+        routes += part.routes
+        notes += part.notes
         height += part.height
-    width = max(part.width for part in layouts)
     if footer:
-        notes.append(Note(footer, MARGIN, height + 8, False))
-        width, height = max(width, len(footer) * CHARACTER + 2 * MARGIN), height + 20
+        notes.append(Note(footer, width / 2, height + 8, False))
+        height += 20
     return Layout(width, height, tuple(vertices), tuple(routes), tuple(notes))
 
 
@@ -272,10 +275,16 @@ def _distinct(routes: Sequence[Route | None]) -> list[Route]:
     return distinct
 
 
-def _shift(route: Route, dy: float) -> Route:
-    path = tuple((x, y + dy) for x, y in route.path)
-    return route._replace(path=path, tip=_down(route.tip, dy), label_at=_down(route.label_at, dy))
+def _moved(layout: Layout, dx: float, dy: float, width: float) -> Layout:
+    """The layout shifted to the right and down, on a sheet of `width`."""
 
+    def moved(point: Point) -> Point:
+        return point[0] + dx, point[1] + dy
 
-def _down(point: Point, dy: float) -> Point:
-    return point[0], point[1] + dy
+    routes = [
+        route._replace(path=tuple(map(moved, route.path)), tip=moved(route.tip), label_at=moved(route.label_at))
+        for route in layout.routes
+    ]
+    vertices = [vertex._replace(x=vertex.x + dx, y=vertex.y + dy) for vertex in layout.vertices]
+    notes = [note._replace(x=note.x + dx, y=note.y + dy) for note in layout.notes]
+    return Layout(width, layout.height, tuple(vertices), tuple(routes), tuple(notes))

@@ -1,0 +1,125 @@
+"""Means over seeds, ours beside reported, Markdown and JSON."""
+
+import json
+import math
+
+import pytest
+
+from daas_lab import paper, tables
+
+
+def gap(method, budget, seed, after, **others):
+    fixed = {"stage": "both", "edge_weight": "one", "batch_norm": "as-trained", "before": 90.0}
+    return fixed | {"method": method, "budget": budget, "seed": seed, "after": after} | others
+
+
+def test_summarise():
+    rows = [{"method": "da2s", "seed": seed, "error": error} for seed, error in ((2, 3.0), (0, 1.0), (1, 2.0))]
+    rows.append({"method": "darts", "seed": 5, "error": 4.0})
+    assert tables.summarise(rows, ("method",), ("error",)) == [
+        {"method": "da2s", "seeds": [0, 1, 2], "error_mean": 2.0, "error_std": 1.0},
+        {"method": "darts", "seeds": [5], "error_mean": 4.0, "error_std": None},
+    ]
+
+
+def test_summarise_says_which_seeds_a_quantity_has():
+    rows = [{"seed": 0, "error": 1.0}, {"seed": 1, "error": None}]
+    (summary,) = tables.summarise(rows, (), ("error", "wall"))
+    assert summary["seeds"] == [0, 1]
+    assert (summary["error_mean"], summary["error_std"], summary["error_seeds"]) == (1.0, None, [0])
+    assert (summary["wall_mean"], summary["wall_std"], summary["wall_seeds"]) == (None, None, [])
+
+
+def test_drop_rows():
+    gaps = [gap("da2s", "4/14", 0, 89.0), gap("da2s", "4/14", 1, 80.0), gap("da2s", "4/14", 0, 10.0, stage="edges")]
+    (row,) = tables.drop_rows(gaps)
+    assert row["seeds"] == [0, 1]
+    assert (row["before_mean"], row["after_mean"], row["drop_mean"], row["worst_drop"]) == (90, 84.5, 5.5, 10)
+    assert (row["edge_weight"], row["batch_norm"]) == ("one", "as-trained")
+
+
+def test_drop_rows_keep_edge_weights_apart():
+    gaps = [gap("da2s", "4/14", 0, 89.0), gap("da2s", "4/14", 0, 30.0, edge_weight="learned")]
+    assert [row["worst_drop"] for row in tables.drop_rows(gaps)] == [1, 60]
+
+
+@pytest.mark.parametrize("builder", [tables.table_1, tables.table_2, tables.table_3, tables.table_4, tables.table_5])
+def test_without_results_the_paper_stands_alone(builder):
+    reported = getattr(paper, builder.__name__.upper())
+    rows = builder()
+    assert len(rows) == len(reported)
+    assert not any("seeds" in row for row in rows)
+
+
+def test_table_4_beside_ours():
+    ours = tables.drop_rows([gap("da2s", "4/14", 0, 89.0), gap("random", "4/14", 0, 50.0)])
+    rows = tables.table_4(ours, scale=tables.scale_label("mini", "fashion_mnist"))
+    assert len(rows) == 9
+    row = next(row for row in rows if row["method"] == "da2s" and row["budget"] == "4/14")
+    assert (row["reported_after"], row["after_mean"], row["scale"]) == (85.42, 89.0, "miniature (mini, fashion_mnist)")
+    assert rows[-1]["method"] == "random"
+    assert "reported_error_mean" not in rows[-1]
+    assert "scale" not in rows[0]
+
+
+def test_scale_label():
+    assert tables.scale_label("full", "cifar10") == "full, cifar10"
+    assert tables.scale_label("full", "digits").startswith("miniature")
+
+
+def test_table_1_takes_computed_parameters():
+    computed = {
+        "DARTS_V2": {"params_m": 3.349342},
+        "NASNet": {"params_m": 3.83},
+        "PC_DARTS_IMAGENET": {"params_m": 3.72},
+    }
+    rows = {row["architecture"]: row for row in tables.table_1(computed=computed)}
+    darts = rows["DARTS (2nd order) + cutout"]
+    assert (darts["reported_params_m"], darts["params_m"], darts["cell"]) == (3.3, 3.349342, "DARTS_V2")
+    assert "remark" not in darts
+    assert "another variant" in rows["NASNet-A + cutout"]["remark"]
+    assert rows["PC_DARTS_IMAGENET"]["params_m"] == 3.72
+
+
+def test_best_of():
+    rows = [{"lambda_1": "const", "seed": seed, "error": error} for seed, error in enumerate((2.0, 1.0))]
+    (row,) = tables.best_of(rows, ("lambda_1",), "error")
+    assert (row["error_best"], row["error_mean"]) == (1.0, 1.5)
+
+
+def test_mean_std_text():
+    assert tables.mean_std_text(2.514, 0.09) == "2.51 ± 0.09"
+    assert tables.mean_std_text(2.5, None) == "2.50"
+    assert tables.mean_std_text(None, None) == "–"
+
+
+def test_to_markdown():
+    rows = [
+        {"method": "a|b", "error_mean": 1.0, "error_std": 0.5, "seeds": [0, 1], "reported_params_m": 3.3},
+        {"method": "c", "error": 25},
+    ]
+    assert tables.to_markdown(tables.columns_of(rows), rows).splitlines() == [
+        "| method | test error (%) | seeds | parameters (M), paper |",
+        "| --- | --- | --- | --- |",
+        r"| a\|b | 1.00 ± 0.50 | 0, 1 | 3.30 |",
+        "| c | 25 | – | – |",
+    ]
+    assert tables.to_markdown({"method": "Method"}, rows).startswith("| Method |")
+
+
+def test_save_table(tmp_path):
+    facts = tables.provenance("digits", "tiny", "daas-lab reproduce --preset tiny", 1.234)
+    rows = tables.table_2([{"lambda_c": "log", "seeds": [0], "error_mean": math.nan, "error_std": None}])
+    json_path, markdown_path = tables.save_table("table_2_lambda_c", rows, facts, tmp_path / "tiny")
+    document = json.loads(json_path.read_text(encoding="utf-8"))
+    assert set(document) == {"provenance", "rows"}
+    assert set(document["provenance"]) == {"dataset", "preset", "command", "versions", "machine", "wall_s"}
+    assert {"python", "torch", "daas_lab"} <= set(document["provenance"]["versions"])
+    assert document["provenance"]["machine"]["cores"] >= 1
+    assert document["provenance"]["machine"]["processor"]
+    log = next(row for row in document["rows"] if row["lambda_c"] == "log")
+    assert (log["reported_error_mean"], log["error_mean"]) == (2.56, None)
+    text = markdown_path.read_text(encoding="utf-8")
+    assert "2.54 ± 0.02" in text
+    assert "daas-lab reproduce" in text
+    assert facts["versions"]["torch"] in text
