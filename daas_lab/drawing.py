@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, FancyBboxPatch, PathPatch, Polygon
 from matplotlib.path import Path as Curve
 
-from daas_lab.cell_layout import ARROW, FONT_SIZE, NODE, Layout, Route, Vertex, layout_cell, stack
+from daas_lab.cell_layout import ARROW, CHARACTER, FONT_SIZE, NODE, Layout, Route, Vertex, layout_cell, stack
 from daas_lab.genotype import CELL_TYPES, CellGenotype, Genotype
 from daas_lab.plots import INK, OPERATION_COLOURS, save_figure, themed
 
@@ -196,15 +196,15 @@ def _digraph(layout: Layout, colours: Mapping[str, str], dpi: int | None = None)
         return f"{x:.2f},{layout.height - y:.2f}"
 
     for n, note in enumerate(layout.notes):
-        width = 2 * (layout.width / 2 - note.x)
         graph.node(
             f"note-{n}",
             f"<<b>{escape(note.text)}</b>>" if note.bold else graphviz.escape(note.text),
             shape="plaintext",
             style="",
-            width=f"{width / 72:.3f}",
-            height="0.2",
-            pos=at(layout.width / 2, note.y),
+            margin="0",
+            width=f"{(1.5 * len(note.text) * CHARACTER + 20) / 72:.3f}",  # or graphviz warns that the text does not fit
+            height="0.36",
+            pos=at(note.x, note.y),
             fontsize=str(FONT_SIZE + 1),
         )
     for vertex in layout.vertices:
@@ -310,7 +310,7 @@ def _svg(layout: Layout, colours: Mapping[str, str]) -> str:
         lines.append(f'<g class="node" id="{vertex.id}">{shape}{_svg_text(vertex.label, vertex.x, vertex.y)}</g>')
     for note in layout.notes:
         weight = ' font-weight="bold"' if note.bold else ""
-        lines.append(_svg_text(note.text, layout.width / 2, note.y, weight))
+        lines.append(_svg_text(note.text, note.x, note.y, weight))
     return "\n".join(line for line in (*lines, "</svg>") if line) + "\n"
 
 
