@@ -198,7 +198,7 @@ def pointwise_norm_sum(
     inputs d_k [B, G C, H, W], weights W_k [G C, C, 1, 1], gains [K, G] → [B, G C, H, W], means and unbiased variances
     [K, G C].
     """
-    _count, groups = gains.shape
+    groups = gains.shape[1]
     channels = weights[0].shape[1]
     if is_plain(inputs[0]) or channels > 32:
         # A pass over C numbers a pixel costs less than the C² products of the second moment.
@@ -228,64 +228,69 @@ def pointwise_running_norm_sum(inputs: list[Tensor], weights: list[Tensor], gain
 
 
 class PointwiseNormSum(Function):
-    """Identities 5 and 6. Keeps the inputs only: neither W d nor its normalised form is ever made."""
+    """Identities 5 and 6. Keeps the inputs only: neither W d nor its normalised form is ever made.
+
+    All small matrices are [K G, C, C], all numbers of a channel [K G, C, 1].
+    """
 
     @staticmethod
     def forward(ctx, gains, eps, *tensors):
         K, G = gains.shape
-        gains, inputs = gains.contiguous(), [as_pixels_last(d) for d in tensors[:K]]
-        channels = tensors[K].shape[1]
-        pixels = inputs[0].numel() // inputs[0].shape[1]
-        W = torch.stack(tensors[K:]).view(K, G, channels, channels)
-        m = torch.stack([d.mean((0, 2, 3)) for d in inputs]).view(K, G, channels, 1)
-        shape = (G * channels, channels, 1, 1)
-        S = torch.stack([weight_gradient(d, d, shape, 1, (0, 0), G) for d in inputs])
-        S = S.view(K, G, channels, channels).div_(pixels)
-        WS, mean = W @ S, W @ m
-        variance = ((WS * W).sum(3, keepdim=True) - mean * mean).clamp_(min=0)
+        inputs, C = [as_pixels_last(d) for d in tensors[:K]], tensors[K].shape[1]
+        pixels, shape = inputs[0].numel() // inputs[0].shape[1], tensors[K].shape
+        W = torch.cat(tensors[K:]).view(K * G, C, C)
+        m = torch.cat([d.mean((0, 2, 3)) for d in inputs]).view(K * G, C, 1)
+        S = torch.cat([weight_gradient(d, d, shape, 1, (0, 0), G) for d in inputs]).view(K * G, C, C).div_(pixels)
+        WS, mean = torch.bmm(W, S), torch.bmm(W, m)
+        variance = (WS * W).sum(2, keepdim=True).addcmul_(mean, mean, value=-1).clamp_(min=0)
         inverse = (variance + eps).rsqrt_()
-        scale = gains.view(K, G, 1, 1) * inverse
-        bias = -(scale * mean).sum(0).view(-1)
-        scaled = (scale * W).view(K, *shape)
-        total = F.conv2d(inputs[0], scaled[0], bias, groups=G)
-        for d, weight in zip(inputs[1:], scaled[1:], strict=True):
-            total += F.conv2d(d, weight, groups=G)
-        unbiased = variance * (pixels / max(1, pixels - 1))
-        means, variances = mean.view(K, -1), unbiased.view(K, -1)
+        gain = gains.reshape(K * G, 1, 1)
+        scale = gain * inverse
+        bias = (scale * mean).view(K, G * C).sum(0).neg_()
+        total = None
+        for d, weight in zip(inputs, (scale * W).view(K * G * C, C, 1, 1).chunk(K), strict=True):
+            part = F.conv2d(d, weight, bias, groups=G)
+            total, bias = part if total is None else total.add_(part), None
+        variances = variance.view(K, G * C) * (pixels / max(1, pixels - 1))
+        means = mean.view(K, G * C)
         ctx.mark_non_differentiable(means, variances)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(gains, W, WS, m, mean, inverse, *inputs)
+        ctx.sizes = K, G, C
+        ctx.save_for_backward(gain, W, WS, m, mean, inverse, *inputs)
         return total, means, variances
 
     @staticmethod
     @once_differentiable
     def backward(ctx, g, *_):
-        gains, W, WS, m, mean, inverse, *inputs = ctx.saved_tensors
-        K, G, channels, _ = W.shape
-        g = as_pixels_last(g)
-        pixels = g.numel() // g.shape[1]
-        shape = (G * channels, channels, 1, 1)
-        P = torch.stack([weight_gradient(d, g, shape, 1, (0, 0), G) for d in inputs]).view(W.shape)
-        g_sum = g.sum((0, 2, 3)).view(1, G, channels, 1)
-        q = ((P * W).sum(3, keepdim=True) - g_sum * mean) * inverse / pixels
-        scale = gains.view(K, G, 1, 1) * inverse
+        gain, W, WS, m, mean, inverse, *inputs = ctx.saved_tensors
+        K, G, C = ctx.sizes
         grads: list[Tensor | None] = [None] * (2 + 2 * K)
+        if g is None:
+            return tuple(grads)
+        g = as_pixels_last(g)
+        pixels, shape = g.numel() // g.shape[1], (G * C, C, 1, 1)
+        P = torch.cat([weight_gradient(d, g, shape, 1, (0, 0), G) for d in inputs]).view(K * G, C, C)
+        g_sum = g.sum((0, 2, 3)).view(G, C, 1)
+        g_sum = torch.cat([g_sum] * K) if K > 1 else g_sum
+        q = (P * W).sum(2, keepdim=True).addcmul_(g_sum, mean, value=-1).mul_(inverse / pixels)
+        scale = gain * inverse
+        bend = scale * q * inverse
         if ctx.needs_input_grad[0]:
-            grads[0] = pixels * q.sum((2, 3))
+            grads[0] = q.sum((1, 2)).mul_(pixels).view(K, G)
         if any(ctx.needs_input_grad[2 : 2 + K]):
-            back = (scale * W).transpose(2, 3).contiguous()
-            bend = scale * q * inverse
-            inner = (W.transpose(2, 3) @ (bend * W)).neg_()
-            shift = W.transpose(2, 3) @ (bend * mean) - back @ (g_sum / pixels)
-            for k in range(K):
+            Wt = W.transpose(1, 2)
+            back = (scale * W).transpose(1, 2).contiguous()
+            inner = torch.bmm(Wt, bend * W).neg_().view(K * G * C, C, 1, 1).chunk(K)
+            shift = torch.bmm(Wt, bend * mean - scale * (g_sum / pixels)).view(K * G * C).chunk(K)
+            back = back.view(K * G * C, C, 1, 1).chunk(K)
+            for k, d in enumerate(inputs):
                 if ctx.needs_input_grad[2 + k]:
-                    grad = F.conv2d(g, back[k].view(shape), groups=G)
-                    grad += F.conv2d(inputs[k], inner[k].view(shape), shift[k].view(-1), groups=G)
-                    grads[2 + k] = grad
+                    grads[2 + k] = F.conv2d(g, back[k], groups=G).add_(F.conv2d(d, inner[k], shift[k], groups=G))
         if any(ctx.needs_input_grad[2 + K :]):
-            m = m.transpose(2, 3)
-            grad_W = scale * (P - g_sum * m - (pixels * q * inverse) * (WS - mean * m))
-            grads[2 + K :] = grad_W.view(K, *shape).unbind()
+            mt = m.transpose(1, 2)
+            grad_W = torch.baddbmm(P, g_sum, mt, alpha=-1).mul_(scale)
+            grad_W.addcmul_(bend, torch.baddbmm(WS, mean, mt, alpha=-1), value=-pixels)
+            grads[2 + K :] = grad_W.view(K * G * C, C, 1, 1).chunk(K)
         return tuple(grads)
 
 

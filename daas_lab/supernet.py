@@ -40,10 +40,11 @@ class Statistics:
         self.variances: list[Tensor] = []
 
     def add(self, norms: list[nn.BatchNorm2d], means: Tensor, variances: Tensor) -> None:
-        """Means and unbiased variances [G C] of the G `norms`."""
+        """Means and unbiased variances [G C] of the G `norms`, or [C] that all of them share."""
         self.norms += norms
-        self.means += means.view(len(norms), -1).unbind()
-        self.variances += variances.view(len(norms), -1).unbind()
+        shared = means.dim() == 1 and means.numel() == norms[0].num_features
+        self.means += [means] * len(norms) if shared else means.view(len(norms), -1).unbind()
+        self.variances += [variances] * len(norms) if shared else variances.view(len(norms), -1).unbind()
 
     def extend(self, norms: list[nn.BatchNorm2d], means: list[Tensor], variances: list[Tensor]) -> None:
         """What a cell has collected."""
@@ -136,7 +137,7 @@ class MixedCell(nn.Module):
     def _leave(self, z: Tensor, chosen: tuple[int, ...], gains: Tensor, statistics: Statistics | None):
         """z [B, C, H, W] → for each of the `chosen` edges the maps whose sum is its output: plain, and on sub-grids."""
         edges = [self.edges[e] for e in chosen]
-        stride, _channels = edges[0].stride, z.shape[1]
+        stride = edges[0].stride
         r = F.relu(z)
         even = z.shape[2] % 2 == 0 and z.shape[3] % 2 == 0
         dilated, dilation = r, 2
@@ -193,12 +194,11 @@ class MixedCell(nn.Module):
         if statistics is None:
             return F.batch_norm(y, norms[0].running_mean, norms[0].running_var, None, None, False, 0.0, norms[0].eps)
         y, mean, variance = fused.batch_norm(y, None, norms[0].eps)
-        for norm in norms:
-            statistics.add([norm], mean, variance)
+        statistics.add(norms, mean, variance)
         return y
 
     def _pointwise(self, inputs, operations, suffix: str, gains: Tensor, statistics: Statistics | None) -> Tensor:
-        """K maps [B, G C, H, W] through K × G pointwise convolutions and norms, summed by gains [G, K]."""
+        """K maps [B, G C, H, W] through pointwise convolution and norm of K × G operations, summed by gains [G, K]."""
         suffix = f"_{suffix}" if suffix else ""
         weights = [_stack(ops, f"pointwise{suffix}") for ops in operations]
         norms = [[getattr(op, f"norm{suffix}") for op in ops] for ops in operations]

@@ -1,6 +1,4 @@
-"""The super-network as the textbook has it: a loop over edges and operations.
-
-Every edge mixes all operations, every node sums all its edges.
+"""The super-network as a loop: every edge mixes all operations, every node sums all its edges.
 
 The oracle of the tests and the baseline of the benchmark; the library itself uses supernet.py, the same function.
 

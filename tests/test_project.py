@@ -20,7 +20,7 @@ TIERS = [
     ["relaxations", "losses", "fused"],
     ["supernet", "network", "training"],
     ["textbook", "discretize"],
-    ["search", "retrain"],
+    ["search", "retrain", "bench"],
     ["experiments"],
     ["plots", "cell_layout", "tables"],
     ["plots_losses", "drawing"],
