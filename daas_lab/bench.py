@@ -8,7 +8,6 @@ take, each as torch runs it on its own in channels_last: forward and backward of
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,10 +21,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from daas_lab import supernet, textbook
+from daas_lab import supernet, tables, textbook
 from daas_lab.config import SearchConfig, search_config
 from daas_lab.errors import one_of
 from daas_lab.relaxations import make_relaxation
+from daas_lab.training import train_only
 
 SIZES = {
     "full": lambda: search_config("full", "cifar10"),
@@ -72,10 +72,7 @@ class Step:
         }
 
     def _update(self, trained, resting, optimizer, clip, marks) -> None:
-        for parameter in resting:
-            parameter.requires_grad_(False)
-        for parameter in trained:
-            parameter.requires_grad_(True)
+        train_only(trained, resting)
         loss = F.cross_entropy(self.network(self.images), self.classes)
         marks.append(self._mark())
         loss.backward()
@@ -201,14 +198,8 @@ def _own_peak_bytes(size: str, form: str, device: str) -> int:
 
 def describe_machine(device: str) -> dict:
     """What the figures depend on."""
-    info = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        if (info.exists())
-        else [platform.processor()]
-    )
     machine = {
-        "cpu": names[0] if names else platform.machine(),
+        "cpu": tables.machine()["processor"],
         "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

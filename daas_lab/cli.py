@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--method", default="da2s", help=f"{', '.join(config.METHODS)} (default: da2s)")
     search.add_argument("--protocol", default="authors", help="paper or authors (default: authors)")
     _add_training_options(search)
-    _add_fields(search, config.SearchConfig, ("budget", "lambda_c", "lambda_1", "lambda_2"))
+    _add_fields(search, ("budget", "lambda_c", "lambda_1", "lambda_2"))
 
     gap = _command(commands, "gap", _gap, "accuracy of a searched super-network before and after discretization")
     gap.add_argument("run_folder", metavar="RUN")
@@ -94,24 +94,23 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", default="fashion_mnist", help=f"{', '.join(config.DATASETS)}")
     parser.add_argument("--data", default="data", help="folder of the data sets (default: data)")
     parser.add_argument("--out", required=True, help="the run's folder")
-    _add_fields(parser, config.SearchConfig, _COMMON_FIELDS)
+    _add_fields(parser, _COMMON_FIELDS)
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change any other field of the configuration; may be repeated",
+    )
 
 
 # Fields of both configurations that have an option of their own; every other one is reached by --set.
 _COMMON_FIELDS = ("seed", "epochs", "steps", "side", "layers", "channels", "batch_size", "device", "threads")
 
 
-def _add_fields(parser: argparse.ArgumentParser, config_class: type, names: Sequence[str]) -> None:
+def _add_fields(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
     for name in names:
         parser.add_argument(f"--{name.replace('_', '-')}", dest=name, help=f"default: the preset's {name}")
-    if names is _COMMON_FIELDS:
-        parser.add_argument(
-            "--set",
-            action="append",
-            default=[],
-            metavar="FIELD=VALUE",
-            help="change any other field of the configuration; may be repeated",
-        )
 
 
 def _changes(options: argparse.Namespace, config_class: type) -> dict:

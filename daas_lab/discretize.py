@@ -27,8 +27,9 @@ from daas_lab.genotype import (
     Genotype,
     cell_edges,
     derive_cell,
+    nodes_of,
 )
-from daas_lab.relaxations import ArchitectureWeights, make_relaxation
+from daas_lab.relaxations import ArchitectureWeights, make_relaxation, split_nodes
 from daas_lab.runs import Run
 from daas_lab.supernet import SuperNetwork
 from daas_lab.training import evaluate
@@ -107,7 +108,7 @@ def discrete_weights(
     not kept still decides for its strongest operation: with `stage` operations it stays in the network.
     """
     operations, edges = weights.operations.detach(), weights.edges.detach()
-    pairs = {pair: e for e, pair in enumerate(cell_edges(_nodes_of(edges)))}
+    pairs = {pair: e for e, pair in enumerate(cell_edges(nodes_of(len(edges))))}
     kept_edges = torch.zeros_like(edges)
     kept_operations = torch.zeros_like(operations)
     for edge in cell.edges:
@@ -133,21 +134,13 @@ def discrete_weights(
 
 
 def _renormalise(edges: Tensor, kept: Tensor) -> Tensor:
-    nodes = _nodes_of(edges)
+    nodes = nodes_of(len(edges))
     parts = []
-    for b, mask in zip(edges.split(list(range(2, nodes))), kept.split(list(range(2, nodes))), strict=True):
+    for b, mask in zip(split_nodes(edges, nodes), split_nodes(kept, nodes), strict=True):
         remaining = (b * mask).sum()
         # A node that lost all its edges has nothing to scale.
         parts.append(b * mask * torch.where(remaining > 0, b.sum() / remaining, 0.0))
     return torch.cat(parts)
-
-
-def _nodes_of(edges: Tensor) -> int:
-    """N from the number of edges 2 + 3 + … + (N-1)."""
-    nodes = 3
-    while len(cell_edges(nodes)) < len(edges):
-        nodes += 1
-    return nodes
 
 
 # --- its cost ---------------------------------------------------------------------------------------------------------

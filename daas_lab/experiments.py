@@ -17,8 +17,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from daas_lab.config import (
     DATASETS,
     PRESETS,
@@ -35,6 +33,7 @@ from daas_lab.genotype import EdgeBudget, Genotype
 from daas_lab.retrain import retrain
 from daas_lab.runs import Run, is_finished, read_run, write_atomically, writer
 from daas_lab.search import load_supernet, search
+from daas_lab.training import progress_bar
 
 # --- a notebook's parameters ------------------------------------------------------------------------------------------
 
@@ -65,19 +64,19 @@ class Settings:
         given = {"epochs": self.epochs, "budget": self.budget, "protocol": self.protocol} | changes
         if method == "darts":
             # One search serves every budget and knows no protocol.
-            given |= {"budget": EdgeBudget.parse("8/14"), "protocol": "authors"}
-        return search_config(self.preset, self.dataset, method, **{**given, "budget": str(given["budget"])}, seed=seed)
+            given |= {"budget": "8/14", "protocol": "authors"}
+        return search_config(self.preset, self.dataset, method, **given, seed=seed)
 
     def retraining(self, genotype: Any, seed: int, **changes: Any) -> RetrainConfig:
         """The configuration of a retraining under these settings."""
         return retrain_config(genotype, self.preset, self.dataset, seed=seed, **changes)
 
 
-def read_settings(namespace: dict[str, Any], **defaults: Any) -> Settings:
+def read_settings(namespace: dict[str, Any]) -> Settings:
     """The settings in a notebook's `globals()`, checked before anything is trained.
 
     Call it right after the parameters cell: a name there that is no setting (a misspelt `-p epoch 5`) is refused, and
-    texts such as "[0, 1]" are read as what they write. `defaults` are the notebook's own.
+    texts such as "[0, 1]" are read as what they write.
     """
     known = {spec.name for spec in fields(Settings)}
     given = {name: namespace[name] for name in known if name in namespace}
@@ -88,7 +87,7 @@ def read_settings(namespace: dict[str, Any], **defaults: Any) -> Settings:
                 names = ", ".join(sorted(known))
                 raise LabError(f"unknown parameter {name} = {value!r}{suggestion(name, known)}; known: {names}")
         namespace["_settings_read"] = True
-    settings = Settings(**{name: _read_setting(name, value) for name, value in (defaults | given).items()})
+    settings = Settings(**{name: _read_setting(name, value) for name, value in given.items()})
     one_of("preset", settings.preset, PRESETS)
     one_of("dataset", settings.dataset, DATASETS)
     for method in ("darts", "da2s"):
@@ -154,14 +153,13 @@ def _make(missing: Mapping[Path, SearchConfig | RetrainConfig], settings: Settin
     threads = 1 if workers > 1 else 0
     context = multiprocessing.get_context("spawn")
     total = sum(config.epochs for config in missing.values())
-    interactive = sys.stderr.isatty()
     executor = ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1)
     try:
         pending = {
             executor.submit(_produce, replace(config, threads=threads), folder, settings.data)
             for folder, config in missing.items()
         }
-        with tqdm(total=total, unit="epoch", mininterval=0.5 if interactive else 30) as bar:
+        with progress_bar(total) as bar:
             while pending:
                 done, pending = wait(pending, timeout=1, return_when=FIRST_EXCEPTION)
                 for future in done:

@@ -36,6 +36,11 @@ def cell_edges(nodes: int = 6) -> list[tuple[int, int]]:
     return [(source, node) for node in range(2, nodes) for source in range(node)]
 
 
+def nodes_of(edges: int) -> int:
+    """Number of nodes of a cell with `edges` edges, the inverse of `len(cell_edges(nodes))`."""
+    return next(nodes for nodes in range(3, edges + 4) if len(cell_edges(nodes)) >= edges)
+
+
 # --- edge budgets -----------------------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from daas_lab import paper, schedules
-from daas_lab.genotype import NAMED_BUDGETS, PRIMITIVES, cell_edges
+from daas_lab.genotype import NAMED_BUDGETS, PRIMITIVES, cell_edges, nodes_of
 
 # --- theme ------------------------------------------------------------------------------------------------------------
 
@@ -117,11 +117,6 @@ def _edge_name(edge: tuple[int, int]) -> str:
     return f"{edge[0]} → {edge[1]}"
 
 
-def _nodes_of(edges: int) -> int:
-    """Number of nodes of a cell with so many edges."""
-    return next(nodes for nodes in range(3, edges + 4) if len(cell_edges(nodes)) >= edges)
-
-
 # --- the search over its epochs ---------------------------------------------------------------------------------------
 
 
@@ -130,7 +125,7 @@ def alpha_evolution(weights, *, operations: Sequence[str] = PRIMITIVES, title: s
     """Fig. 3: operation weights [T, E, O] over the epochs, a panel for each edge: a row a node, a column a source."""
     weights = np.asarray(weights, dtype=float)
     T, E, O = weights.shape  # noqa: E741
-    nodes = _nodes_of(E)
+    nodes = nodes_of(E)
     figure = Figure(figsize=(2.1 * (nodes - 1), 1.75 * (nodes - 2) + 0.5), layout="constrained")
     grid = figure.subplots(nodes - 2, nodes - 1, sharex=True, sharey=True, squeeze=False)
     for ax in grid.flat:
@@ -162,7 +157,7 @@ def beta_evolution(weights, *, first_node: int = 3, title: str = "Normal cell") 
     """Fig. 4: edge weights [T, E] over the epochs, a panel for each node from `first_node`, a line for each input."""
     weights = np.asarray(weights, dtype=float)
     T, E = weights.shape
-    edges, nodes = cell_edges(_nodes_of(E)), range(first_node, _nodes_of(E))
+    edges, nodes = cell_edges(nodes_of(E)), range(first_node, nodes_of(E))
     figure = Figure(figsize=(3.3 * len(nodes), 3.1), layout="constrained")
     top = max(1.0, 1.03 * weights.max())
     for ax, node in zip(figure.subplots(1, len(nodes), sharey=True, squeeze=False).flat, nodes, strict=True):
@@ -340,7 +335,7 @@ def alpha_heatmap(
             colour = "white" if weights[e, o] > 0.55 else INK
             ax.text(o, e, f"{weights[e, o]:.2f}", ha="center", va="center", fontsize=8, color=colour, fontweight=weight)
     ax.set_xticks(range(O), operations, rotation=30, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(E), [_edge_name(edge) for edge in cell_edges(_nodes_of(E))])
+    ax.set_yticks(range(E), [_edge_name(edge) for edge in cell_edges(nodes_of(E))])
     ax.set(title=title, ylabel="edge (source → node)")
     ax.grid(visible=False)
     ax.figure.colorbar(image, ax=ax, label="weight a")

@@ -30,6 +30,7 @@ from daas_lab.training import (
     run_epochs,
     seed_of,
     set_learning_rate,
+    train_only,
 )
 
 
@@ -63,8 +64,10 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
     weights, architecture, held_out = (
         part.to(device) for part in (splits.weights, splits.architecture, splits.held_out)
     )
+    # Asked for once: each call walks through the whole network.
+    architecture_parameters, weight_parameters = network.arch_parameters(), network.weight_parameters()
     weight_optimizer = torch.optim.SGD(
-        network.weight_parameters(),
+        weight_parameters,
         lr=config.learning_rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
@@ -104,7 +107,9 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
             strict=True,
         )
         for (arch_x, arch_y), (x, y) in streams:
+            train_only(trained=architecture_parameters, resting=weight_parameters)
             terms = architecture_step(network, arch_optimizer, arch_x, arch_y, config, lambdas)
+            train_only(trained=weight_parameters, resting=architecture_parameters)
             loss, logits = weight_step(network, weight_optimizer, x, y, config.gradient_clip)
             step_losses.add(loss, *terms)
             correct += (logits.argmax(dim=1) == y).sum()
@@ -139,7 +144,6 @@ def architecture_step(
     lambdas: tuple[float, float, float],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One update of α and β by Eq. (7); returns L^C, L^O and L^E before it."""
-    _train_only(network, architecture=True)
     mixture = network.architecture_weights()
     classification = losses.classification_loss(network(x, mixture), y)
     operation, edge = discretization_losses(config, network, mixture)
@@ -157,12 +161,11 @@ def weight_step(
     network: SuperNetwork, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, gradient_clip: float
 ) -> tuple[Tensor, Tensor]:
     """One update of the network weights by Eq. (1); returns the loss and the logits before it."""
-    _train_only(network, architecture=False)
     logits = network(x)
     loss = losses.classification_loss(logits, y)
     optimizer.zero_grad()
     loss.backward()
-    nn.utils.clip_grad_norm_(network.weight_parameters(), gradient_clip)
+    nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], gradient_clip)
     optimizer.step()
     return loss.detach(), logits.detach()
 
@@ -195,14 +198,6 @@ def lambda_values(config: SearchConfig, epoch: int) -> tuple[float, float, float
         coefficient(text, epoch, config.epochs, authors_log)
         for text in (config.lambda_c, config.lambda_1, config.lambda_2)
     )
-
-
-def _train_only(network: SuperNetwork, architecture: bool) -> None:
-    """Turn off the gradients that the step does not use; neither step's result changes."""
-    for parameter in network.weight_parameters():
-        parameter.requires_grad_(not architecture)
-    for parameter in network.arch_parameters():
-        parameter.requires_grad_(architecture)
 
 
 # --- what is recorded -------------------------------------------------------------------------------------------------

@@ -80,6 +80,8 @@ class MixedEdge(nn.ModuleDict):
 class MixedCell(nn.Module):
     """A cell with all its edges. Its inputs are the outputs of the two cells before it, brought to C channels."""
 
+    make_edge = MixedEdge
+
     def __init__(self, config: SearchConfig, channels_in: tuple[int, int], channels: int, reduces: tuple[bool, bool]):
         super().__init__()
         before_reduces, self_reduces = reduces
@@ -89,7 +91,7 @@ class MixedCell(nn.Module):
         self.preprocess_0 = preprocess(channels_in[0], channels, affine=False)
         self.preprocess_1 = relu_conv_norm(channels_in[1], channels, affine=False)
         self.edges = nn.ModuleList(
-            MixedEdge(channels, 2 if self_reduces and source < 2 else 1, config.partial_channels)
+            self.make_edge(channels, 2 if self_reduces and source < 2 else 1, config.partial_channels)
             for source, _ in cell_edges(config.nodes)
         )
 

@@ -4,7 +4,7 @@ import hashlib
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -50,6 +50,19 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, *rates: float) -> None:
     """Give each parameter group its learning rate."""
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
+
+
+def train_only(trained: Iterable[nn.Parameter], resting: Iterable[nn.Parameter]) -> None:
+    """Turn off the gradients that the next update does not use; its result does not change."""
+    for parameter in resting:
+        parameter.requires_grad_(False)
+    for parameter in trained:
+        parameter.requires_grad_(True)
+
+
+def progress_bar(epochs: int, **options: Any) -> tqdm:
+    """A bar that counts epochs. A log file gets a line per update: they are few where nobody watches."""
+    return tqdm(total=epochs, unit="epoch", mininterval=0.5 if sys.stderr.isatty() else 30, **options)
 
 
 @torch.no_grad()
@@ -111,10 +124,8 @@ def run_epochs(
     else:
         for name, item in stateful.items():
             item.load_state_dict(state[name])
-    # A log file gets a line per update: keep them few where nobody watches.
-    interval = 0.5 if sys.stderr.isatty() else 30
     done = len(writer.history)
-    with tqdm(total=epochs, initial=done, unit="epoch", mininterval=interval, disable=not progress) as bar:
+    with progress_bar(epochs, initial=done, disable=not progress) as bar:
         for epoch in range(done + 1, epochs + 1):
             begun = time.perf_counter()
             record = {"epoch": epoch} | train_epoch(epoch)
