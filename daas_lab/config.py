@@ -6,7 +6,7 @@ refused here, before any long work starts. `config_hash` covers exactly the fiel
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 from daas_lab import schedules
@@ -67,8 +67,10 @@ DATASETS = {
 # --- fields and their checks ------------------------------------------------------------------------------------------
 
 
-def _number(at_least: float | None = None, at_most: float | None = None, above: float | None = None) -> Any:
-    return field(metadata={"at_least": at_least, "at_most": at_most, "above": above})
+def _number(
+    at_least: float | None = None, at_most: float | None = None, above: float | None = None, default: Any = MISSING
+) -> Any:
+    return field(default=default, metadata={"at_least": at_least, "at_most": at_most, "above": above})
 
 
 def _coerce(name: str, kind: type, value: Any, limits: dict) -> Any:
@@ -454,7 +456,16 @@ def refuse_unknown(what: str, changes: dict, config_class: type) -> None:
 
 
 def config_hash(config: SearchConfig | RetrainConfig) -> str:
-    """Ten hexadecimal digits over everything that changes the result: not versions, device, threads or paths."""
-    identity = {key: value for key, value in asdict(config).items() if key not in _NOT_HASHED}
+    """Ten hexadecimal digits over everything that changes the result: not versions, device, threads or paths.
+
+    A field that was added to the classes later has a default, which means "as it was before": it counts only where it
+    differs, so that the runs and records made before the field existed are still found.
+    """
+    added = {spec.name: spec.default for spec in fields(config) if spec.default is not MISSING}
+    identity = {
+        key: value
+        for key, value in asdict(config).items()
+        if key not in _NOT_HASHED and not (key in added and value == added[key])
+    }
     text = json.dumps({"kind": type(config).__name__} | identity, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
