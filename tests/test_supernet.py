@@ -59,6 +59,9 @@ def assert_same_buffers(oracle, fast, dtype):
         {"side": 16, "method": "darts"},
         {"side": 32, "channels": 2},
         {"protocol": "paper", "channels": 8, "partial_channels": 4},
+        {"channels": 4, "partial_channels": 4, "layers": 2, "side": 12, "checkpointed": True},
+        {"channels": 6, "partial_channels": 3, "nodes": 4, "budget": "1,2", "side": 16},
+        {"channels": 4, "partial_channels": 2, "nodes": 4, "budget": "1,2", "layers": 4, "side": 32},
         {"protocol": "paper", "checkpointed": True},
         {"channels": 5, "layers": 2, "side": 12},
         {"image_channels": 1, "nodes": 3, "budget": "2", "side": 28},
@@ -72,6 +75,30 @@ def test_training_and_evaluation(dtype, changes):
     for network in (oracle.eval(), fast.eval()):
         network.zero_grad()
     assert_same(oracle, fast, images, classes)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_partial_channels_by_a_plain_formula(stride):
+    """PC-DARTS: the first C/K channels are mixed, the others pass or are halved, and the channels are interleaved."""
+    torch.manual_seed(0)
+    B, C, K, side = 2, 12, 3, 8
+    edge = textbook.MixedEdge(C, stride, K).double()
+    x, weights = torch.randn(B, C, side, side, dtype=torch.float64), torch.rand(7, dtype=torch.float64)
+    out = edge(x, weights)
+    mixed = torch.zeros(B, C // K, side // stride, side // stride, dtype=torch.float64)
+    for weight, operation in zip(weights, edge.values(), strict=True):
+        mixed += weight * operation(x[:, : C // K])
+    for channel in range(C):
+        # Channel c of the result is, in K blocks of C/K, number c // K of block c % K.
+        source = channel % K * (C // K) + channel // K
+        if source < C // K:
+            expected = mixed[:, source]
+        elif stride == 1:
+            expected = x[:, source]
+        else:
+            corners = [x[:, source, row::2, column::2] for row in (0, 1) for column in (0, 1)]
+            expected = torch.stack(corners).amax(dim=0)
+        torch.testing.assert_close(out[:, channel], expected, rtol=1e-12, atol=1e-12)
 
 
 def test_discretized_weights_and_recalibration():
