@@ -12,56 +12,10 @@ from typing import Any
 from daas_lab import schedules
 from daas_lab.errors import LabError, one_of, refuse, suggestion
 from daas_lab.genotype import EdgeBudget, Genotype, load_genotype
+from daas_lab.presets import DATASETS, PROTOCOLS, RETRAIN_PRESETS, SEARCH_PRESETS, TRAIN_IMAGES, Protocol
 
 METHODS = ("darts", "da2s")
-PRESETS = ("tiny", "quick", "mini", "full")
-
-
-# --- protocols --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """The constants in which the paper's text and its published code differ."""
-
-    first_edge_node: int  # L^E sums over the nodes from this one on
-    square_factor: float  # factor of the squared term of Eq. (4)
-    regulariser_factor: float  # factor of the whole regulariser of Eq. (7)
-    initial_noise: float  # scale of the normal noise in the initial α and β
-    learning_rate_min: float  # where the cosine of the weights' learning rate ends
-    delay_alphas: bool  # α rests for the first d epochs
-    partial_channels: int  # K: 1/K of the channels pass through the operations
-    authors_log: bool  # keep the slip of the delayed logarithm (schedules.py)
-
-
-PROTOCOLS = {
-    "paper": Protocol(2, 1.0, 1.0, 1e-3, 0.0, False, 4, False),
-    "authors": Protocol(3, 0.2, 0.1, 1e-4, 0.001, True, 1, True),
-}
-
-
-# --- data sets --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class DatasetFacts:
-    """What is known of a data set before it is read."""
-
-    classes: int
-    image_channels: int
-    side: int  # native side in pixels
-    flips: bool  # a mirrored image is still of its class
-    # Images for weights, for the architecture, and held out; None: half of the training images each.
-    split: tuple[int | None, int | None, int]
-
-
-DATASETS = {
-    "digits": DatasetFacts(10, 1, 8, False, (600, 600, 200)),
-    "fashion_mnist": DatasetFacts(10, 1, 28, True, (27_500, 27_500, 5_000)),
-    "cifar10": DatasetFacts(10, 3, 32, True, (25_000, 25_000, 0)),
-    "cifar100": DatasetFacts(100, 3, 32, True, (25_000, 25_000, 0)),
-    "imagenet": DatasetFacts(1000, 3, 224, True, (None, None, 0)),
-}
+PRESETS = tuple(SEARCH_PRESETS)
 
 
 # --- fields and their checks ------------------------------------------------------------------------------------------
@@ -239,7 +193,7 @@ def _check_side(side: int) -> None:
         raise refuse("side", side, "divisible by 4, for the two reduction cells halve it twice")
 
 
-# --- presets: functions composed from a common one --------------------------------------------------------------------
+# --- composed from preset, data set and method --------------------------------------------------------------------
 
 
 def search_config(
@@ -281,7 +235,7 @@ def search_config(
         "device": "cpu",
         "threads": 0,
     }
-    values |= _SEARCH_PRESETS[preset](facts) | {key: value for key, value in changes.items() if value is not None}
+    values |= SEARCH_PRESETS[preset](facts) | {key: value for key, value in changes.items() if value is not None}
     values.setdefault("crop_padding", max(1, _whole(values["side"], 4) // 8))
     images = zip(("weight_images", "architecture_images", "held_out_images"), facts.split, strict=True)
     for name, default in images:
@@ -310,55 +264,6 @@ def _whole(value: Any, at_least: int) -> int:
         return at_least
 
 
-_SEARCH_PRESETS = {
-    # Seconds, on any data set: the tests run the real trainer with it.
-    "tiny": lambda facts: {
-        "side": 8,
-        "layers": 3,
-        "channels": 4,
-        "weight_images": 96,
-        "architecture_images": 96,
-        "held_out_images": 96,
-        "batch_size": 16,
-        "epochs": 3,
-        "steps": 3,
-    },
-    # Minutes: the effect itself, on digits. 60 epochs × 12 steps; learning rate × steps is 36, for with 5.8 to 14 the
-    # edges of node 2 were still undecided at the end and the cut cost DA²S 6 to 69 points.
-    "quick": lambda facts: {
-        "side": min(facts.side, 8),
-        "layers": 3,
-        "channels": 8,
-        "weight_images": 600,
-        "architecture_images": 600,
-        "held_out_images": 200,
-        "batch_size": 50,
-        "epochs": 60,
-        "arch_learning_rate": 0.05,
-    },
-    # Minutes, on Fashion-MNIST scaled to 16 × 16. 20 epochs × 50 steps.
-    "mini": lambda facts: {
-        "side": min(facts.side // 4 * 4, 16),
-        "layers": 4,
-        "channels": 8,
-        "weight_images": 3200 if facts.side > 8 else 600,
-        "architecture_images": 3200 if facts.side > 8 else 600,
-        "held_out_images": 2000 if facts.side > 8 else 200,
-        "batch_size": 64,
-        "epochs": 20,
-    },
-    # The paper's own search.
-    "full": lambda facts: {
-        "side": min((facts.side + 3) // 4 * 4 + 4 * (facts.side == 28), 224),
-        "layers": 8,
-        "channels": 16,
-        "batch_size": 64,
-        "epochs": 50,
-        "arch_learning_rate": 3e-4,
-    },
-}
-
-
 def retrain_config(
     genotype: Any, preset: str = "mini", dataset: str = "fashion_mnist", **changes: Any
 ) -> RetrainConfig:
@@ -384,7 +289,7 @@ def retrain_config(
         "device": "cpu",
         "threads": 0,
     }
-    values |= _RETRAIN_PRESETS[preset](facts) | {key: value for key, value in changes.items() if value is not None}
+    values |= RETRAIN_PRESETS[preset](facts) | {key: value for key, value in changes.items() if value is not None}
     side = _whole(values["side"], 4)
     values.setdefault("crop_padding", max(1, side // 8))
     values.setdefault("cutout", side // 2)
@@ -392,54 +297,6 @@ def retrain_config(
     values.setdefault("steps", max(1, _whole(values["train_images"], 1) // _whole(values["batch_size"], 1)))
     cells = json.dumps(load_genotype(genotype).to_json(), separators=(",", ":"))
     return RetrainConfig(preset=preset, dataset=dataset, genotype=cells, **values)
-
-
-TRAIN_IMAGES = {
-    "digits": 1_400,
-    "fashion_mnist": 60_000,
-    "cifar10": 50_000,
-    "cifar100": 50_000,
-    "imagenet": 1_281_167,
-}
-
-_RETRAIN_PRESETS = {
-    "tiny": lambda facts: {
-        "side": 8,
-        "layers": 3,
-        "channels": 4,
-        "train_images": 96,
-        "batch_size": 16,
-        "epochs": 2,
-        "steps": 3,
-    },
-    "quick": lambda facts: {
-        "side": min(facts.side, 8),
-        "layers": 5,
-        "channels": 8,
-        "train_images": 1_400,
-        "batch_size": 50,
-        "epochs": 20,
-        "cutout": 2,
-        "drop_path": 0.1,
-    },
-    "mini": lambda facts: {
-        "side": min(facts.side // 4 * 4, 16),
-        "layers": 5,
-        "channels": 16,
-        "train_images": 10_000 if facts.side > 8 else 1_400,
-        "batch_size": 64,
-        "epochs": 15,
-        "cutout": 4,
-        "drop_path": 0.1,
-    },
-    "full": lambda facts: {
-        "side": 224 if facts.side == 224 else 32,
-        "layers": 14 if facts.side == 224 else 20,
-        "channels": 48 if facts.side == 224 else 36,
-        "batch_size": 128 if facts.side == 224 else 96,
-        "epochs": 250 if facts.side == 224 else 600,
-    },
-}
 
 
 # --- identity ---------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 CONDA_NAMES = {"torch": "pytorch", "graphviz": "python-graphviz"}
 TIERS = [
     ["errors"],
-    ["paper", "genotype", "schedules"],
+    ["paper", "genotype", "schedules", "presets"],
     ["config", "tables"],
     ["data", "operations", "runs"],
     ["relaxations", "losses", "fused"],
