@@ -21,9 +21,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from daas_lab import supernet, tables, textbook
+from daas_lab import supernet, textbook
 from daas_lab.config import SearchConfig, search_config
 from daas_lab.errors import one_of
+from daas_lab.provenance import machine
 from daas_lab.relaxations import make_relaxation
 from daas_lab.training import train_only
 
@@ -198,13 +199,13 @@ def _own_peak_bytes(size: str, form: str, device: str) -> int:
 
 def describe_machine(device: str) -> dict:
     """What the figures depend on."""
-    machine = {
-        "cpu": tables.machine()["processor"],
+    facts = {
+        "cpu": machine()["processor"],
         "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-    return machine | ({"gpu": torch.cuda.get_device_name()} if device.startswith("cuda") else {})
+    return facts | ({"gpu": torch.cuda.get_device_name()} if device.startswith("cuda") else {})
 
 
 def format_table(result: dict) -> str:

@@ -11,11 +11,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from daas_lab.config import (
     DATASETS,
@@ -30,10 +32,11 @@ from daas_lab.data import check_available, search_splits
 from daas_lab.discretize import accuracy_drops, derive_genotype
 from daas_lab.errors import LabError, one_of, refuse, suggestion
 from daas_lab.genotype import EdgeBudget, Genotype
+from daas_lab.records import read_record, write_record
 from daas_lab.retrain import retrain
 from daas_lab.runs import Run, is_finished, read_run, write_atomically, writer
 from daas_lab.search import load_supernet, search
-from daas_lab.training import progress_bar
+from daas_lab.training import prepare, progress_bar
 
 # --- a notebook's parameters ------------------------------------------------------------------------------------------
 
@@ -138,45 +141,73 @@ def run_name(config: SearchConfig | RetrainConfig) -> str:
 def make_runs(configs: Sequence[SearchConfig | RetrainConfig], settings: Settings) -> list[Run]:
     """The finished run of every configuration, in their order; what is missing is made first, side by side.
 
-    A bar counts epochs. When a run fails the others are stopped where they are, to be resumed, and its error is raised.
+    A record in `settings.figures` counts as a finished run, without its weights. A bar counts epochs. When a run fails
+    the others are stopped where they are, to be resumed, and its error is raised.
     """
-    folders = [settings.runs / run_name(config) for config in configs]
-    missing = {folder: config for folder, config in zip(folders, configs, strict=True) if not is_finished(folder)}
-    if missing:
-        _make(missing, settings)
-    return [read_run(folder) for folder in folders]
+    missing = [config for config in dict.fromkeys(configs) if _find(config, settings) is None]
+    tasks = [(_train, (config, _folder(config, settings), settings.data)) for config in missing]
+    folders = [_folder(config, settings) for config in missing]
+
+    def epochs_done() -> int:
+        return sum(_epochs_done(folder) for folder in folders)
+
+    _side_by_side(tasks, settings, progress_bar(sum(config.epochs for config in missing)), epochs_done)
+    runs = [_find(config, settings) for config in configs]
+    for run in runs:
+        _publish(run, settings)
+    return runs
 
 
-def _make(missing: Mapping[Path, SearchConfig | RetrainConfig], settings: Settings) -> None:
-    workers = min(settings.workers or os.cpu_count() or 1, len(missing))
+def _folder(config: SearchConfig | RetrainConfig, settings: Settings) -> Path:
+    return settings.runs / run_name(config)
+
+
+def _record(config: SearchConfig | RetrainConfig, settings: Settings) -> Path:
+    return settings.figures / "records" / f"{run_name(config)}.json"
+
+
+def _find(config: SearchConfig | RetrainConfig, settings: Settings) -> Run | None:
+    """The finished run in the runs folder, else its record, else None."""
+    folder, record = _folder(config, settings), _record(config, settings)
+    if is_finished(folder):
+        return read_run(folder)
+    return read_record(record) if record.is_file() else None
+
+
+def _publish(run: Run, settings: Settings) -> None:
+    if settings.publish and run.folder is not None:
+        write_record(run, _record(run.config, settings))
+
+
+def _side_by_side(tasks: Sequence[tuple], settings: Settings, bar: tqdm, done: Callable[[], int]) -> None:
+    """Run the tasks (function, arguments) in processes of their own; `done()` is how far `bar` has come."""
+    workers = min(settings.workers or os.cpu_count() or 1, len(tasks))
     # Side by side a thread each: two processes that both use every core slow each other down.
     threads = 1 if workers > 1 else 0
+    if not tasks:
+        return
     context = multiprocessing.get_context("spawn")
-    total = sum(config.epochs for config in missing.values())
     executor = ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1)
     try:
-        pending = {
-            executor.submit(_produce, replace(config, threads=threads), folder, settings.data)
-            for folder, config in missing.items()
-        }
-        with progress_bar(total) as bar:
+        pending = {executor.submit(function, *arguments, threads) for function, arguments in tasks}
+        with bar:
             while pending:
-                done, pending = wait(pending, timeout=1, return_when=FIRST_EXCEPTION)
-                for future in done:
+                finished, pending = wait(pending, timeout=1, return_when=FIRST_EXCEPTION)
+                for future in finished:
                     future.result()
-                bar.update(sum(_epochs_done(folder) for folder in missing) - bar.n)
+                bar.update(done() - bar.n)
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
         for child in multiprocessing.active_children():
             child.terminate()
 
 
-def _produce(config: SearchConfig | RetrainConfig, folder: Path, data: Path) -> None:
+def _train(config: SearchConfig | RetrainConfig, folder: Path, data: Path, threads: int) -> None:
     """Make a run; where another process is already at it (a restarted notebook's earlier workers), wait for that."""
     while writer(folder) is not None:
         time.sleep(1)
     train = search if isinstance(config, SearchConfig) else retrain
-    train(config, folder, data, progress=False)
+    train(replace(config, threads=threads), folder, data, progress=False)
 
 
 def _epochs_done(folder: Path) -> int:
@@ -189,18 +220,45 @@ def genotype_of(run: Run, budget: str) -> Genotype:
     return derive_genotype(run.config, run.architecture(), EdgeBudget.parse(budget))
 
 
-def drops(run: Run, budgets: Iterable[str], data: str | Path = "data") -> list[dict]:
-    """Accuracy-drop rows of a searched run for `budgets`, all combinations; measured once and kept in its folder."""
-    path = run.folder / "gap.json"
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+def drops(runs: Sequence[Run], budgets: Sequence[str], settings: Settings) -> list[dict]:
+    """Accuracy-drop rows of searches for `budgets`, all combinations, with `method` and `seed` of the run beside them.
+
+    What is missing is measured side by side and kept in the run's folder. A record without the budget is refused.
+    """
     wanted = [str(EdgeBudget.parse(budget)) for budget in budgets]
-    missing = [budget for budget in wanted if budget not in {row["budget"] for row in kept}]
-    if missing:
-        network, config = load_supernet(run.folder)
-        splits = search_splits(config, data)
-        kept += accuracy_drops(network, config, splits.held_out, splits.weights, missing)
-        write_atomically(path, json.dumps(kept, indent=1) + "\n")
-    return [row for row in kept if row["budget"] in wanted]
+    tasks = []
+    for run in runs:
+        missing = [budget for budget in wanted if budget not in {row["budget"] for row in run.gap}]
+        if missing and run.folder is None:
+            path = _record(run.config, settings)
+            raise LabError(f"{path} has no drops at {', '.join(missing)}; without the record, the run is made again")
+        tasks += [(_measure_drops, (run.folder, missing, settings.data))] if missing else []
+    measured = [run.folder for run in runs if run.folder is not None]
+
+    def done() -> int:
+        return len(tasks) - sum(any(b not in _budgets_in(folder) for b in wanted) for folder in measured)
+
+    _side_by_side(tasks, settings, progress_bar(len(tasks), unit="gap"), done)
+    rows = []
+    for run in runs:
+        if run.folder is not None:
+            run = read_run(run.folder)
+            _publish(run, settings)
+        named = {"method": run.config.method, "seed": run.config.seed}
+        rows += [named | row for row in run.gap if row["budget"] in wanted]
+    return rows
+
+
+def _measure_drops(folder: Path, budgets: Sequence[str], data: Path, threads: int) -> None:
+    network, config = load_supernet(folder)
+    prepare(replace(config, threads=threads))
+    splits = search_splits(config, data)
+    rows = read_run(folder).gap + accuracy_drops(network, config, splits.held_out, splits.weights, budgets)
+    write_atomically(folder / "gap.json", json.dumps(rows, indent=1) + "\n")
+
+
+def _budgets_in(folder: Path) -> set[str]:
+    return {row["budget"] for row in read_run(folder).gap}
 
 
 # --- all notebooks ----------------------------------------------------------------------------------------------------

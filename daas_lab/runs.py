@@ -19,7 +19,6 @@ import hashlib
 import io
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Iterator
@@ -32,10 +31,10 @@ import torch
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
-import daas_lab
 from daas_lab.config import RetrainConfig, SearchConfig, config_hash
 from daas_lab.errors import LabError
 from daas_lab.genotype import Genotype
+from daas_lab.provenance import machine, versions
 
 KINDS = {"search": SearchConfig, "retrain": RetrainConfig}
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")
@@ -54,11 +53,6 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise LabError(f"cannot write {path}: {error.strerror}; what was there before is intact") from error
-
-
-def versions() -> dict[str, str]:
-    """The versions that a result depends on."""
-    return {"daas_lab": daas_lab.__version__, "python": platform.python_version(), "torch": torch.__version__}
 
 
 # --- lock -------------------------------------------------------------------------------------------------------------
@@ -159,8 +153,8 @@ def open_run(folder: str | Path, config: SearchConfig | RetrainConfig) -> Iterat
         if path.is_file():
             _refuse_other_config(path, config)
         else:
-            kind = next(name for name, config_class in KINDS.items() if isinstance(config, config_class))
-            header = {"kind": kind, "hash": config_hash(config), "config": asdict(config), "versions": versions()}
+            header = {"kind": kind_of(config), "hash": config_hash(config), "config": asdict(config)}
+            header |= {"versions": versions(), "machine": machine()}
             write_atomically(path, json.dumps(header, indent=2) + "\n")
         yield RunWriter(folder)
 
@@ -194,11 +188,19 @@ class Run:
     alphas: dict[str, np.ndarray]
     betas: dict[str, np.ndarray]
     genotype: Genotype | None
+    gap: list[dict]  # accuracy drops measured so far, rows of `discretize.accuracy_drops`
+    result: dict  # of a retraining: test error, parameters, multiply-adds
+    origin: dict  # versions and machine that made it
 
     def architecture(self, epoch: int = -1) -> dict[str, np.ndarray]:
         """`alphas_normal`, … after `epoch`; 0 is the start, -1 the last one."""
         kinds = {"alphas": self.alphas, "betas": self.betas}
         return {f"{kind}_{name}": array[epoch] for kind, arrays in kinds.items() for name, array in arrays.items()}
+
+
+def kind_of(config: SearchConfig | RetrainConfig) -> str:
+    """The name of a configuration's kind, as files state it."""
+    return next(name for name, config_class in KINDS.items() if isinstance(config, config_class))
 
 
 def read_config(folder: str | Path) -> SearchConfig | RetrainConfig:
@@ -220,7 +222,7 @@ def read_run(folder: str | Path) -> Run:
     arrays = {}
     if (folder / "architecture.safetensors").is_file():
         arrays = load_safetensors((folder / "architecture.safetensors").read_bytes())
-    genotype = folder / "genotype.json"
+    genotype, header = _read_json(folder / "genotype.json", None), _read_json(folder / "config.json", {})
     return Run(
         folder=folder,
         config=config,
@@ -229,7 +231,10 @@ def read_run(folder: str | Path) -> Run:
         finished=is_finished(folder),
         alphas={name.removeprefix("alphas_"): array.numpy() for name, array in arrays.items() if "alphas" in name},
         betas={name.removeprefix("betas_"): array.numpy() for name, array in arrays.items() if "betas" in name},
-        genotype=Genotype.from_json(json.loads(genotype.read_text(encoding="utf-8"))) if genotype.is_file() else None,
+        genotype=genotype and Genotype.from_json(genotype),
+        gap=_read_json(folder / "gap.json", []),
+        result=_read_json(folder / "result.json", {}),
+        origin={name: header.get(name) for name in ("versions", "machine")},
     )
 
 
@@ -256,6 +261,10 @@ def _load_checkpoint(folder: Path) -> dict[str, Any] | None:
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         print(f"{path} is damaged; going on from the one before it", file=sys.stderr)
     return None
+
+
+def _read_json(path: Path, missing: Any) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else missing
 
 
 def _read_lines(path: Path) -> list[dict]:

@@ -5,17 +5,14 @@ None for a single seed) beside `seeds`; what the paper reports is `reported_<qua
 the paper has no `seeds`. Accuracies and errors are in percent, parameters in millions.
 """
 
-import importlib.metadata
 import json
 import math
-import os
-import platform
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import daas_lab
 from daas_lab import paper
+from daas_lab.provenance import provenance_text
 
 Row = dict[str, object]
 
@@ -216,49 +213,6 @@ def _cell(row: Row, key: str) -> str:
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
-
-
-def provenance(dataset: str, preset: str, command: str, wall_s: float) -> dict:
-    """Where a figure's or table's numbers come from: data, preset, command, versions, machine, seconds it took."""
-    packages = ("torch", "torchvision", "numpy", "matplotlib")
-    versions = {"python": platform.python_version(), "daas_lab": daas_lab.__version__}
-    versions |= {name: importlib.metadata.version(name) for name in packages}
-    return {
-        "dataset": dataset,
-        "preset": preset,
-        "command": command,
-        "versions": versions,
-        "machine": machine(),
-        "wall_s": round(wall_s, 1),
-    }
-
-
-def machine() -> dict:
-    """`{"processor", "cores"}` of this machine, and `"gpu"` where torch finds one."""
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():  # Linux leaves platform.processor() empty
-        names = (
-            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
-        )
-        processor = next(names, processor)
-    facts = {"processor": processor, "cores": os.cpu_count()}
-    import torch  # here, for reading a table needs no torch
-
-    return facts | ({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {})
-
-
-def provenance_text(facts: Mapping) -> str:
-    """The provenance as Markdown, one line each for data, machine and versions."""
-    where = facts["machine"]
-    if isinstance(where, Mapping):
-        where = ", ".join(f"{value} cores" if key == "cores" else str(value) for key, value in where.items())
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    return (
-        f"- Data: {facts['dataset']}, preset {facts['preset']}; made by `{facts['command']}` in {facts['wall_s']} s\n"
-        f"- Machine: {where}\n"
-        f"- Versions: {versions}\n"
-    )
 
 
 def save_table(

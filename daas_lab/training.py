@@ -60,9 +60,9 @@ def train_only(trained: Iterable[nn.Parameter], resting: Iterable[nn.Parameter])
         parameter.requires_grad_(True)
 
 
-def progress_bar(epochs: int, **options: Any) -> tqdm:
-    """A bar that counts epochs. A log file gets a line per update: they are few where nobody watches."""
-    return tqdm(total=epochs, unit="epoch", mininterval=0.5 if sys.stderr.isatty() else 30, **options)
+def progress_bar(total: int, unit: str = "epoch", **options: Any) -> tqdm:
+    """A bar, of epochs by default. A log file gets a line per update: they are few where nobody watches."""
+    return tqdm(total=total, unit=unit, mininterval=0.5 if sys.stderr.isatty() else 30, **options)
 
 
 @torch.no_grad()

@@ -13,10 +13,11 @@ import yaml
 ROOT = Path(__file__).parent.parent
 CONDA_NAMES = {"torch": "pytorch", "graphviz": "python-graphviz"}
 TIERS = [
-    ["errors"],
+    ["errors", "provenance"],
     ["paper", "genotype", "schedules", "presets"],
     ["config", "tables"],
     ["data", "operations", "runs"],
+    ["records"],
     ["relaxations", "losses", "fused"],
     ["supernet", "network", "training"],
     ["textbook", "discretize"],

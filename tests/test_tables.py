@@ -6,6 +6,7 @@ import math
 import pytest
 
 from daas_lab import paper, tables
+from daas_lab.provenance import provenance
 
 
 def gap(method, budget, seed, after, **others):
@@ -108,7 +109,7 @@ def test_to_markdown():
 
 
 def test_save_table(tmp_path):
-    facts = tables.provenance("digits", "tiny", "daas-lab reproduce --preset tiny", 1.234)
+    facts = provenance("digits", "tiny", "daas-lab reproduce --preset tiny", 1.234)
     rows = tables.table_2([{"lambda_c": "log", "seeds": [0], "error_mean": math.nan, "error_std": None}])
     json_path, markdown_path = tables.save_table("table_2_lambda_c", rows, facts, tmp_path / "tiny")
     document = json.loads(json_path.read_text(encoding="utf-8"))

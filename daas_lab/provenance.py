@@ -1,0 +1,57 @@
+"""Where a result comes from: versions, machine, data, command. Stands beside every run, figure and table."""
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+
+import daas_lab
+
+_PACKAGES = ("torch", "torchvision", "numpy", "matplotlib")
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), "daas_lab": daas_lab.__version__} | packages
+
+
+def provenance(dataset: str, preset: str, command: str, wall_s: float) -> dict:
+    """Where a figure's or table's numbers come from: data, preset, command, versions, machine, seconds it took."""
+    return {
+        "dataset": dataset,
+        "preset": preset,
+        "command": command,
+        "versions": versions(),
+        "machine": machine(),
+        "wall_s": round(wall_s, 1),
+    }
+
+
+def machine() -> dict:
+    """`{"processor", "cores"}` of this machine, and `"gpu"` where torch finds one."""
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():  # Linux leaves platform.processor() empty
+        names = (
+            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        )
+        processor = next(names, processor)
+    facts = {"processor": processor, "cores": os.cpu_count()}
+    import torch  # here, for reading a table needs no torch
+
+    return facts | ({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {})
+
+
+def provenance_text(facts: Mapping) -> str:
+    """The provenance as Markdown, one line each for data, machine and versions."""
+    where = facts["machine"]
+    if isinstance(where, Mapping):
+        where = ", ".join(f"{value} cores" if key == "cores" else str(value) for key, value in where.items())
+    packages = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    return (
+        f"- Data: {facts['dataset']}, preset {facts['preset']}; made by `{facts['command']}` in {facts['wall_s']} s\n"
+        f"- Machine: {where}\n"
+        f"- Versions: {packages}\n"
+    )

@@ -1,0 +1,92 @@
+"""Records stand for their runs; without one, just that run is made again."""
+
+import json
+
+import numpy as np
+import pytest
+
+from daas_lab import experiments
+from daas_lab.errors import LabError
+from daas_lab.records import read_record, write_record
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    root = tmp_path_factory.mktemp("published")
+    settings = experiments.Settings(
+        preset="tiny", dataset="digits", runs=root / "runs", figures=root / "figures", publish=True
+    )
+    searches = experiments.make_runs([settings.search(method, 0) for method in ("darts", "da2s")], settings)
+    experiments.drops(searches, ["8/14", "4/14"], settings)
+    retrained = experiments.make_runs([settings.retraining(searches[0].genotype, 0)], settings)
+    return settings, [*searches, *retrained]
+
+
+def elsewhere(settings, tmp_path):
+    """The same study on a machine that has the records and no runs."""
+    return experiments.Settings(preset="tiny", dataset="digits", runs=tmp_path / "runs", figures=settings.figures)
+
+
+def test_a_record_gives_back_what_its_run_recorded(published):
+    settings, runs = published
+    for run in runs:
+        path = settings.figures / "records" / f"{experiments.run_name(run.config)}.json"
+        again = read_record(path)
+        assert path.stat().st_size < 150_000
+        assert again.folder is None and again.config == run.config and again.history == run.history
+        assert again.genotype == run.genotype and again.result == run.result
+        assert again.origin["machine"]["cores"] >= 1 and "torch" in again.origin["versions"]
+        for kind in ("alphas", "betas"):
+            for cell_type, array in getattr(run, kind).items():
+                np.testing.assert_allclose(getattr(again, kind)[cell_type], array, atol=5.1e-5)
+    assert read_record(path).result["test_error"] == runs[-1].history[-1]["test_error"]
+
+
+def test_records_are_enough_for_runs_and_drops(published, tmp_path):
+    settings, runs = published
+    there = elsewhere(settings, tmp_path)
+    found = experiments.make_runs([run.config for run in runs], there)
+    assert [run.folder for run in found] == [None, None, None] and not there.runs.exists()
+    rows = experiments.drops(found[:2], ["4/14"], there)
+    assert rows == experiments.drops(
+        experiments.make_runs([run.config for run in runs[:2]], settings), ["4/14"], settings
+    )
+    assert {row["method"] for row in rows} == {"darts", "da2s"} and len(rows) == 2 * 18
+    with pytest.raises(LabError, match="no drops at 5/14"):
+        experiments.drops(found[:2], ["5/14"], there)
+
+
+def test_only_the_run_without_a_record_is_made_again(published, tmp_path):
+    settings, runs = published
+    there = elsewhere(settings, tmp_path)
+    path = settings.figures / "records" / f"{experiments.run_name(runs[1].config)}.json"
+    content = path.read_text()
+    path.unlink()
+    try:
+        first, second = experiments.make_runs([run.config for run in runs[:2]], there)
+    finally:
+        path.write_text(content)
+    assert first.folder is None and second.folder.parent == there.runs
+    assert second.history == runs[1].history
+
+
+def test_a_damaged_record_is_named(published, tmp_path):
+    settings, runs = published
+    path = settings.figures / "records" / f"{experiments.run_name(runs[0].config)}.json"
+    cut = tmp_path / "cut.json"
+    cut.write_text(path.read_text()[:500])
+    with pytest.raises(LabError, match="damaged record .*cut.json"):
+        read_record(cut)
+    document = json.loads(path.read_text())
+    document["config"]["seed"] = 7
+    cut.write_text(json.dumps(document))
+    with pytest.raises(LabError, match="hash"):
+        read_record(cut)
+
+
+def test_an_unfinished_run_leaves_no_record(published, tmp_path):
+    run = published[1][0]
+    unfinished = type(run)(**{**vars(run), "finished": False})
+    with pytest.raises(LabError, match="must be finished"):
+        write_record(unfinished, tmp_path / "record.json")
+    assert not (tmp_path / "record.json").exists()
