@@ -75,7 +75,7 @@ def test_a_damaged_record_is_named(published, tmp_path):
     path = settings.figures / "records" / f"{experiments.run_name(runs[0].config)}.json"
     cut = tmp_path / "cut.json"
     cut.write_text(path.read_text()[:500])
-    with pytest.raises(LabError, match="damaged record .*cut.json"):
+    with pytest.raises(LabError, match=r"damaged record .*cut\.json"):
         read_record(cut)
     document = json.loads(path.read_text())
     document["config"]["seed"] = 7
