@@ -220,9 +220,9 @@ def _genotype(options: argparse.Namespace) -> None:
     from daas_lab.runs import read_run
 
     run = read_run(options.run_folder)
-    if not isinstance(run.config, config.SearchConfig) or not run.alphas:
+    if not isinstance(run.config, config.SearchConfig) or not (run.alphas or run.genotype):
         raise refuse("run", options.run_folder, "the folder of a search that has finished an epoch")
-    last = len(run.alphas["normal"]) - 1
+    last = len(run.alphas["normal"]) - 1 if run.alphas else 0  # a cell that was drawn has no epochs
     epoch = last if options.epoch is None else options.epoch
     if not str(epoch).isdigit() or int(epoch) > last:
         raise refuse("epoch", epoch, f"0 to {last}, the epochs of this run")

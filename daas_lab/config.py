@@ -12,9 +12,17 @@ from typing import Any
 from daas_lab import schedules
 from daas_lab.errors import LabError, one_of, refuse, suggestion
 from daas_lab.genotype import EdgeBudget, Genotype, load_genotype
-from daas_lab.presets import DATASETS, PROTOCOLS, RETRAIN_PRESETS, SEARCH_PRESETS, TRAIN_IMAGES, Protocol
+from daas_lab.presets import (
+    DATASETS,
+    METHODS,
+    PROTOCOLS,
+    RETRAIN_PRESETS,
+    SEARCH_PRESETS,
+    TRAIN_IMAGES,
+    Method,
+    Protocol,
+)
 
-METHODS = ("darts", "da2s")
 PRESETS = tuple(SEARCH_PRESETS)
 
 
@@ -66,7 +74,7 @@ class SearchConfig:
     # What is searched.
     preset: str  # the set of numbers that this configuration started from; not part of the hash
     dataset: str
-    method: str  # darts or da2s
+    method: str  # one of METHODS
     protocol: str  # paper or authors
     budget: str  # edges to keep, in the text form of EdgeBudget
     seed: int = _number(at_least=0)
@@ -97,6 +105,9 @@ class SearchConfig:
     arch_learning_rate: float = _number(above=0)  # Adam's, for α and β; times steps it bounds how far α can move
     arch_weight_decay: float = _number(at_least=0)
     alpha_delay: int = _number(at_least=0)  # epochs in which α rests
+    warmup: int = _number(at_least=0, default=0)  # epochs in which α and β rest and only the weights are trained
+    hold: int = _number(at_least=0, default=0)  # da2s_exact: epochs before λ, k and the temperature begin to move
+    temperature: float = _number(above=0, default=1.0)  # da2s_exact: T of softmax(α / T) at the end
     lambda_c: str  # control function of the whole regulariser
     lambda_1: str  # of the operation loss
     lambda_2: str  # of the edge loss
@@ -115,8 +126,16 @@ class SearchConfig:
         if budget.nodes != self.nodes:
             raise refuse("budget", self.budget, f"for {self.nodes - 2} intermediate nodes (nodes = {self.nodes})")
         object.__setattr__(self, "budget", str(budget))
-        for name in ("lambda_c", "lambda_1", "lambda_2"):
+        for name in LAMBDAS:
             schedules.parse(getattr(self, name), name)
+            if self.searcher.lambdas is None:  # without effect: two such searches are the same
+                object.__setattr__(self, name, "const")
+        for name in ("alpha_delay", "warmup", "hold"):
+            if getattr(self, name) > self.epochs:
+                raise refuse(name, getattr(self, name), f"at most epochs = {self.epochs}")
+        for name, without in (("hold", 0), ("temperature", 1.0)):
+            if self.method != "da2s_exact" and getattr(self, name) != without:
+                raise refuse(name, getattr(self, name), f"{without} for method {self.method}")
         if self.channels % self.partial_channels:
             raise refuse("channels", self.channels, f"divisible by partial_channels = {self.partial_channels}")
         for name in ("weight_images", "architecture_images"):
@@ -132,6 +151,11 @@ class SearchConfig:
     def constants(self) -> Protocol:
         """The protocol's constants."""
         return PROTOCOLS[self.protocol]
+
+    @property
+    def searcher(self) -> Method:
+        """What the method is."""
+        return METHODS[self.method]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +210,7 @@ class RetrainConfig:
 
 
 FORMS = ("cifar", "imagenet")
+LAMBDAS = ("lambda_c", "lambda_1", "lambda_2")
 
 
 def _check_side(side: int) -> None:
@@ -213,7 +238,7 @@ def search_config(
     one_of("method", method, METHODS)
     one_of("protocol", protocol, PROTOCOLS)
     refuse_unknown("search", changes, SearchConfig)
-    facts, constants = DATASETS[dataset], PROTOCOLS[protocol]
+    facts, constants, searcher = DATASETS[dataset], PROTOCOLS[protocol], METHODS[method]
     values = {
         "seed": 0,
         "budget": "8/14",
@@ -222,19 +247,18 @@ def search_config(
         "image_channels": facts.image_channels,
         "flip": facts.flips,
         "nodes": 6,
-        "partial_channels": 1,
+        "partial_channels": searcher.partial_channels or constants.partial_channels,
         "learning_rate": 0.025,
         "learning_rate_min": constants.learning_rate_min,
         "momentum": 0.9,
         "weight_decay": 3e-4,
         "gradient_clip": 5.0,
         "arch_weight_decay": 1e-3,
-        "lambda_c": "linear",
-        "lambda_1": "log:delayed",
-        "lambda_2": "const",
+        "temperature": searcher.temperature,
         "device": "cpu",
         "threads": 0,
     }
+    values |= dict(zip(LAMBDAS, searcher.lambdas or ("const",) * 3, strict=True))
     values |= SEARCH_PRESETS[preset](facts) | {key: value for key, value in changes.items() if value is not None}
     values.setdefault("crop_padding", max(1, _whole(values["side"], 4) // 8))
     images = zip(("weight_images", "architecture_images", "held_out_images"), facts.split, strict=True)
@@ -247,8 +271,8 @@ def search_config(
         values["arch_learning_rate"] = float(f"{ARCH_TRAVEL / (epochs * _whole(values['steps'], 1)):.2g}")
     delayed = method == "da2s" and constants.delay_alphas
     values.setdefault("alpha_delay", schedules.delay_epochs(epochs) if delayed else 0)
-    if method == "darts":
-        values |= dict.fromkeys(("lambda_c", "lambda_1", "lambda_2"), "const")
+    for name in ("warmup", "hold"):
+        values.setdefault(name, round(getattr(searcher, name) * epochs))
     return SearchConfig(preset=preset, dataset=dataset, method=method, protocol=protocol, **values)
 
 

@@ -28,8 +28,9 @@ from daas_lab.genotype import (
     cell_edges,
     derive_cell,
     nodes_of,
+    random_genotype,
 )
-from daas_lab.relaxations import ArchitectureWeights, make_relaxation, split_nodes
+from daas_lab.relaxations import ArchitectureWeights, edge_scores, make_relaxation, split_nodes
 from daas_lab.runs import Run
 from daas_lab.supernet import SuperNetwork
 from daas_lab.training import evaluate
@@ -80,8 +81,11 @@ def derive_genotype(
     """The genotype that `budget` keeps of α and β.
 
     Operations rank by their weight a. Edges rank by β where the method learns it, else by their largest a: all edges of
-    DARTS, and those of node 2 in the authors' protocol.
+    DARTS, and those of node 2 in the authors' protocol. PC-DARTS ranks by b times the largest a, as published, and
+    `da2s_exact` by the scores that it projects. The cell of `random` is drawn, by the seed.
     """
+    if not config.searcher.trains:
+        return random_genotype(budget, config.seed)
     cells = []
     for cell_type, weights in architecture_weights(config, parameters, epoch).items():
         strengths = _edge_strengths(config, weights, torch.as_tensor(parameters[f"betas_{cell_type}"]))
@@ -92,8 +96,12 @@ def derive_genotype(
 
 def _edge_strengths(config: SearchConfig, weights: ArchitectureWeights, betas: Tensor) -> Tensor:
     largest = weights.operations.amax(dim=1)
-    if config.method == "darts":
+    if not config.searcher.learns_edges:
         return largest
+    if config.method == "pc_darts":
+        return weights.edges * largest
+    if config.method == "da2s_exact":
+        return edge_scores(weights.operation_logits, betas)
     if config.protocol == "authors":
         return torch.cat([largest[:2], betas[2:]])
     return betas

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from daas_lab.config import (
     DATASETS,
+    METHODS,
     PRESETS,
     RetrainConfig,
     SearchConfig,
@@ -65,9 +66,11 @@ class Settings:
     def search(self, method: str, seed: int, **changes: Any) -> SearchConfig:
         """The configuration of a search under these settings."""
         given = {"epochs": self.epochs, "budget": self.budget, "protocol": self.protocol} | changes
-        if method == "darts":
-            # One search serves every budget and knows no protocol.
-            given |= {"budget": "8/14", "protocol": "authors"}
+        searcher = METHODS.get(method)
+        if searcher and searcher.lambdas is None:
+            given["protocol"] = "authors"
+            if searcher.trains:  # one search serves every budget
+                given["budget"] = "8/14"
         return search_config(self.preset, self.dataset, method, **given, seed=seed)
 
     def retraining(self, genotype: Any, seed: int, **changes: Any) -> RetrainConfig:

@@ -71,6 +71,14 @@ def edge_loss(
     return total
 
 
+def exact_edge_loss(edge_logits: Mapping[str, Tensor]) -> Tensor:
+    """Binary entropy −Σ [b log b + (1 − b) log(1 − b)] of b = σ(x), over all edges: cell type → x [E].
+
+    The edge loss of exact budgets: with Σ b given, it is zero only where every b is 0 or 1.
+    """
+    return sum((x.sigmoid() * F.softplus(-x) + (-x).sigmoid() * F.softplus(x)).sum() for x in edge_logits.values())
+
+
 def objective(classification: Tensor, operation: Tensor, edge: Tensor) -> Tensor:
     """Eq. (6): L = L^C + L^O + L^E."""
     return classification + operation + edge

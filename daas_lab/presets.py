@@ -1,4 +1,4 @@
-"""Facts and numbers that configurations are composed from: data sets, protocols, and the presets of both trainers.
+"""Facts and numbers that configurations are composed from: methods, protocols, data sets, presets of both trainers.
 
 A preset is a function of the data set's facts that gives the fields it sets; `config.search_config` and
 `config.retrain_config` add what all presets share.
@@ -6,7 +6,34 @@ A preset is a function of the data set's facts that gives the fields it sets; `c
 
 from dataclasses import dataclass
 
-# --- protocols --------------------------------------------------------------------------------------------------------
+# --- methods and protocols --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a search method is, and what a search by it starts from unless the user says otherwise."""
+
+    trains: bool = True  # there is a super-network at all
+    learns_edges: bool = False  # β has a part in it
+    lambdas: tuple[str, str, str] | None = None  # λ_c, λ_1, λ_2; None: the objective is L^C alone, for every budget
+    regulariser_factor: float | None = None  # factor of the whole regulariser of Eq. (7); None: the protocol's
+    partial_channels: int | None = 1  # K; None: the protocol's
+    warmup: float = 0.0  # share of the epochs in which α and β rest
+    hold: float = 0.0  # share of the epochs before λ, k and the temperature begin to move
+    temperature: float = 1.0  # T of softmax(α / T) at the end
+
+
+METHODS = {
+    "darts": Method(),  # first order
+    "darts2": Method(),  # second order: through one unrolled step of the weights
+    # Xu et al., arXiv 1907.05737: their α and β rest in 15 of 50 epochs.
+    "pc_darts": Method(learns_edges=True, partial_channels=4, warmup=0.3),
+    "da2s": Method(learns_edges=True, lambdas=("linear", "log:delayed", "const"), partial_channels=None),
+    "da2s_exact": Method(
+        learns_edges=True, lambdas=("linear", "const", "const"), regulariser_factor=0.5, hold=0.5, temperature=0.1
+    ),
+    "random": Method(trains=False),  # cells drawn uniformly under the budget
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +67,8 @@ class DatasetFacts:
     image_channels: int
     side: int  # native side in pixels
     flips: bool  # a mirrored image is still of its class
-    split: tuple[int, int, int]  # images for weights, for the architecture, and held out
+    # Images for weights, for the architecture, and held out; None: half of the training images each.
+    split: tuple[int | None, int | None, int]
 
 
 DATASETS = {
@@ -48,7 +76,7 @@ DATASETS = {
     "fashion_mnist": DatasetFacts(10, 1, 28, True, (27_500, 27_500, 5_000)),
     "cifar10": DatasetFacts(10, 3, 32, True, (25_000, 25_000, 0)),
     "cifar100": DatasetFacts(100, 3, 32, True, (25_000, 25_000, 0)),
-    "imagenet": DatasetFacts(1000, 3, 224, True, (640_583, 640_583, 0)),
+    "imagenet": DatasetFacts(1000, 3, 224, True, (None, None, 0)),
 }
 
 

@@ -16,6 +16,11 @@ def delay_epochs(epochs: int) -> int:
     return round(0.16 * epochs)
 
 
+def progress(epoch: int, epochs: int, hold: int = 0) -> float:
+    """How far the epochs after the first `hold` of `epochs` have come: 0 until then, 1 in the last epoch."""
+    return max(0, epoch - hold) / max(1, epochs - hold)
+
+
 def parse(text: str, field: str = "schedule") -> tuple[str, bool]:
     """`"log:delayed"` → `("log", True)`; anything else than the five functions is refused under the name `field`."""
     function, _, suffix = str(text).partition(":")

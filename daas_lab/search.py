@@ -1,7 +1,8 @@
-"""The search: network weights and architecture parameters trained in turn, first order.
+"""The search: network weights and architecture parameters trained in turn.
 
 Each step makes one update of α and β on a batch of the architecture images, by the objective of Eq. (7), then one
-update of the weights on a batch of the weight images, by Eq. (1).
+update of the weights on a batch of the weight images, by Eq. (1). `darts2` takes the first through an unrolled step of
+the second (unrolled.py); `random` draws a cell and trains nothing.
 """
 
 import json
@@ -32,14 +33,19 @@ from daas_lab.training import (
     set_learning_rate,
     train_only,
 )
+from daas_lab.unrolled import unrolled_gradients
 
 
 def search(config: SearchConfig, folder: str | Path, data: str | Path = "data", progress: bool = True) -> None:
     """Search in a run's folder: begin, or go on where an earlier process stopped, or do nothing if it is finished."""
     device = prepare(config)
-    splits = search_splits(config, data)
+    splits = search_splits(config, data) if config.searcher.trains else None
     with open_run(folder, config) as writer:
-        if not is_finished(folder):
+        if is_finished(folder):
+            return
+        if splits is None:
+            _finish(config, writer, {})
+        else:
             _search(config, writer, splits, device, progress)
 
 
@@ -54,6 +60,8 @@ def load_supernet(folder: str | Path) -> tuple[SuperNetwork, SearchConfig]:
     config = read_config(folder)
     if not isinstance(config, SearchConfig):
         raise LabError(f"run = {str(folder)!r}: must be the folder of a search")
+    if not config.searcher.trains:
+        raise LabError(f"run = {str(folder)!r}: must be a search with a super-network; {config.method} has none")
     network = build_supernet(config)
     network.load_state_dict(read_checkpoint(folder)["network"])
     return network, config
@@ -88,9 +96,9 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
         set_learning_rate(weight_optimizer, rate)
         set_learning_rate(arch_optimizer, alpha_rate, config.arch_learning_rate)
         lambdas = lambda_values(config, epoch)
-        step_losses = StepLosses(
-            ("train_loss", "architecture_loss", "operation_loss", "edge_loss"), config.steps, device
-        )
+        searches = epoch > config.warmup
+        names = ("train_loss", "architecture_loss", "operation_loss", "edge_loss")
+        step_losses = StepLosses(names if searches else names[:1], config.steps, device)
         correct = torch.zeros((), device=device)
         streams = zip(
             *(
@@ -107,8 +115,11 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
             strict=True,
         )
         for (arch_x, arch_y), (x, y) in streams:
-            train_only(trained=architecture_parameters, resting=weight_parameters)
-            terms = architecture_step(network, arch_optimizer, arch_x, arch_y, config, lambdas)
+            terms = ()
+            if searches:
+                unroll = (weight_optimizer, x, y) if config.method == "darts2" else None
+                train_only(trained=architecture_parameters, resting=weight_parameters)
+                terms = architecture_step(network, arch_optimizer, arch_x, arch_y, config, lambdas, unroll)
             train_only(trained=weight_parameters, resting=architecture_parameters)
             loss, logits = weight_step(network, weight_optimizer, x, y, config.gradient_clip)
             step_losses.add(loss, *terms)
@@ -128,7 +139,11 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
         on_start=lambda: writer.snapshots.append(_snapshot(network)),
         progress=progress,
     )
-    genotype = derive_genotype(config, writer.snapshots[-1], config.edge_budget)
+    _finish(config, writer, writer.snapshots[-1])
+
+
+def _finish(config: SearchConfig, writer: RunWriter, parameters: Mapping[str, Tensor]) -> None:
+    genotype = derive_genotype(config, parameters, config.edge_budget)
     writer.finish({"genotype.json": json.dumps(genotype.to_json(), indent=2) + "\n"})
 
 
@@ -142,19 +157,40 @@ def architecture_step(
     y: Tensor,
     config: SearchConfig,
     lambdas: tuple[float, float, float],
+    unroll: tuple[torch.optim.SGD, Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One update of α and β by Eq. (7); returns L^C, L^O and L^E before it."""
-    mixture = network.architecture_weights()
-    classification = losses.classification_loss(network(x, mixture), y)
-    operation, edge = discretization_losses(config, network, mixture)
-    loss = classification
-    if config.method != "darts":
-        lambda_c = config.constants.regulariser_factor * lambdas[0]
-        loss = losses.prioritised_objective(classification, operation, edge, lambda_c, *lambdas[1:])
+    """One update of α and β by Eq. (7); returns L^C, L^O and L^E before it.
+
+    `unroll`: the weights' optimizer and the batch of its next step, for the gradient through that step; L^C is then
+    that of the unrolled weights.
+    """
+    terms: tuple[Tensor, ...] = ()
+
+    def objective() -> Tensor:
+        nonlocal terms
+        mixture = network.architecture_weights()
+        classification = losses.classification_loss(network(x, mixture), y)
+        terms = (classification, *discretization_losses(config, network, mixture))
+        if config.searcher.lambdas is None:
+            return classification
+        factor = config.searcher.regulariser_factor or config.constants.regulariser_factor
+        return losses.prioritised_objective(*terms, factor * lambdas[0], *lambdas[1:])
+
     optimizer.zero_grad()
-    loss.backward()
+    if unroll is None:
+        objective().backward()
+    else:
+        weight_optimizer, train_x, train_y = unroll
+        parameters, weights = network.arch_parameters(), weight_optimizer.param_groups[0]["params"]
+
+        def train_loss() -> Tensor:
+            return losses.classification_loss(network(train_x), train_y)
+
+        gradients = unrolled_gradients(network, parameters, weights, weight_optimizer, train_loss, objective)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
     optimizer.step()
-    return classification, operation, edge
+    return terms
 
 
 def weight_step(
@@ -173,13 +209,15 @@ def weight_step(
 def discretization_losses(
     config: SearchConfig, network: SuperNetwork, mixture: Mapping[str, ArchitectureWeights]
 ) -> tuple[Tensor, Tensor]:
-    """L^O and L^E as the protocol computes them; where edges have no weights of their own, L^E is 0."""
+    """L^O and L^E as method and protocol compute them; L^E is 0 for a method that asks for no number of edges."""
     budget, constants = config.edge_budget, config.constants
     operation = losses.operation_loss(
         {name: weights.operation_logits for name, weights in mixture.items()}, budget.operations
     )
-    if config.method == "darts":
+    if config.searcher.lambdas is None:
         return operation, torch.zeros_like(operation)
+    if config.method == "da2s_exact":
+        return operation, losses.exact_edge_loss({name: weights.edge_logits for name, weights in mixture.items()})
     edge = losses.edge_loss(
         {name: network.betas(name) for name in mixture},
         {name: budget.targets(name) for name in mixture},
@@ -191,11 +229,11 @@ def discretization_losses(
 
 def lambda_values(config: SearchConfig, epoch: int) -> tuple[float, float, float]:
     """λ_c, λ_1 and λ_2 of an epoch."""
-    if config.method == "darts":
+    if config.searcher.lambdas is None or epoch <= config.hold:
         return 0.0, 0.0, 0.0
     authors_log = config.constants.authors_log
     return tuple(
-        coefficient(text, epoch, config.epochs, authors_log)
+        coefficient(text, epoch - config.hold, config.epochs - config.hold, authors_log)
         for text in (config.lambda_c, config.lambda_1, config.lambda_2)
     )
 

@@ -13,14 +13,14 @@ import yaml
 ROOT = Path(__file__).parent.parent
 CONDA_NAMES = {"torch": "pytorch", "graphviz": "python-graphviz"}
 TIERS = [
-    ["errors", "provenance", "published"],
+    ["errors", "provenance"],
     ["paper", "genotype", "schedules", "presets"],
     ["config", "tables"],
-    ["data", "operations", "runs"],
+    ["data", "operations", "runs", "projection"],
     ["records"],
     ["relaxations", "losses", "fused"],
     ["supernet", "network", "training"],
-    ["textbook", "discretize"],
+    ["textbook", "discretize", "unrolled"],
     ["search", "retrain", "bench"],
     ["experiments"],
     ["plots", "cell_layout"],
