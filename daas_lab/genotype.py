@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from daas_lab.errors import LabError, one_of, refuse
+from daas_lab.published import PUBLISHED_TUPLES
 
 PRIMITIVES = (
     "max_pool_3x3",
@@ -281,6 +282,10 @@ def from_darts(normal, normal_concat, reduce, reduce_concat) -> Genotype:
     return Genotype(*cells)
 
 
+# Name → genotype; the cells themselves are in published.py.
+PUBLISHED = {name: from_darts(*cells) for name, cells in PUBLISHED_TUPLES.items()}
+
+
 def parse_darts(text: str) -> Genotype:
     """Read the printed form `Genotype(normal=[('sep_conv_3x3', 1), …], normal_concat=[2, 3, 4, 5], …)`."""
     fields = ("normal", "normal_concat", "reduce", "reduce_concat")
@@ -370,186 +375,3 @@ def _random_cell(groups: Sequence[Group], operations: int, rng: random.Random) -
         for o in sorted(rng.sample(range(len(PRIMITIVES)), operations))
     ]
     return CellGenotype(tuple(edges), tuple(sorted({edge.node for edge in edges})))
-
-
-# --- published cells --------------------------------------------------------------------------------------------------
-
-# As printed with each method's code, in DARTS's form: two (operation, source) a node.
-PUBLISHED = {
-    "NASNet": from_darts(
-        [
-            ("sep_conv_5x5", 1),
-            ("sep_conv_3x3", 0),
-            ("sep_conv_5x5", 0),
-            ("sep_conv_3x3", 0),
-            ("avg_pool_3x3", 1),
-            ("skip_connect", 0),
-            ("avg_pool_3x3", 0),
-            ("avg_pool_3x3", 0),
-            ("sep_conv_3x3", 1),
-            ("skip_connect", 1),
-        ],
-        [2, 3, 4, 5, 6],
-        [
-            ("sep_conv_5x5", 1),
-            ("sep_conv_7x7", 0),
-            ("max_pool_3x3", 1),
-            ("sep_conv_7x7", 0),
-            ("avg_pool_3x3", 1),
-            ("sep_conv_5x5", 0),
-            ("skip_connect", 3),
-            ("avg_pool_3x3", 2),
-            ("sep_conv_3x3", 2),
-            ("max_pool_3x3", 1),
-        ],
-        [4, 5, 6],
-    ),
-    "AmoebaNet": from_darts(
-        [
-            ("avg_pool_3x3", 0),
-            ("max_pool_3x3", 1),
-            ("sep_conv_3x3", 0),
-            ("sep_conv_5x5", 2),
-            ("sep_conv_3x3", 0),
-            ("avg_pool_3x3", 3),
-            ("sep_conv_3x3", 1),
-            ("skip_connect", 1),
-            ("skip_connect", 0),
-            ("avg_pool_3x3", 1),
-        ],
-        [4, 5, 6],
-        [
-            ("avg_pool_3x3", 0),
-            ("sep_conv_3x3", 1),
-            ("max_pool_3x3", 0),
-            ("sep_conv_7x7", 2),
-            ("sep_conv_7x7", 0),
-            ("avg_pool_3x3", 1),
-            ("max_pool_3x3", 0),
-            ("max_pool_3x3", 1),
-            ("conv_7x1_1x7", 0),
-            ("sep_conv_3x3", 5),
-        ],
-        [3, 4, 6],
-    ),
-    "DARTS_V1": from_darts(
-        [
-            ("sep_conv_3x3", 1),
-            ("sep_conv_3x3", 0),
-            ("skip_connect", 0),
-            ("sep_conv_3x3", 1),
-            ("skip_connect", 0),
-            ("sep_conv_3x3", 1),
-            ("sep_conv_3x3", 0),
-            ("skip_connect", 2),
-        ],
-        [2, 3, 4, 5],
-        [
-            ("max_pool_3x3", 0),
-            ("max_pool_3x3", 1),
-            ("skip_connect", 2),
-            ("max_pool_3x3", 0),
-            ("max_pool_3x3", 0),
-            ("skip_connect", 2),
-            ("skip_connect", 2),
-            ("avg_pool_3x3", 0),
-        ],
-        [2, 3, 4, 5],
-    ),
-    "DARTS_V2": from_darts(
-        [
-            ("sep_conv_3x3", 0),
-            ("sep_conv_3x3", 1),
-            ("sep_conv_3x3", 0),
-            ("sep_conv_3x3", 1),
-            ("sep_conv_3x3", 1),
-            ("skip_connect", 0),
-            ("skip_connect", 0),
-            ("dil_conv_3x3", 2),
-        ],
-        [2, 3, 4, 5],
-        [
-            ("max_pool_3x3", 0),
-            ("max_pool_3x3", 1),
-            ("skip_connect", 2),
-            ("max_pool_3x3", 1),
-            ("max_pool_3x3", 0),
-            ("skip_connect", 2),
-            ("skip_connect", 2),
-            ("max_pool_3x3", 1),
-        ],
-        [2, 3, 4, 5],
-    ),
-    "PDARTS": from_darts(
-        [
-            ("skip_connect", 0),
-            ("dil_conv_3x3", 1),
-            ("skip_connect", 0),
-            ("sep_conv_3x3", 1),
-            ("sep_conv_3x3", 1),
-            ("sep_conv_3x3", 3),
-            ("sep_conv_3x3", 0),
-            ("dil_conv_5x5", 4),
-        ],
-        [2, 3, 4, 5],
-        [
-            ("avg_pool_3x3", 0),
-            ("sep_conv_5x5", 1),
-            ("sep_conv_3x3", 0),
-            ("dil_conv_5x5", 2),
-            ("max_pool_3x3", 0),
-            ("dil_conv_3x3", 1),
-            ("dil_conv_3x3", 1),
-            ("dil_conv_5x5", 3),
-        ],
-        [2, 3, 4, 5],
-    ),
-    "PC_DARTS_CIFAR": from_darts(
-        [
-            ("sep_conv_3x3", 1),
-            ("skip_connect", 0),
-            ("sep_conv_3x3", 0),
-            ("dil_conv_3x3", 1),
-            ("sep_conv_5x5", 0),
-            ("sep_conv_3x3", 1),
-            ("avg_pool_3x3", 0),
-            ("dil_conv_3x3", 1),
-        ],
-        [2, 3, 4, 5],
-        [
-            ("sep_conv_5x5", 1),
-            ("max_pool_3x3", 0),
-            ("sep_conv_5x5", 1),
-            ("sep_conv_5x5", 2),
-            ("sep_conv_3x3", 0),
-            ("sep_conv_3x3", 3),
-            ("sep_conv_3x3", 1),
-            ("sep_conv_3x3", 2),
-        ],
-        [2, 3, 4, 5],
-    ),
-    "PC_DARTS_IMAGENET": from_darts(
-        [
-            ("skip_connect", 1),
-            ("sep_conv_3x3", 0),
-            ("sep_conv_3x3", 0),
-            ("skip_connect", 1),
-            ("sep_conv_3x3", 1),
-            ("sep_conv_3x3", 3),
-            ("sep_conv_3x3", 1),
-            ("dil_conv_5x5", 4),
-        ],
-        [2, 3, 4, 5],
-        [
-            ("sep_conv_3x3", 0),
-            ("skip_connect", 1),
-            ("dil_conv_5x5", 2),
-            ("max_pool_3x3", 1),
-            ("sep_conv_3x3", 2),
-            ("sep_conv_3x3", 1),
-            ("sep_conv_5x5", 0),
-            ("sep_conv_3x3", 3),
-        ],
-        [2, 3, 4, 5],
-    ),
-}

@@ -67,8 +67,7 @@ class DatasetFacts:
     image_channels: int
     side: int  # native side in pixels
     flips: bool  # a mirrored image is still of its class
-    # Images for weights, for the architecture, and held out; None: half of the training images each.
-    split: tuple[int | None, int | None, int]
+    split: tuple[int, int, int]  # images for weights, for the architecture, and held out
 
 
 DATASETS = {
@@ -76,7 +75,7 @@ DATASETS = {
     "fashion_mnist": DatasetFacts(10, 1, 28, True, (27_500, 27_500, 5_000)),
     "cifar10": DatasetFacts(10, 3, 32, True, (25_000, 25_000, 0)),
     "cifar100": DatasetFacts(100, 3, 32, True, (25_000, 25_000, 0)),
-    "imagenet": DatasetFacts(1000, 3, 224, True, (None, None, 0)),
+    "imagenet": DatasetFacts(1000, 3, 224, True, (640_583, 640_583, 0)),
 }
 
 

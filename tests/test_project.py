@@ -13,7 +13,7 @@ import yaml
 ROOT = Path(__file__).parent.parent
 CONDA_NAMES = {"torch": "pytorch", "graphviz": "python-graphviz"}
 TIERS = [
-    ["errors", "provenance"],
+    ["errors", "provenance", "published"],
     ["paper", "genotype", "schedules", "presets"],
     ["config", "tables"],
     ["data", "operations", "runs", "projection"],

@@ -1,0 +1,127 @@
+"""Configurations: bad input is named with what is allowed, presets fill in the recipe, the hash covers the result."""
+
+from dataclasses import asdict, fields, replace
+
+import pytest
+
+from daas_lab.config import (
+    METHODS,
+    PRESETS,
+    RetrainConfig,
+    SearchConfig,
+    config_hash,
+    retrain_config,
+    search_config,
+)
+from daas_lab.errors import LabError
+from daas_lab.presets import DATASETS
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"preset": "huge"}, ["preset = 'huge'", "tiny, quick, mini, full"]),
+        ({"preset": "minni"}, ["did you mean mini?"]),
+        ({"dataset": "mnist"}, ["dataset = 'mnist'", "fashion_mnist"]),
+        ({"method": "dart"}, ["method = 'dart'", "did you mean darts?"]),
+        ({"protocol": "text"}, ["protocol = 'text'", "paper, authors"]),
+        ({"epochs": 0}, ["epochs = 0", "a whole number of at least 1"]),
+        ({"epochs": "ten"}, ["epochs = 'ten'", "a whole number of at least 1"]),
+        ({"epochs": 2.5}, ["epochs = 2.5", "a whole number"]),
+        ({"epochs": True}, ["epochs = True", "a whole number"]),
+        ({"seed": -1}, ["seed = -1", "at least 0"]),
+        ({"learning_rate": 0}, ["learning_rate = 0", "above 0"]),
+        ({"learning_rate": "nan"}, ["learning_rate = 'nan'", "a number above 0"]),
+        ({"learning_rate": float("inf")}, ["learning_rate = inf", "a number"]),
+        ({"momentum": 1.5}, ["momentum = 1.5", "at least 0 of at most 1"]),
+        ({"flip": "maybe"}, ["flip = 'maybe'", "true or false"]),
+        ({"side": 10}, ["side = 10", "divisible by 4"]),
+        ({"nodes": 13}, ["nodes = 13", "at most 12"]),
+        ({"budget": "3,2,2,2"}, ["budget of node 2", "3", "1 to 2"]),
+        ({"budget": "9/14"}, ["budget", "9/14"]),
+        ({"nodes": 5}, ["budget", "for 3 intermediate nodes (nodes = 5)"]),
+        ({"lambda_c": "cubic"}, ["lambda_c", "cubic", "linear"]),
+        ({"lambda_1": "log:later"}, ["lambda_1", "log:later", "delayed"]),
+        ({"channels": 6, "partial_channels": 4}, ["channels = 6", "divisible by partial_channels = 4"]),
+        ({"batch_size": 97}, ["batch_size = 97", "at most weight_images = 96"]),
+        ({"chanels": 4}, ["unknown search setting 'chanels'", "did you mean channels?"]),
+    ],
+)
+def test_bad_searches_name_field_value_and_what_is_allowed(changes, words):
+    with pytest.raises(LabError) as error:
+        search_config(**({"preset": "tiny", "dataset": "digits"} | changes))
+    assert all(word in str(error.value) for word in words), error.value
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"genotype": "DARTS_V3"}, ["DARTS_V3", "DARTS_V2"]),
+        ({"form": "vgg"}, ["form = 'vgg'", "cifar, imagenet"]),
+        ({"drop_path": 1}, ["drop_path = 1", "at most 0.9"]),
+        ({"layers": 2}, ["layers = 2", "at least 3"]),
+        ({"cutout": -1}, ["cutout = -1", "at least 0"]),
+        ({"batch_size": 1}, ["batch_size = 1", "at least 2"]),
+        ({"batch_size": 97}, ["batch_size = 97", "at most train_images = 96"]),
+        ({"label_smoothing": 2}, ["label_smoothing = 2", "at most 1"]),
+        ({"budget": "8/14"}, ["unknown retrain setting 'budget'"]),
+    ],
+)
+def test_bad_retrainings_name_field_value_and_what_is_allowed(changes, words):
+    with pytest.raises(LabError) as error:
+        retrain_config(**({"genotype": "DARTS_V2", "preset": "tiny", "dataset": "digits"} | changes))
+    assert all(word in str(error.value) for word in words), error.value
+    assert "\n" not in str(error.value)
+
+
+def test_texts_count_as_the_numbers_they_write():
+    config = search_config("tiny", "digits", epochs="4", learning_rate="3e-2", flip="True", seed=2.0)
+    assert (config.epochs, config.learning_rate, config.flip, config.seed) == (4, 0.03, True, 2)
+    assert type(config.seed) is int
+    assert config_hash(config) == config_hash(
+        search_config("tiny", "digits", epochs=4, learning_rate=0.03, flip=True, seed=2)
+    )
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_composes_with_every_data_set(preset, dataset):
+    for method in METHODS:
+        config = search_config(preset, dataset, method)
+        assert config.classes == DATASETS[dataset].classes and config.side <= 224
+    retraining = retrain_config("PDARTS", preset, dataset)
+    assert retraining.image_channels == DATASETS[dataset].image_channels
+
+
+def test_the_search_of_the_paper():
+    config = search_config("full", "cifar10")
+    expected = {"layers": 8, "channels": 16, "epochs": 50, "batch_size": 64, "steps": 390, "side": 32}
+    expected |= {"learning_rate": 0.025, "momentum": 0.9, "weight_decay": 3e-4, "gradient_clip": 5.0}
+    expected |= {"arch_learning_rate": 3e-4, "arch_weight_decay": 1e-3, "crop_padding": 4, "flip": True}
+    expected |= {"weight_images": 25_000, "architecture_images": 25_000, "held_out_images": 0, "alpha_delay": 8}
+    assert {name: getattr(config, name) for name in expected} == expected
+
+
+def test_a_shortened_search_lets_alpha_travel_as_far():
+    for preset in ("tiny", "mini"):
+        config = search_config(preset, "fashion_mnist")
+        assert config.arch_learning_rate * config.epochs * config.steps == pytest.approx(5.85, rel=0.05)
+
+
+def test_the_hash_covers_what_changes_the_result_and_nothing_else():
+    config = search_config("tiny", "digits")
+    other = {"device": "cuda", "threads": 3}
+    assert config_hash(replace(config, **other)) == config_hash(config)
+    assert config_hash(search_config("tiny", "digits", epochs=config.epochs)) == config_hash(config)
+    for changes in ({"seed": 1}, {"budget": "4/14"}, {"epochs": 4}, {"lambda_2": "exp"}):
+        assert config_hash(replace(config, **changes)) != config_hash(config)
+    retraining = retrain_config("PDARTS", "tiny", "digits")
+    assert config_hash(retraining) != config_hash(retrain_config("DARTS_V2", "tiny", "digits"))
+
+
+@pytest.mark.parametrize("config", [search_config("tiny", "digits"), retrain_config("PDARTS", "tiny", "digits")])
+def test_a_configuration_survives_being_written_down(config):
+    kind = {SearchConfig: SearchConfig, RetrainConfig: RetrainConfig}[type(config)]
+    assert kind(**asdict(config)) == config
+    assert {spec.name for spec in fields(config)} == set(asdict(config))

@@ -1,0 +1,172 @@
+"""The derived network: parameter counts of all published cells, one-input nodes, auxiliary head, drop-path."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from daas_lab.config import retrain_config
+from daas_lab.errors import LabError
+from daas_lab.genotype import PUBLISHED, CellGenotype, Edge, EdgeBudget, Genotype, random_genotype
+from daas_lab.network import AuxiliaryHead, Network, build_network, count, drop_paths
+
+PAIRS = json.loads((Path(__file__).parent / "data" / "genotypes.json").read_text())
+
+# CIFAR form (36 channels, 20 cells, 10 classes) and ImageNet form (48, 14, 1000), without auxiliary head.
+PARAMETERS = {
+    "NASNet": (3_830_950, 5_564_320),
+    "AmoebaNet": (3_145_078, 4_627_360),
+    "DARTS_V1": (3_169_414, 4_510_432),
+    "DARTS_V2": (3_349_342, 4_718_752),
+    "PDARTS": (3_433_798, 4_944_352),
+    "PC_DARTS_CIFAR": (3_634_678, 5_270_560),
+    "PC_DARTS_IMAGENET": (3_721_510, 5_342_464),
+}
+
+
+def operation_parameters(name, c, stride):
+    """Weights of one operation on c channels, batch-norm's two a channel included, counted by hand."""
+    kernel = int(name[-1]) if name[-1].isdigit() else 0
+    if name.startswith("sep_conv"):
+        return 2 * (c * kernel**2 + c * c + 2 * c)
+    if name.startswith("dil_conv"):
+        return c * kernel**2 + c * c + 2 * c
+    if name == "conv_7x1_1x7":
+        return 2 * 7 * c * c + 2 * c
+    if name == "skip_connect" and stride == 2:
+        return c * c + 2 * c
+    return 0
+
+
+def network_parameters(cells, form):
+    """Parameters of the network of a cell of genotypes.json, from the sizes alone."""
+    c, layers, classes = (36, 20, 10) if form == "cifar" else (48, 14, 1000)
+    if form == "cifar":
+        total, before, last = 27 * 3 * c + 2 * 3 * c, 3 * c, 3 * c
+    else:
+        total = 27 * c // 2 + c + 9 * c // 2 * c + 2 * c + 9 * c * c + 2 * c
+        before, last = c, c
+    for layer in range(layers):
+        reduces = layer in (layers // 3, 2 * layers // 3)
+        c *= 1 + reduces
+        total += (before + last) * c + 2 * 2 * c  # both inputs are brought to c channels
+        cell = cells["reduce" if reduces else "normal"]
+        for operation, source in cell["operations"]:
+            total += operation_parameters(operation, c, 2 if reduces and source < 2 else 1)
+        before, last = last, len(cell["concat"]) * c
+    return total + last * classes + classes
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameter_counts_of_every_published_cell(name):
+    sizes = {"cifar": (36, 20, 10), "imagenet": (48, 14, 1000)}
+    for (form, (channels, layers, classes)), expected in zip(sizes.items(), PARAMETERS[name], strict=True):
+        with torch.device("meta"):
+            network = Network(
+                PUBLISHED[name], channels=channels, layers=layers, classes=classes, form=form, auxiliary=False
+            )
+        ours = sum(parameter.numel() for parameter in network.parameters())
+        assert ours == expected == network_parameters(PAIRS[name], form)
+
+
+def test_every_cell_of_the_reference_is_published():
+    assert set(PAIRS) == set(PUBLISHED) == set(PARAMETERS)
+
+
+def test_multiply_adds_are_those_of_convolutions_and_classifier():
+    network = small(PUBLISHED["AmoebaNet"], layers=3, auxiliary=False).eval()
+    total = 0
+
+    def add(module, _, output):
+        nonlocal total
+        if isinstance(module, nn.Conv2d):
+            total += output.numel() * module.weight[0].numel()
+        elif isinstance(module, nn.Linear):
+            total += output.numel() * module.in_features
+
+    for module in network.modules():
+        module.register_forward_hook(add)
+    network(torch.zeros(1, 3, 16, 16))
+    assert count(PUBLISHED["AmoebaNet"], "cifar", 4, 3, 3, 16)["multiply_adds"] == total
+
+
+def small(genotype, **changes):
+    torch.manual_seed(0)
+    return Network(genotype, **({"channels": 4, "layers": 5, "classes": 3} | changes))
+
+
+@pytest.mark.parametrize("form", ["cifar", "imagenet"])
+@pytest.mark.parametrize("budget", ["4/14", "3/14", "8/14", "2,3,1,2"])
+def test_any_number_of_inputs_a_node_trains_all_its_weights(budget, form):
+    # A cell that took nothing from one of its inputs would leave what prepares that input alone.
+    genotypes = (random_genotype(EdgeBudget.parse(budget), seed) for seed in range(100))
+    genotype = next(g for g in genotypes if all({0, 1} <= {e.source for e in c.edges} for c in (g.normal, g.reduce)))
+    network = small(genotype, form=form)
+    network.drop_path = 0.3
+    logits, auxiliary_logits = network(torch.randn(4, 3, 32, 32))
+    assert logits.shape == auxiliary_logits.shape == (4, 3)
+    (logits.square().sum() + auxiliary_logits.square().sum()).backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_a_node_of_one_input_is_that_operation():
+    edges = tuple(Edge(node - 1, node, "skip_connect") for node in range(2, 6))
+    cell = CellGenotype(edges, (2, 3, 4, 5))
+    network = small(Genotype(cell, cell), layers=3, auxiliary=False).eval()
+    normal = network.cells[0]
+    x = torch.randn(2, 12, 8, 8)
+    states = normal(x, x, 0.0).chunk(4, dim=1)
+    for state in states:  # a chain of skips: every node is the second input, as the cell takes it
+        assert torch.equal(state, normal.preprocess_1(x))
+
+
+def test_several_operations_an_edge_are_summed():
+    edges = [Edge(0, 2, "max_pool_3x3"), Edge(0, 2, "avg_pool_3x3"), Edge(1, 3, "skip_connect")]
+    cell = CellGenotype(tuple(edges), (2, 3))
+    network = small(Genotype(cell, cell), layers=3, auxiliary=False).eval()
+    normal = network.cells[0]
+    x = torch.randn(2, 12, 8, 8)
+    z = normal.preprocess_0(x)
+    summed = nn.functional.max_pool2d(z, 3, 1, 1) + nn.functional.avg_pool2d(z, 3, 1, 1, count_include_pad=False)
+    torch.testing.assert_close(normal(x, x, 0.0)[:, :4], summed)
+
+
+def test_the_auxiliary_head_answers_in_training_only_and_on_any_map():
+    network = small(PUBLISHED["DARTS_V2"])
+    assert isinstance(network(torch.randn(2, 3, 16, 16)), tuple)
+    assert network.eval()(torch.randn(2, 3, 16, 16)).shape == (2, 3)
+    for form, sides in (("cifar", (2, 4, 7, 8, 12)), ("imagenet", (7, 14))):
+        head = AuxiliaryHead(8, 5, form)
+        for side in sides:
+            assert head(torch.randn(2, 8, side, side)).shape == (2, 5)
+
+
+def test_drop_path_zeroes_whole_samples_and_keeps_the_mean():
+    torch.manual_seed(0)
+    z = drop_paths(torch.ones(4000, 2, 3, 3), 0.3)
+    kept = z[:, 0, 0, 0] > 0
+    assert torch.equal(z > 0, kept[:, None, None, None].expand_as(z))
+    torch.testing.assert_close(z[kept], torch.full_like(z[kept], 1 / 0.7))
+    assert abs(kept.float().mean() - 0.7) < 0.03
+
+
+def test_drop_path_spares_plain_skips_and_evaluation():
+    skips = CellGenotype((Edge(0, 2, "skip_connect"), Edge(1, 3, "skip_connect")), (2, 3))
+    pools = CellGenotype((Edge(0, 2, "avg_pool_3x3"), Edge(1, 3, "avg_pool_3x3")), (2, 3))
+    x = torch.randn(8, 12, 8, 8)
+    for cell, spared in ((skips, True), (pools, False)):
+        normal = small(Genotype(cell, cell), layers=3, auxiliary=False).cells[0]
+        assert torch.equal(normal(x, x, 0.0), normal(x, x, 0.5)) == spared
+        normal.eval()
+        assert torch.equal(normal(x, x, 0.0), normal(x, x, 0.5))
+
+
+def test_the_configuration_decides_the_network():
+    config = retrain_config("PDARTS", "tiny", "digits", auxiliary_weight=0, classes=7)
+    network = build_network(config)
+    assert network.auxiliary_head is None and network.classifier.out_features == 7
+    assert len(network.cells) == config.layers and network.stem[0].in_channels == config.image_channels
+    with pytest.raises(LabError, match=r"form = 'mnist': must be one of cifar, imagenet"):
+        small(PUBLISHED["PDARTS"], form="mnist")
