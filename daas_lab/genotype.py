@@ -116,15 +116,13 @@ class EdgeBudget:
         if isinstance(text, EdgeBudget):
             return text
         body, star, operations = str(text).strip().partition("*")
-        if star and not operations.isdigit():
+        if star and not operations.isdecimal():
             raise refuse("budget", text, BUDGET_SYNTAX)
-        parts = dict(part.split("=", 1) for part in body.split(";")) if "=" in body and ";" in body else None
-        if parts is None:
-            normal = reduce = _parse_groups(body, text)
-        elif sorted(parts) == sorted(CELL_TYPES):
-            normal, reduce = (_parse_groups(parts[cell_type], text) for cell_type in CELL_TYPES)
+        separate = re.fullmatch(r"\s*normal=([^=;]*);\s*reduce=([^=;]*)", body)
+        if separate:
+            normal, reduce = (_parse_groups(part, text) for part in separate.groups())
         else:
-            raise refuse("budget", text, BUDGET_SYNTAX)
+            normal = reduce = _parse_groups(body, text)
         return cls(normal, reduce, int(operations) if star else 1)
 
     def __str__(self) -> str:
@@ -138,7 +136,7 @@ class EdgeBudget:
         for name, named in NAMED_BUDGETS.items():
             if groups == named:
                 return name
-        if all(len(group.nodes) == 1 for group in groups):
+        if [group.nodes for group in groups] == [(node,) for node in range(2, 2 + len(groups))]:
             return ",".join(str(group.keep) for group in groups)
         names = ("{" + "+".join(map(str, g.nodes)) + "}" if len(g.nodes) > 1 else str(g.nodes[0]) for g in groups)
         return ",".join(f"{name}:{group.keep}" for name, group in zip(names, groups, strict=True))
@@ -234,7 +232,9 @@ class Genotype:
         for name in CELL_TYPES:
             try:
                 edges = tuple(Edge(*_edge_types(*entry)) for entry in data[name]["edges"])
-                concat = tuple(int(node) for node in data[name]["concat"])
+                concat = tuple(data[name]["concat"])
+                if any(type(node) is not int for node in concat):
+                    raise TypeError("concat is [int, …]")
             except (KeyError, TypeError, ValueError) as error:
                 expected = 'an object {"edges": [[source, node, operation], …], "concat": [node, …]}'
                 raise refuse(f"genotype's {name} cell", data.get(name), expected) from error
