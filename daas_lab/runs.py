@@ -31,6 +31,7 @@ import torch
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
+from daas_lab import distributed
 from daas_lab.config import RetrainConfig, SearchConfig, config_hash
 from daas_lab.errors import LabError
 from daas_lab.genotype import Genotype
@@ -42,17 +43,34 @@ CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Replace `path` by `content` or leave it as it was, whenever the process or the machine dies."""
+    _write(path, content.encode() if isinstance(content, str) else content)
+
+
+def _write(path: Path, content: bytes, previous: Path | None = None) -> None:
+    """As `write_atomically`; what was at `path` is kept as `previous`; where writing fails both stay as they are."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if previous is not None and path.is_file():
+            os.replace(path, previous)
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise LabError(f"cannot write {path}: {error.strerror}; what was there before is intact") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` last through a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 # --- lock -------------------------------------------------------------------------------------------------------------
@@ -108,7 +126,7 @@ class RunWriter:
 
     def resume(self) -> dict[str, Any] | None:
         """The state of the last epoch that was saved, or None for a new run."""
-        saved = _load_checkpoint(self.folder)
+        saved = distributed.from_main(_load_checkpoint(self.folder, True) if distributed.is_main() else None)
         if saved is None:
             return None
         self.history, self.snapshots = saved["history"], saved["snapshots"]
@@ -118,26 +136,30 @@ class RunWriter:
     def save_epoch(self, record: dict, state: dict[str, Any], seconds: float) -> None:
         """Add an epoch's record and make `state` the checkpoint; snapshots were appended by the trainer."""
         self.history.append(record)
+        if not distributed.is_main():
+            return
         buffer = io.BytesIO()
         torch.save({"state": state, "history": self.history, "snapshots": self.snapshots}, buffer)
         content = buffer.getvalue()
         current, previous = (self.folder / name for name in CHECKPOINTS)
-        if current.is_file():
-            os.replace(current, previous)
-        write_atomically(current, content + hashlib.sha256(content).digest())
-        with open(self.folder / "timing.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps({"epoch": record["epoch"], "seconds": round(seconds, 3)}) + "\n")
+        _write(current, content + hashlib.sha256(content).digest(), previous)
+        timing = {"epoch": record["epoch"], "seconds": round(seconds, 3)}
+        lines = [*_read_lines(self.folder / "timing.jsonl"), timing]
+        write_atomically(self.folder / "timing.jsonl", _as_lines(lines))
         self._write_out()
 
     def finish(self, files: dict[str, str]) -> None:
         """Write the last files (name → content) and then DONE."""
+        if not distributed.is_main():
+            return
         for name, content in files.items():
             write_atomically(self.folder / name, content)
         write_atomically(self.folder / "DONE", "")
 
     def _write_out(self) -> None:
-        lines = "".join(json.dumps(record) + "\n" for record in self.history)
-        write_atomically(self.folder / "history.jsonl", lines)
+        if not distributed.is_main():
+            return
+        write_atomically(self.folder / "history.jsonl", _as_lines(self.history))
         if self.snapshots:
             names = self.snapshots[0]
             stacked = {name: torch.stack([snapshot[name] for snapshot in self.snapshots]) for name in names}
@@ -146,8 +168,14 @@ class RunWriter:
 
 @contextlib.contextmanager
 def open_run(folder: str | Path, config: SearchConfig | RetrainConfig) -> Iterator[RunWriter]:
-    """Lock `folder` for the run `config`, new or begun. A folder that holds another configuration is refused."""
+    """Lock `folder` for the run `config`, new or begun. A folder that holds another configuration is refused.
+
+    Of several processes the first one locks and writes; the writers of the others record without writing.
+    """
     folder = Path(folder)
+    if not distributed.is_main():
+        yield RunWriter(folder)
+        return
     with locked(folder):
         path = folder / "config.json"
         if path.is_file():
@@ -251,15 +279,27 @@ def read_checkpoint(folder: str | Path) -> dict[str, Any]:
     return saved["state"]
 
 
-def _load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that is whole: a damaged one gives way to the one before it, and stderr says so."""
+def _load_checkpoint(folder: Path, sets_aside: bool = False) -> dict[str, Any] | None:
+    """The newest checkpoint that is whole: a damaged one gives way to the one before it, and stderr says so.
+
+    `sets_aside`: rename what is damaged, so that the next checkpoint does not push out the whole one.
+    """
+    damaged = False
     for path in (folder / name for name in CHECKPOINTS):
         if not path.is_file():
             continue
-        content, digest = path.read_bytes()[:-32], path.read_bytes()[-32:]
+        whole = path.read_bytes()
+        content, digest = whole[:-32], whole[-32:]
         if hashlib.sha256(content).digest() == digest:
+            if damaged:
+                print(f"going on from the one before it, {path}", file=sys.stderr)
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        print(f"{path} is damaged; going on from the one before it", file=sys.stderr)
+        damaged = True
+        print(f"checkpoint {path} is damaged", file=sys.stderr)
+        if sets_aside:
+            os.replace(path, path.with_suffix(".damaged"))
+    if damaged:
+        print(f"no checkpoint of {folder} is whole: the run begins again", file=sys.stderr)
     return None
 
 
@@ -271,3 +311,7 @@ def _read_lines(path: Path) -> list[dict]:
     if not path.is_file():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def _as_lines(records: list[dict]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)

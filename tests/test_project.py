@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 CONDA_NAMES = {"torch": "pytorch", "graphviz": "python-graphviz"}
 TIERS = [
     ["errors", "provenance", "published"],
-    ["paper", "genotype", "schedules", "presets"],
+    ["paper", "genotype", "schedules", "presets", "distributed"],
     ["config", "tables"],
     ["data", "operations", "runs", "projection"],
     ["records"],

@@ -1,0 +1,116 @@
+"""Several processes that train one network under `torchrun`; in one process every function here does nothing.
+
+The only module that touches torch.distributed. Processes see the same batches in the same order, each its part of them,
+and start from the same seeds, so nothing but gradients, sums and a checkpoint ever travels.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from daas_lab.errors import refuse
+
+
+@contextlib.contextmanager
+def processes(device_name: str) -> Iterator[torch.device]:
+    """Join the other processes that torchrun started, if it did, and give this one's device; leave them at the end.
+
+    `cuda` is the GPU of this process's local rank. Raises `LabError` if this machine has no such device.
+    """
+    if device_name == "cuda" and started_by_torchrun():
+        device_name = f"cuda:{os.environ['LOCAL_RANK']}"
+    try:
+        device = torch.device(device_name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise refuse("device", device_name, f"a device of this machine ({str(error).splitlines()[0]})") from error
+    joins = started_by_torchrun() and not dist.is_initialized()
+    if joins:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield device
+    finally:
+        if joins:
+            dist.destroy_process_group()
+
+
+def started_by_torchrun() -> bool:
+    """Whether this process is one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes and shows."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def from_main(value: Any) -> Any:
+    """Process 0's `value` (tensors on the CPU and plain Python), in every process."""
+    if not dist.is_initialized():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
+def sum_over_processes(tensor: Tensor) -> Tensor:
+    """`tensor` becomes its sum over all processes; returns it."""
+    if dist.is_initialized():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def average(tensors: Iterable[Tensor | None]) -> None:
+    """Every tensor becomes its mean over the processes, in one message for each type of number."""
+    if not dist.is_initialized():
+        return
+    by_type: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        if tensor is not None and tensor.is_floating_point():
+            by_type.setdefault(tensor.dtype, []).append(tensor)
+    for group in by_type.values():
+        flat = sum_over_processes(torch.cat([tensor.reshape(-1) for tensor in group])) / world_size()
+        for tensor, mean in zip(group, flat.split([tensor.numel() for tensor in group]), strict=True):
+            tensor.copy_(mean.view_as(tensor))
+
+
+def parallel(network: nn.Module, some_rest: bool = False) -> nn.Module:
+    """`network`, in several processes with the mean of their gradients after each backward pass.
+
+    `some_rest`: not all of its parameters take part. Batch-norm's running statistics stay each process's own until
+    `average` is asked for them.
+    """
+    if not dist.is_initialized():
+        return network
+    return DistributedDataParallel(network, broadcast_buffers=False, find_unused_parameters=some_rest)
+
+
+def without_averaging(network: nn.Module, accumulates: bool) -> contextlib.AbstractContextManager:
+    """Where gradients only add up until a later backward pass, of a network made by `parallel`."""
+    if accumulates and isinstance(network, DistributedDataParallel):
+        return network.no_sync()
+    return contextlib.nullcontext()

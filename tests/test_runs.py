@@ -1,0 +1,176 @@
+"""A run's folder: what is written stays whole, whatever happens to the process, the file or the disk."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from daas_lab import runs
+from daas_lab.config import retrain_config, search_config
+from daas_lab.errors import LabError
+from daas_lab.runs import RunWriter, is_finished, open_run, read_checkpoint, read_run, write_atomically, writer
+
+
+def saved_run(folder, epochs=3):
+    """A run of which `epochs` epochs were saved, each with a state that names it."""
+    with open_run(folder, search_config("tiny", "digits")) as run:
+        for epoch in range(1, epochs + 1):
+            run.snapshots.append({"alphas_normal": torch.full((14, 7), float(epoch))})
+            run.save_epoch(
+                {"epoch": epoch, "train_loss": 1 / epoch}, {"weights": torch.full((300,), float(epoch))}, 0.5
+            )
+    return folder
+
+
+def damage(path, how):
+    content = bytearray(path.read_bytes())
+    if how == "cut":
+        content = content[: len(content) // 2]
+    elif how == "emptied":
+        content = b""
+    else:
+        content[int(how * len(content))] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_run_holds_its_history_snapshots_and_the_last_two_states(tmp_path):
+    folder = saved_run(tmp_path / "run")
+    run = read_run(folder)
+    assert [record["epoch"] for record in run.history] == [1, 2, 3] and run.seconds == 1.5
+    assert run.alphas["normal"][:, 0, 0].tolist() == [1, 2, 3]
+    assert (read_checkpoint(folder)["weights"] == 3).all()
+    assert not is_finished(folder) and not run.finished
+    with open_run(folder, search_config("tiny", "digits")) as again:
+        assert (again.resume()["weights"] == 3).all() and len(again.history) == len(again.snapshots) == 3
+        again.finish({"genotype.json": "null"})
+    assert is_finished(folder)
+
+
+@pytest.mark.parametrize("how", ["cut", "emptied", 0.0, 0.3, 0.7, 0.9999])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_it_and_the_log_says_so(tmp_path, capfd, how):
+    folder = saved_run(tmp_path / "run")
+    damage(folder / "checkpoint.pt", how)
+    run = RunWriter(folder)
+    assert (run.resume()["weights"] == 2).all() and len(run.history) == 2
+    messages = capfd.readouterr().err
+    assert "checkpoint.pt is damaged" in messages and "checkpoint.previous.pt" in messages
+    assert [record["epoch"] for record in read_run(folder).history] == [1, 2]
+    # The next checkpoint keeps the whole one, and does not keep the damaged one in its place.
+    run.save_epoch({"epoch": 3}, {"weights": torch.full((300,), 33.0)}, 0.5)
+    damage(folder / "checkpoint.pt", 0.5)
+    assert (RunWriter(folder).resume()["weights"] == 2).all()
+
+
+def test_without_a_whole_checkpoint_the_run_begins_again_and_says_so(tmp_path, capfd):
+    folder = saved_run(tmp_path / "run")
+    for name in runs.CHECKPOINTS:
+        damage(folder / name, "cut")
+    assert RunWriter(folder).resume() is None
+    assert "begins again" in capfd.readouterr().err
+    with pytest.raises(LabError, match="must hold a checkpoint"):
+        read_checkpoint(folder)
+
+
+def test_a_full_disk_is_a_clear_error_and_both_checkpoints_stay(tmp_path):
+    """The system refuses to write more than the limit to any file, as it does on a full disk."""
+    folder = saved_run(tmp_path / "run")
+    before = {name: (folder / name).read_bytes() for name in runs.CHECKPOINTS}
+    run = RunWriter(folder)
+    run.resume()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(LabError) as error:
+            run.save_epoch({"epoch": 4}, {"weights": torch.zeros(100_000)}, 0.5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert str(folder / "checkpoint.pt") in str(error.value) and "File too large" in str(error.value)
+    assert {name: (folder / name).read_bytes() for name in runs.CHECKPOINTS} == before
+    assert not list(folder.glob(".*.tmp")), "nothing half-written is left"
+    assert (RunWriter(folder).resume()["weights"] == 3).all()
+
+
+def test_a_full_disk_for_real(tmp_path):
+    """A file system of 256 KiB, where the machine lets us mount one."""
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(tmp_path)], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"this machine lets nobody mount a file system: {mounted.stderr.strip()}")
+    try:
+        folder = saved_run(tmp_path / "run")
+        run = RunWriter(folder)
+        run.resume()
+        with pytest.raises(LabError, match="No space left on device"):
+            run.save_epoch({"epoch": 4}, {"weights": torch.zeros(100_000)}, 0.5)
+        assert (RunWriter(folder).resume()["weights"] == 3).all()
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_process_killed_while_it_writes_leaves_the_old_or_the_new(tmp_path):
+    """A child writes two contents in turn as fast as it can; after each kill the file is one of them, whole."""
+    path = tmp_path / "file"
+    program = (
+        "import sys, pathlib\n"
+        "from daas_lab.runs import write_atomically\n"
+        "while True:\n"
+        "    for letter in 'ab':\n"
+        "        write_atomically(pathlib.Path(sys.argv[1]), letter * 2_000_000)\n"
+    )
+    write_atomically(path, "a" * 2_000_000)
+    child = subprocess.Popen([sys.executable, "-c", program, str(path)])
+    first = path.stat().st_mtime_ns
+    while path.stat().st_mtime_ns == first:
+        assert child.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.037)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert path.read_text() in ("a" * 2_000_000, "b" * 2_000_000)
+
+
+def opened(folder, config):
+    with open_run(folder, config):
+        pass
+
+
+def test_a_folder_of_another_run_is_refused_field_by_field(tmp_path):
+    folder = saved_run(tmp_path / "run")
+    with pytest.raises(LabError) as error:
+        opened(folder, search_config("tiny", "digits", seed=1, epochs=5))
+    assert "seed = 0 there, 1 here" in str(error.value) and "epochs = 3 there, 5 here" in str(error.value)
+    with pytest.raises(LabError, match="holds another kind of run: SearchConfig"):
+        opened(folder, retrain_config("NASNet", "tiny", "digits"))
+
+
+def test_one_process_writes_and_the_lock_names_it(tmp_path):
+    config = search_config("tiny", "digits")
+    with open_run(tmp_path, config):
+        assert writer(tmp_path)["pid"] == os.getpid()
+        with pytest.raises(LabError, match=rf"being written by another process.*{os.getpid()}"):
+            opened(tmp_path, config)
+    assert writer(tmp_path) is None
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"kind": "search"}', '{"kind": "other", "config": {}}'])
+def test_a_damaged_configuration_is_named(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(LabError) as error:
+        read_run(tmp_path)
+    assert str(tmp_path / "config.json") in str(error.value)
+
+
+def test_a_configuration_is_complete_and_names_versions_and_machine(tmp_path):
+    saved_run(tmp_path / "run")
+    header = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert torch.__version__.startswith(header["versions"]["torch"]) and header["machine"]
+    assert runs.read_config(tmp_path / "run") == search_config("tiny", "digits")
