@@ -1,14 +1,17 @@
 """Searches killed in the middle end exactly as undisturbed ones."""
 
-import os
-import signal
+import json
+import multiprocessing
+import random
 import subprocess
 import sys
 import time
 
 import pytest
 
+from daas_lab.config import search_config
 from daas_lab.runs import is_finished, read_run, writer
+from daas_lab.search import search
 
 COMMAND = [sys.executable, "-m", "daas_lab", "search", "--preset", "tiny", "--dataset", "digits", "--threads", "1"]
 FILES = ("history.jsonl", "architecture.safetensors", "genotype.json")
@@ -30,17 +33,42 @@ def epochs_done(folder):
     return path.read_text().count("\n") if path.exists() else 0
 
 
-def test_a_killed_search_ends_bit_for_bit_like_an_undisturbed_one(undisturbed, tmp_path):
-    folder = tmp_path / "run"
-    for epochs in (1, 3):
-        process = start(folder)
-        while epochs_done(folder) < epochs:
-            assert process.poll() is None
-            time.sleep(0.02)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    assert not is_finished(folder) and writer(folder) is None
-    assert start(folder).wait() == 0
+def search_briefly(folder):
+    """45 epochs of one step, in a process of its own."""
+    sizes = {"layers": 2, "channels": 2, "nodes": 4, "budget": "1,2", "held_out_images": 16}
+    config = search_config("tiny", "digits", "da2s_exact", threads=1, epochs=45, steps=1, **sizes)
+    search(config, folder, progress=False)
+
+
+def test_a_search_killed_twenty_times_ends_bit_for_bit_like_an_undisturbed_one(tmp_path):
+    # Forked from a server that has imported everything, so that a start takes no longer than a few epochs.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["daas_lab.search", "sklearn.datasets"])
+
+    def begin(folder):
+        process = context.Process(target=search_briefly, args=(folder,))
+        process.start()
+        return process
+
+    undisturbed, folder, rng = tmp_path / "undisturbed", tmp_path / "run", random.Random(0)
+    process = begin(undisturbed)
+    process.join()
+    assert process.exitcode == 0
+    timing = [json.loads(line)["seconds"] for line in (undisturbed / "timing.jsonl").read_text().splitlines()]
+    epoch = sum(timing) / len(timing)
+    for _ in range(20):
+        before = epochs_done(folder)
+        process = begin(folder)
+        while epochs_done(folder) == before and rng.random() > 0.01:  # at times before it has finished an epoch
+            assert process.is_alive()
+            time.sleep(epoch / 10)
+        time.sleep(rng.uniform(0, epoch))
+        process.kill()
+        process.join()
+        assert not is_finished(folder) and writer(folder) is None
+    process = begin(folder)
+    process.join()
+    assert process.exitcode == 0
     for name in FILES:
         assert (folder / name).read_bytes() == (undisturbed / name).read_bytes(), name
 
