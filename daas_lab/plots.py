@@ -158,7 +158,7 @@ def beta_evolution(weights, *, first_node: int = 3, title: str = "Normal cell") 
     weights = np.asarray(weights, dtype=float)
     T, E = weights.shape
     edges, nodes = cell_edges(nodes_of(E)), range(first_node, nodes_of(E))
-    figure = Figure(figsize=(3.3 * len(nodes), 3.1), layout="constrained")
+    figure = Figure(figsize=(3.3 * len(nodes), 3.8), layout="constrained")
     top = max(1.0, 1.03 * weights.max())
     for ax, node in zip(figure.subplots(1, len(nodes), sharey=True, squeeze=False).flat, nodes, strict=True):
         for e, (source, target) in enumerate(edges):
@@ -166,7 +166,7 @@ def beta_evolution(weights, *, first_node: int = 3, title: str = "Normal cell") 
                 style = {"color": LINE_COLOURS[source % 7], "linestyle": DASHES[source % 7]}
                 ax.plot(range(T), weights[:, e], label=_edge_name((source, node)), **style)
         ax.set(title=f"node {node}", xlabel="epoch", ylim=(-0.03, top), xlim=(0, max(T - 1, 1)))
-        ax.legend(title="edge")
+        ax.legend(title="edge", loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
     figure.axes[0].set_ylabel("edge weight b")
     figure.suptitle(f"{title}: weights of each node's input edges")
     return figure
@@ -262,10 +262,10 @@ def accuracy_drop(
     `rows`: `method`, `budget` and accuracies in percent, `before_mean` and `after_mean` (or `before` and `after`).
     """
     budgets, methods = _budgets(rows), list(dict.fromkeys(row["method"] for row in rows))
-    ax = ax or new_axes((1.6 + 1.15 * len(budgets) + 1.3, 3.8))
+    ax = ax or new_axes((max(6.4, 2.9 + 1.15 * len(budgets)), 3.8))
     step = 0.7 / max(len(methods), 1)
     for m, method in enumerate(methods):
-        colour = METHOD_COLOURS.get(method, LINE_COLOURS[m % 7])
+        colour = METHOD_COLOURS.get(method.split(",")[0], LINE_COLOURS[m % 7])  # variants share their method's
         own = [row for row in rows if row["method"] == method]
         x = [budgets.index(row["budget"]) + (m - (len(methods) - 1) / 2) * step for row in own]
         before, after = ([row.get(f"{name}_mean", row.get(name)) for row in own] for name in ("before", "after"))
@@ -318,6 +318,18 @@ def node_inputs(
     ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), title="operation weight a")
     ax.grid(axis="x", visible=False)
     return ax
+
+
+@themed
+def discretization_gap(panels: Sequence[Mapping], *, node: int = 3) -> Figure:
+    """Fig. 1: a row for each search, the inputs of one node and what each budget keeps of them.
+
+    `panels`: the arguments of `node_inputs`: `operation_weights`, `edge_weights`, `kept` and `title`.
+    """
+    figure = Figure(figsize=(7.2, 3.5 * len(panels)), layout="constrained")
+    for ax, panel in zip(figure.subplots(len(panels), 1, squeeze=False).flat, panels, strict=True):
+        node_inputs(**panel, node=node, ax=ax)
+    return figure
 
 
 @themed
