@@ -105,6 +105,15 @@ def check_available(dataset: str, data: str | Path) -> None:
         _PLACES[dataset](Path(data))
 
 
+def is_available(dataset: str, data: str | Path) -> bool:
+    """Whether the data set is on this machine."""
+    try:
+        check_available(dataset, data)
+    except LabError:
+        return False
+    return True
+
+
 def _resize(images: Tensor, side: int) -> Tensor:
     """uint8 [N, H, W, C] → side × side: averaged down by area, or padded with black around the middle."""
     height, width = images.shape[1:3]

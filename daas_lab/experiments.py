@@ -89,7 +89,8 @@ def read_settings(namespace: dict[str, Any]) -> Settings:
     if "_settings_read" not in namespace:  # the cell may be run again later, among the notebook's own variables
         for name, value in namespace.items():
             simple = isinstance(value, (str, int, float, bool, list, tuple, dict)) or value is None
-            if simple and name not in known and not name.startswith("_") and name not in ("In", "Out"):
+            # Constants of a notebook are in capitals; parameters never are.
+            if simple and name not in known and not name.startswith("_") and name != "In" and not name.isupper():
                 names = ", ".join(sorted(known))
                 raise LabError(f"unknown parameter {name} = {value!r}{suggestion(name, known)}; known: {names}")
         namespace["_settings_read"] = True
@@ -154,7 +155,8 @@ def make_runs(configs: Sequence[SearchConfig | RetrainConfig], settings: Setting
     def epochs_done() -> int:
         return sum(_epochs_done(folder) for folder in folders)
 
-    _side_by_side(tasks, settings, progress_bar(sum(config.epochs for config in missing)), epochs_done)
+    bar = progress_bar(sum(config.epochs for config in missing), disable=not missing)
+    _side_by_side(tasks, settings, bar, epochs_done)
     runs = [_find(config, settings) for config in configs]
     for run in runs:
         _publish(run, settings)
@@ -223,33 +225,43 @@ def genotype_of(run: Run, budget: str) -> Genotype:
     return derive_genotype(run.config, run.architecture(), EdgeBudget.parse(budget))
 
 
-def drops(runs: Sequence[Run], budgets: Sequence[str], settings: Settings) -> list[dict]:
-    """Accuracy-drop rows of searches for `budgets`, all combinations, with `method` and `seed` of the run beside them.
+def drops(
+    runs: Sequence[Run], budgets: Sequence[str] | Callable[[Run], Sequence[str]], settings: Settings
+) -> list[dict]:
+    """Accuracy-drop rows of searches for `budgets` (or those that it gives for a run), all combinations.
 
-    What is missing is measured side by side and kept in the run's folder. A record without the budget is refused.
+    Each row also has the run's `method` and `seed`. What is missing is measured side by side and kept in the run's
+    folder; a record that lacks a budget is refused, for it has no weights to measure with.
     """
-    wanted = [str(EdgeBudget.parse(budget)) for budget in budgets]
-    tasks = []
-    for run in runs:
-        missing = [budget for budget in wanted if budget not in {row["budget"] for row in run.gap}]
-        if missing and run.folder is None:
+    wanted = [
+        [str(EdgeBudget.parse(budget)) for budget in (budgets(run) if callable(budgets) else budgets)] for run in runs
+    ]
+    missing = {}
+    for run, names in zip(runs, wanted, strict=True):
+        lacking = [name for name in names if name not in _budgets_in(run)]
+        if lacking and run.folder is None:
             path = _record(run.config, settings)
-            raise LabError(f"{path} has no drops at {', '.join(missing)}; without the record, the run is made again")
-        tasks += [(_measure_drops, (run.folder, missing, settings.data))] if missing else []
-    measured = [run.folder for run in runs if run.folder is not None]
+            raise LabError(f"{path} has no drops at {', '.join(lacking)}; without the record, the run is made again")
+        if lacking:
+            missing[run.folder] = lacking
+    tasks = [(_measure_drops, (folder, names, settings.data)) for folder, names in missing.items()]
 
     def done() -> int:
-        return len(tasks) - sum(any(b not in _budgets_in(folder) for b in wanted) for folder in measured)
+        return sum(_budgets_in(read_run(folder)).issuperset(names) for folder, names in missing.items())
 
-    _side_by_side(tasks, settings, progress_bar(len(tasks), unit="gap"), done)
+    _side_by_side(tasks, settings, progress_bar(len(tasks), unit="gap", disable=not tasks), done)
     rows = []
-    for run in runs:
-        if run.folder is not None:
+    for run, names in zip(runs, wanted, strict=True):
+        if run.folder in missing:
             run = read_run(run.folder)
             _publish(run, settings)
         named = {"method": run.config.method, "seed": run.config.seed}
-        rows += [named | row for row in run.gap if row["budget"] in wanted]
+        rows += [named | row for row in run.gap if row["budget"] in names]
     return rows
+
+
+def _budgets_in(run: Run) -> set[str]:
+    return {row["budget"] for row in run.gap}
 
 
 def _measure_drops(folder: Path, budgets: Sequence[str], data: Path, threads: int) -> None:
@@ -258,10 +270,6 @@ def _measure_drops(folder: Path, budgets: Sequence[str], data: Path, threads: in
     splits = search_splits(config, data)
     rows = read_run(folder).gap + accuracy_drops(network, config, splits.held_out, splits.weights, budgets)
     write_atomically(folder / "gap.json", json.dumps(rows, indent=1) + "\n")
-
-
-def _budgets_in(folder: Path) -> set[str]:
-    return {row["budget"] for row in read_run(folder).gap}
 
 
 # --- all notebooks ----------------------------------------------------------------------------------------------------

@@ -190,6 +190,15 @@ def control_functions(
 
 
 @themed
+def control_function_panels(epochs: int = 50) -> Figure:
+    """Fig. 5: the control functions that begin at once, and the delayed ones, side by side."""
+    figure = Figure(figsize=(9.6, 3.5), layout="constrained")
+    for ax, delayed in zip(figure.subplots(1, 2, sharey=True), (False, True), strict=True):
+        control_functions(epochs, delayed=delayed, ax=ax)
+    return figure
+
+
+@themed
 def history(records: Sequence[Mapping], *, title: str = "Search") -> Figure:
     """Every loss (left) and accuracy in percent (right) that the records of the epochs hold, by their names."""
     figure = Figure(figsize=(9, 3.3), layout="constrained")
@@ -278,6 +287,34 @@ def accuracy_drop(
     ax.plot([], [], "_", color=INK, markersize=11, markeredgewidth=2, label="before")
     ax.legend(title="after, by method", loc="center left", bbox_to_anchor=(1.0, 0.5))
     ax.grid(axis="x", visible=False)
+    return ax
+
+
+@themed
+def error_bars(
+    rows: Sequence[Mapping], key: str, *, hue: str | None = None, title: str = "", ax: Axes | None = None
+) -> Axes:
+    """Tables 2–4: test error by `key`, a dot with a bar of one standard deviation; rows without a result are left out.
+
+    `rows`: `key`, `error_mean`, `error_std` (None for a single seed) and, if given, `hue`, which has a marker each.
+    """
+    rows = [row for row in rows if row.get("error_mean") is not None]
+    places = list(dict.fromkeys(row[key] for row in rows))
+    hues = list(dict.fromkeys(row.get(hue) for row in rows))
+    ax = ax or new_axes((max(5.0, 1.8 + 0.85 * len(places)) + 1.6 * (hue is not None), 3.8))
+    for h, name in enumerate(hues):
+        own = [row for row in rows if row.get(hue) == name]
+        shift = (h - (len(hues) - 1) / 2) * 0.6 / max(len(hues), 1)
+        x = [places.index(row[key]) + shift for row in own]
+        style = {"color": METHOD_COLOURS.get(name, LINE_COLOURS[h % 7]), "marker": MARKERS[h % 7], "label": name}
+        errors = [row.get("error_std") or 0 for row in own]
+        ax.errorbar(x, [row["error_mean"] for row in own], errors, linestyle="none", capsize=3, **style)
+    long = max((len(str(place)) for place in places), default=0) > 8
+    ax.set_xticks(range(len(places)), places, rotation=35 if long else 0, ha="right" if long else "center")
+    ax.set(title=title, ylabel="test error (%)", xlim=(-0.6, len(places) - 0.4))
+    ax.grid(axis="x", visible=False)
+    if hue is not None:
+        ax.legend(title=hue, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax
 
 

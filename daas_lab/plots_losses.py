@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from daas_lab.genotype import PRIMITIVES
-from daas_lab.plots import INK, OPERATION_COLOURS, new_axes, themed
+from daas_lab.plots import DASHES, INK, LINE_COLOURS, OPERATION_COLOURS, new_axes, themed
 
 # Corners of the triangle in which a point of the 3-operation simplex is drawn.
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])
@@ -121,6 +122,37 @@ def edge_loss_surface(
     )
     ax.grid(visible=False)
     return ax
+
+
+@themed
+def edge_loss_by_factor(factors: Sequence[float] = (1.0, 0.2), keep: int = 2, inputs: int = 3) -> Figure:
+    """Eq. (4) of a node on the way from all of its edges to a single one, a line for each factor of its squared term.
+
+    From left to right β falls from 1 to -5, edge after edge; the best number of kept edges is marked on each line.
+    """
+    falling = np.linspace(1, -5, 121)
+    betas = np.ones((1, inputs))
+    for e in range(inputs - 1, 0, -1):
+        step = np.repeat(betas[-1:], len(falling), axis=0)
+        step[:, e] = falling
+        betas = np.concatenate([betas, step])
+    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+    ax = figure.subplots()
+    kept = inputs - np.arange(len(betas)) / len(falling)
+    for factor, colour, dashes in zip(factors, LINE_COLOURS, DASHES, strict=False):
+        loss = node_loss(betas, keep, factor)
+        ax.plot(kept, loss, color=colour, linestyle=dashes, label=f"factor {factor:g}")
+        ax.plot(kept[loss.argmin()], loss.min(), "o", color=colour)
+        ax.annotate(f"{loss.min():.2f}", (kept[loss.argmin()], loss.min()), (4, 6), textcoords="offset points")
+    ax.invert_xaxis()
+    ax.set(
+        title=f"Edge loss of a node with {inputs} inputs, {keep} to keep",
+        xlabel="edges left (β of the others falls from 1 to -5, one after the other)",
+        ylabel="edge loss",
+    )
+    ax.set_xticks(range(inputs, 0, -1))
+    ax.legend()
+    return figure
 
 
 def _simplex_points(steps: int) -> np.ndarray:

@@ -1,14 +1,15 @@
 """The studies behind the figures and tables: which runs each is made of, and the rows that they give."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from daas_lab import experiments, paper
 from daas_lab.config import SearchConfig
-from daas_lab.discretize import Evolution
+from daas_lab.discretize import weight_evolution
 from daas_lab.experiments import Settings
-from daas_lab.genotype import NAMED_BUDGETS, CellGenotype, Genotype, cell_edges, nodes_of
+from daas_lab.genotype import NAMED_BUDGETS, Genotype, cell_edges
 from daas_lab.network import count
 from daas_lab.runs import Run
 from daas_lab.tables import Row
@@ -53,6 +54,26 @@ def table_4_searches(settings: Settings, methods: Sequence[str], budgets: Sequen
 def budgets_of(run: Run, budgets: Sequence[str]) -> list[str]:
     """The budgets that a search stands for: all of them where it was searched for none, else its own."""
     return list(budgets) if run.config.method == "darts" else [run.config.budget]
+
+
+def gap_rows(searches: Sequence[Run], settings: Settings, budgets: Sequence[str]) -> list[Row]:
+    """Accuracy drops of every search at the budgets that it stands for, all combinations."""
+    return experiments.drops(searches, lambda run: budgets_of(run, budgets), settings)
+
+
+def drop_of_own_budget(searches: Sequence[Run], settings: Settings) -> list[float]:
+    """The drop in points that each search has at the budget it was given, with its method's own edge weight."""
+    rows = experiments.drops(searches, lambda run: [run.config.budget], settings)
+    return [row["before"] - row["after"] for row in rows if row["stage"] == "both" and is_main_drop(row)]
+
+
+def is_main_drop(row: Row) -> bool:
+    """Whether a row has its method's own edge weight and the batch-norm statistics of the search, or no drop at all.
+
+    `learned` is that of methods that learn b freely, for two kept edges end at 0.5 each; all others' is `one`.
+    """
+    own = "learned" if row["method"] in ("da2s", "pc_darts") else "one"
+    return row.get("edge_weight", own) == own and row.get("batch_norm", "as-trained") == "as-trained"
 
 
 # --- what they give ---------------------------------------------------------------------------------------------------
@@ -100,41 +121,32 @@ def best_by_held_out(searches: Sequence[Run], rows: Sequence[Row], edge_weight: 
     return max(searches, key=lambda run: after[run.config.seed])
 
 
-# --- claims of the paper that a run can check -------------------------------------------------------------------------
+# --- what one figure draws --------------------------------------------------------------------------------------------
 
 
-def differentiation_epoch(operations: np.ndarray, share: float = 0.1) -> int | None:
-    """Fig. 3: the first epoch in which the mean largest operation weight has come `share` of its way.
-
-    `operations` [T, E, O]: weights over the epochs, the start first. The way is from the start to a weight of 1;
-    None: it never came that far.
-    """
-    largest = operations.max(axis=2).mean(axis=1)
-    there = np.flatnonzero(largest >= largest[0] + share * (1 - largest[0]))
-    return int(there[0]) if len(there) else None
-
-
-def selection_rows(evolution: Evolution, cell: CellGenotype, first_node: int = 3, tolerance: float = 0.1) -> list[Row]:
-    """Fig. 4: for each node from `first_node`, the epochs at which the weights of its kept edges settle.
-
-    An edge has settled in the first epoch from which on its b stays within `tolerance` of its last value, relative to
-    the node's largest. `apart` is the difference between the first and the last of them, in epochs.
-    """
-    nodes = nodes_of(evolution.edges.shape[1])
-    rows = []
-    for node in range(first_node, nodes):
-        edges = [e for e, pair in enumerate(cell_edges(nodes)) if pair[1] == node]
-        kept = sorted({edge.source for edge in cell.edges if edge.node == node})
-        scale = tolerance * evolution.edges[-1, edges].max()
-        settled = [_settle_epoch(evolution.edges[:, edges[source]], scale) for source in kept]
-        row = {"node": node, "kept": kept, "settled": settled}
-        rows.append(row | {"apart": max(settled) - min(settled) if settled else None})
-    return rows
-
-
-def _settle_epoch(values: np.ndarray, tolerance: float) -> int:
-    away = np.flatnonzero(np.abs(values - values[-1]) > tolerance)
-    return int(away[-1]) + 1 if len(away) else 0
+def node_panel(run: Run, node: int, budgets: Sequence[str], drops: Sequence[Row]) -> dict:
+    """Fig. 1: what `plots.node_inputs` draws of one search, its accuracy drops in the title."""
+    weights = weight_evolution(run)["normal"]
+    edges = [e for e, pair in enumerate(cell_edges(run.config.nodes)) if pair[1] == node]
+    kept, parts = {}, []
+    for budget in budgets:
+        cell = experiments.genotype_of(run, budget).normal
+        kept[budget] = sorted({edge.source for edge in cell.edges if edge.node == node})
+        [drop] = [
+            row
+            for row in drops
+            if (row["method"], row["seed"], row["budget"]) == (run.config.method, run.config.seed, budget)
+            and row["stage"] == "both"
+            and is_main_drop(row)
+        ]
+        parts.append(f"{budget}: {drop['before']:.1f} → {drop['after']:.1f} %")
+    searched = "DARTS" if run.config.method == "darts" else f"{run.config.method} for {run.config.budget}"
+    return {
+        "operation_weights": weights.operations[-1, edges],
+        "edge_weights": weights.edges[-1, edges],
+        "kept": kept,
+        "title": f"{searched}, node {node}; accuracy {', '.join(parts)}",
+    }
 
 
 def busiest_edge(operations: np.ndarray, choices: int = 3) -> tuple[int, list[int]]:
@@ -146,3 +158,23 @@ def busiest_edge(operations: np.ndarray, choices: int = 3) -> tuple[int, list[in
     edge = int(travelled.argmax())
     heaviest = np.argsort(-operations[:, edge].mean(axis=0))[:choices]
     return edge, sorted(int(o) for o in heaviest)
+
+
+class BetaPath(NamedTuple):
+    """Two β of a node over a run's epochs, the rest held at their last values."""
+
+    sources: tuple[int, int]
+    keep: int
+    path: np.ndarray  # [T, 2]
+    others: tuple[float, ...]
+
+
+def node_betas(run: Run, node: int = 3) -> BetaPath:
+    """Fig. 2: β of the two inputs of a node of the normal cell that end highest and lowest."""
+    betas = run.betas["normal"]
+    edges = [e for e, pair in enumerate(cell_edges(run.config.nodes)) if pair[1] == node]
+    last = betas[-1, edges]
+    low, high = sorted((int(last.argmin()), int(last.argmax())))
+    others = tuple(float(value) for source, value in enumerate(last) if source not in (low, high))
+    keep = run.config.edge_budget.targets("normal")[node]
+    return BetaPath((low, high), keep, betas[:, [edges[low], edges[high]]], others)

@@ -27,10 +27,14 @@ HEADERS = {
     "error": "test error (%)",
     "error_average": "average test error (%)",
     "error_best": "best test error (%)",
+    "entropy": "entropy at the end (nats)",
     "lambda_1": "λ_1",
     "lambda_2": "λ_2",
     "lambda_c": "λ_c",
+    "largest_weight": "mean largest weight at the end",
     "multiply_adds_m": "multiply-adds (M)",
+    "onset_epoch": "weights differ from epoch",
+    "onset_share": "as a share of the search",
     "params_m": "parameters (M)",
     "search_cost_gpu_days": "search cost (GPU-days)",
     "search_cost_s": "search time (s)",
@@ -84,6 +88,14 @@ def drop_rows(gaps: Iterable[Row], by: Sequence[str] = ("method", "budget")) -> 
         drops = [row["drop"] for row in whole if all(row.get(key) == summary[key] for key in keys)]
         summary["worst_drop"] = max(drops)
     return summaries
+
+
+def with_errors(drops: Iterable[Row], errors: Iterable[Row], by: Sequence[str] = ("method", "budget")) -> list[Row]:
+    """Add retraining results to the rows of accuracy drops by `by`; results without a drop (random cells) follow."""
+    errors = {tuple(row[key] for key in by): row for row in errors}
+    rows = [errors.get(tuple(row[key] for key in by), {}) | row for row in drops]
+    with_drop = {tuple(row[key] for key in by) for row in rows}
+    return rows + [row for key, row in errors.items() if key not in with_drop]
 
 
 # --- ours beside reported ---------------------------------------------------------------------------------------------

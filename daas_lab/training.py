@@ -62,7 +62,7 @@ def train_only(trained: Iterable[nn.Parameter], resting: Iterable[nn.Parameter])
 
 def progress_bar(total: int, unit: str = "epoch", **options: Any) -> tqdm:
     """A bar, of epochs by default. A log file gets a line per update: they are few where nobody watches."""
-    return tqdm(total=total, unit=unit, mininterval=0.5 if sys.stderr.isatty() else 30, **options)
+    return tqdm(total=total, unit=unit, mininterval=0.5 if sys.stderr.isatty() else 10, **options)
 
 
 @torch.no_grad()

@@ -23,8 +23,9 @@ TIERS = [
     ["textbook", "discretize", "unrolled"],
     ["search", "retrain", "bench"],
     ["experiments"],
-    ["plots", "cell_layout"],
+    ["studies", "plots", "cell_layout"],
     ["plots_losses", "drawing"],
+    ["claims"],
     ["cli"],
     ["__main__"],
 ]

@@ -1,0 +1,261 @@
+"""What can be checked: claims of the paper on our own runs, and consequences of its formulas and of its code.
+
+Functions return rows for `tables.to_markdown`, or a sentence that follows from the rows whichever way they point.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+import torch
+
+from daas_lab import losses, paper
+from daas_lab.discretize import Evolution, derive_genotype, weight_evolution
+from daas_lab.genotype import CELL_TYPES, EdgeBudget, cell_edges
+from daas_lab.plots_losses import simplex_entropy
+from daas_lab.presets import PROTOCOLS
+from daas_lab.relaxations import authors
+from daas_lab.relaxations import paper as paper_relaxation
+from daas_lab.runs import Run
+from daas_lab.tables import Row, mean_std_text
+
+# --- Fig. 2 to 4, on a run --------------------------------------------------------------------------------------------
+
+
+def entropy_rows(run: Run) -> list[Row]:
+    """Entropy in nats of operations (mean over edges) and edges (mean over nodes with a learned β), start and end."""
+    rows = []
+    for cell_type, weights in weight_evolution(run).items():
+        operations = simplex_entropy(weights.operations).mean(axis=1)
+        nodes = [_node_entropy(weights, node) for node in range(run.config.constants.first_edge_node, run.config.nodes)]
+        edges = np.mean(nodes, axis=0)
+        for what, values in (("operations", operations), ("edges", edges)):
+            row = {"cell": cell_type, "entropy of": what, "seed": run.config.seed}
+            rows.append(row | {"at the start": float(values[0]), "at the end": float(values[-1])})
+    return rows
+
+
+def _node_entropy(weights: Evolution, node: int) -> np.ndarray:
+    edges = _inputs(weights.edges.shape[1], node)
+    b = weights.edges[:, edges]
+    return simplex_entropy(b / b.sum(axis=1, keepdims=True))
+
+
+def _inputs(edges: int, node: int) -> list[int]:
+    first = sum(range(2, node))
+    return list(range(first, min(first + node, edges)))
+
+
+def differentiation_epoch(operations: np.ndarray, share: float = 0.1) -> int | None:
+    """Fig. 3: the first epoch in which the mean largest operation weight has come `share` of its way to 1.
+
+    `operations` [T, E, O]: weights over the epochs, the start first. None: it never came that far.
+    """
+    largest = operations.max(axis=2).mean(axis=1)
+    there = np.flatnonzero(largest >= largest[0] + share * (1 - largest[0]))
+    return int(there[0]) if len(there) else None
+
+
+def differentiation_rows(searches: Sequence[Run]) -> list[Row]:
+    """Fig. 3: for each search the epoch in which its operation weights begin to differ, and how far they came."""
+    rows = []
+    for run in searches:
+        operations = np.concatenate([weights.operations for weights in weight_evolution(run).values()], axis=1)
+        epoch = differentiation_epoch(operations)
+        rows.append(
+            {
+                "method": run.config.method,
+                "seed": run.config.seed,
+                "onset_epoch": epoch,
+                "onset_share": None if epoch is None else epoch / run.config.epochs,
+                "largest_weight": float(operations[-1].max(axis=1).mean()),
+                "entropy": float(simplex_entropy(operations[-1]).mean()),
+            }
+        )
+    return rows
+
+
+def differentiation_sentence(rows: Sequence[Row]) -> str:
+    """Ours beside the paper's 40 %, for `rows` of means over seeds."""
+    claimed = paper.DIFFERENTIATION_EPOCH / paper.SEARCH_EPOCHS
+    [row] = [row for row in rows if row["method"] == "da2s"]
+    if row.get("onset_share_mean") is None:
+        return "In no DA²S search here did the weights come a tenth of their way."
+    ours = mean_std_text(100 * row["onset_share_mean"], row["onset_share_std"] and 100 * row["onset_share_std"], 0)
+    difference = row["onset_share_mean"] - claimed
+    place = "about where" if abs(difference) <= 0.1 else ("earlier than" if difference < 0 else "later than")
+    return f"DA²S's weights begin to differ after {ours} % of the search: {place} the paper sees it ({claimed:.0%})."
+
+
+def selection_rows(searches: Sequence[Run], budget: str, tolerance: float = 0.1) -> list[Row]:
+    """Fig. 4: for each node with a learned β, the epochs in which its kept edges were selected.
+
+    An edge is selected in the first epoch from which on its b stays within `tolerance` (times the node's largest) of
+    its last value. `apart`: epochs between the first and the last of a node's kept edges.
+    """
+    rows = []
+    for run in searches:
+        cells = derive_genotype(run.config, run.architecture(), EdgeBudget.parse(budget))
+        for cell_type, weights in weight_evolution(run).items():
+            for node in range(run.config.constants.first_edge_node, run.config.nodes):
+                b = weights.edges[:, _inputs(weights.edges.shape[1], node)]
+                kept = sorted({edge.source for edge in cells.cell(cell_type).edges if edge.node == node})
+                selected = [_settle_epoch(b[:, source], tolerance * b[-1].max()) for source in kept]
+                row = {"seed": run.config.seed, "cell": cell_type, "node": node, "kept": kept, "selected": selected}
+                rows.append(row | {"apart": max(selected) - min(selected) if selected else None})
+    return rows
+
+
+def _settle_epoch(values: np.ndarray, tolerance: float) -> int:
+    away = np.flatnonzero(np.abs(values - values[-1]) > tolerance)
+    return int(away[-1]) + 1 if len(away) else 0
+
+
+def selection_sentence(rows: Sequence[Row], epochs: int, within: float = 0.05) -> str:
+    """Of how many nodes with several kept edges these were selected within 5 % of the search's epochs."""
+    pairs = [row["apart"] for row in rows if len(row["kept"]) > 1]
+    if not pairs:
+        return "No node keeps more than one edge."
+    together = sum(apart <= within * epochs for apart in pairs)
+    return (
+        f"Of {len(pairs)} nodes with several kept edges, {together} selected them within {within:.0%} of the search's "
+        f"{epochs} epochs of each other; the median distance is {np.median(pairs):g} epochs."
+    )
+
+
+# --- Tables 2 to 4: order and noise -----------------------------------------------------------------------------------
+
+
+def ranking_sentence(rows: Sequence[Row], key: str, reported: str) -> str:
+    """Which `key` has the lowest mean error, whether that exceeds the noise between seeds, and the paper's choice."""
+    rows = sorted((row for row in rows if row.get("error_mean") is not None), key=lambda row: row["error_mean"])
+    if len(rows) < 2:
+        return "Fewer than two results: nothing to compare."
+    best, second = rows[:2]
+    text = f"Lowest mean error: {best[key]} ({_error(best)}), then {second[key]} ({_error(second)})"
+    if best["error_std"] is None or second["error_std"] is None:
+        text += "; with a single seed nothing can be said of noise."
+    else:
+        noise = float(np.hypot(best["error_std"], second["error_std"]))
+        larger = second["error_mean"] - best["error_mean"] > noise
+        text += f"; the difference is {'larger' if larger else 'not larger'} than the noise between seeds."
+    place = [row[key] for row in rows].index(reported) + 1 if reported in [row[key] for row in rows] else None
+    return text + (f" The paper's best, {reported}, is number {place} of {len(rows)} here." if place else "")
+
+
+def order_sentence(rows: Sequence[Row]) -> str:
+    """Table 4: for every budget the methods by their mean error, lowest first; whether DA²S is ahead as in print."""
+    parts = []
+    for budget, group in itertools.groupby(sorted(rows, key=lambda row: row["budget"]), key=lambda row: row["budget"]):
+        ranked = sorted((row for row in group if row["error_mean"] is not None), key=lambda row: row["error_mean"])
+        names = [row["method"] for row in ranked]
+        order = " < ".join(f"{row['method']} {_error(row)}" for row in ranked)
+        if {"darts", "da2s"} <= set(names):
+            ahead = names.index("da2s") < names.index("darts")
+            order += ", da2s ahead of darts as in the paper" if ahead else ", unlike the paper's, where da2s is ahead"
+        parts.append(f"{budget}: {order}.")
+    return "\n".join(parts)
+
+
+def _error(row: Row) -> str:
+    return mean_std_text(row["error_mean"], row["error_std"]) + " %"
+
+
+# --- what the formulas and the published code imply -------------------------------------------------------------------
+
+
+def protocol_rows() -> list[Row]:
+    """The constants of both protocols, side by side."""
+    values = {name: asdict(protocol) for name, protocol in PROTOCOLS.items()}
+    return [
+        {"constant": field.replace("_", " ")} | {name: str(constants[field]) for name, constants in values.items()}
+        for field in values["paper"]
+    ]
+
+
+def edge_loss_minima(inputs: int = 3, keep: int = 2, low: float = -5.0) -> list[Row]:
+    """Eq. (4) where some of a node's edges are at β = 1 and the others at `low`, for both factors of the square."""
+    rows = []
+    for kept in range(1, inputs + 1):
+        betas = torch.full((inputs,), low, dtype=torch.float64)
+        betas[:kept] = 1
+        row = {"edges kept": kept, "asked for": keep}
+        for name, protocol in PROTOCOLS.items():
+            factor = protocol.square_factor
+            row[f"loss, factor {factor:g} ({name})"] = losses.node_edge_loss(betas, keep, factor).item()
+        rows.append(row)
+    return rows
+
+
+def edge_loss_gradients(values: Sequence[float] = (-1.0, -0.1, 0.5, 0.9, 1.0, 1.5)) -> list[Row]:
+    """Gradient of Eq. (4) to one β, and its squared term's: factor 1, two of three edges to keep, the others at 0.5."""
+    rows = []
+    for value in values:
+        beta = torch.tensor(value, dtype=torch.float64, requires_grad=True)
+        betas = torch.stack([beta, *2 * [torch.tensor(0.5, dtype=torch.float64)]])
+        whole, entropy_only = losses.node_edge_loss(betas, 2, 1.0), losses.node_edge_loss(betas, 2, 0.0)
+        [slope] = torch.autograd.grad(whole, beta, retain_graph=True)
+        [entropy_slope] = torch.autograd.grad(entropy_only, beta)
+        rows.append({"β": value, "gradient of Eq. (4)": slope.item(), "of its square": (slope - entropy_slope).item()})
+    return rows
+
+
+def kept_edge_weights(nodes: int = 6, keep: int = 2) -> list[Row]:
+    """Edge weights b of a decided node, `keep` β at 1 and the others far below, under both protocols."""
+    pairs = cell_edges(nodes)
+    betas = torch.tensor([1.0 if source < keep else -20.0 for source, _ in pairs])
+    alphas = torch.zeros(len(pairs), 7)
+    weights = {
+        name: relaxation(alphas, betas, "normal", 1, nodes=nodes).edges
+        for name, relaxation in (("paper", paper_relaxation), ("authors", authors))
+    }
+    return [
+        {"node": node, "inputs": node, "kept": keep}
+        | {f"b of a kept edge, {name}": edges[_inputs(len(edges), node)[0]].item() for name, edges in weights.items()}
+        | {"weight in the discrete cell": 1.0}
+        for node in range(2, nodes)
+    ]
+
+
+def printed_drop_pattern() -> list[Row]:
+    """DA²S's drops of Table 4 beside the number of nodes that keep two edges."""
+    rows = []
+    for row in paper.TABLE_4:
+        if row["method"] == "da2s":
+            budget = EdgeBudget.parse(row["budget"])
+            groups = budget.groups("normal")
+            rows.append(
+                {
+                    "budget": row["budget"],
+                    "nodes that keep two edges": sum(group.keep > 1 for group in groups),
+                    "nodes dropped": sum(len(group.nodes) - group.keep for group in groups if len(group.nodes) > 1),
+                    "printed drop (points)": row["before"] - row["after"],
+                }
+            )
+    return rows
+
+
+def exchanged_beta_rows(run: Run, budget: str) -> list[Row]:
+    """How many edges of each cell change when β is read under the other cell type's name."""
+    parameters = run.architecture()
+    exchanged = parameters | {
+        f"betas_{a}": parameters[f"betas_{b}"] for a, b in zip(CELL_TYPES, CELL_TYPES[::-1], strict=True)
+    }
+    ours, theirs = (derive_genotype(run.config, given, EdgeBudget.parse(budget)) for given in (parameters, exchanged))
+    rows = []
+    for cell_type in CELL_TYPES:
+        edges, others = ({(edge.source, edge.node) for edge in cells.cell(cell_type).edges} for cells in (ours, theirs))
+        rows.append(
+            {"cell": cell_type, "seed": run.config.seed, "edges": len(edges), "other edges": len(others - edges)}
+        )
+    return rows
+
+
+def printed_gains() -> list[Row]:
+    """Gains of DA²S over DARTS in test error (Table 4): as its text prints them, and as its rows give them."""
+    errors = {(row["method"], row["budget"]): row["error_mean"] for row in paper.TABLE_4}
+    return [
+        {"budget": budget, "printed gain": printed, "from the rows": errors["darts", budget] - errors["da2s", budget]}
+        for budget, printed in paper.PRINTED_GAINS.items()
+    ]
