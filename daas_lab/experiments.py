@@ -56,6 +56,7 @@ class Settings:
     figures: Path = Path("figures")  # where published pictures go
     data: Path = Path("data")
     publish: bool = False  # pictures go to `figures`, not to <runs>/figures/<preset>
+    records: bool = True  # published records stand for runs, and publishing leaves them
     workers: int = 0  # runs side by side; 0: one a core
 
     @property
@@ -90,7 +91,13 @@ def read_settings(namespace: dict[str, Any]) -> Settings:
         for name, value in namespace.items():
             simple = isinstance(value, (str, int, float, bool, list, tuple, dict)) or value is None
             # Constants of a notebook are in capitals; parameters never are.
-            if simple and name not in known and not name.startswith("_") and name != "In" and not name.isupper():
+            if (
+                simple
+                and name not in known
+                and not name.startswith("_")
+                and name not in ("In", "Out")
+                and not name.isupper()
+            ):
                 names = ", ".join(sorted(known))
                 raise LabError(f"unknown parameter {name} = {value!r}{suggestion(name, known)}; known: {names}")
         namespace["_settings_read"] = True
@@ -119,8 +126,8 @@ def _read_setting(name: str, value: Any) -> Any:
     if name == "workers":
         if type(value) is not int or value < 0:
             raise refuse("workers", value, "a whole number of at least 0")
-    elif name == "publish" and not isinstance(value, bool):
-        raise refuse("publish", value, "true or false")
+    elif name in ("publish", "records") and not isinstance(value, bool):
+        raise refuse(name, value, "true or false")
     return value
 
 
@@ -176,11 +183,11 @@ def _find(config: SearchConfig | RetrainConfig, settings: Settings) -> Run | Non
     folder, record = _folder(config, settings), _record(config, settings)
     if is_finished(folder):
         return read_run(folder)
-    return read_record(record) if record.is_file() else None
+    return read_record(record) if settings.records and record.is_file() else None
 
 
 def _publish(run: Run, settings: Settings) -> None:
-    if settings.publish and run.folder is not None:
+    if settings.publish and settings.records and run.folder is not None:
         write_record(run, _record(run.config, settings))
 
 
