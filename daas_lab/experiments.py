@@ -198,7 +198,9 @@ def _side_by_side(tasks: Sequence[tuple], settings: Settings, bar: tqdm, done: C
     threads = 1 if workers > 1 else 0
     if not tasks:
         return
-    context = multiprocessing.get_context("spawn")
+    # The server imports torch once and forks from there: a process starts at once, and none inherits our threads.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["daas_lab.experiments"])
     executor = ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1)
     try:
         pending = {executor.submit(function, *arguments, threads) for function, arguments in tasks}

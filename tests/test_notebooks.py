@@ -1,0 +1,182 @@
+"""Every notebook of a figure or table under papermill, preset tiny, judged by what it leaves behind.
+
+They share one folder of runs, as a user's do: what one of them has searched, the next one reuses.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from daas_lab import paper
+from daas_lab.genotype import NAMED_BUDGETS
+
+ROOT = Path(__file__).parent.parent
+MAIN_DROP = {"darts": "one", "da2s": "learned", "da2s_exact": "one"}
+
+
+def papermill(name, root, *parameters):
+    options = [
+        "-p", "preset", "tiny", "-p", "dataset", "digits", "-p", "runs", str(root / "runs"),
+        "-p", "figures", str(root / "figures"), *parameters,
+    ]  # fmt: skip
+    source, output = ROOT / "notebooks" / f"{name}.ipynb", root / f"{name}.ipynb"
+    return subprocess.run(
+        [sys.executable, "-m", "papermill", str(source), str(output), *options], capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("notebooks")
+
+
+def results(name, root, seeds=(0,), pictures=()):
+    """Run a notebook; the rows of its table. Its pictures must be there, drawn and shown."""
+    done = papermill(name, root, "-p", "seeds", json.dumps(list(seeds)))
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder = root / "runs" / "figures" / "tiny"
+    for picture in pictures:
+        svg = (folder / f"{picture}.svg").read_text()
+        assert "<svg" in svg and 1000 < (folder / f"{picture}.png").stat().st_size < 300_000
+    document = json.loads((folder / f"{name}.json").read_text())
+    facts = document["provenance"]
+    assert facts["preset"] == "tiny" and facts["dataset"] == "digits" and f"notebooks/{name}.ipynb" in facts["command"]
+    assert facts["versions"]["torch"] and facts["machine"]["cores"] >= 1 and facts["wall_s"] > 0
+    cells = json.loads((root / f"{name}.ipynb").read_text())["cells"]
+    shown = [output for cell in cells for output in cell.get("outputs", ()) if "data" in output]
+    images = sum("image/png" in output["data"] or "image/svg+xml" in output["data"] for output in shown)
+    assert images >= len(pictures)
+    for row in document["rows"]:
+        assert "seeds" not in row or set(row["seeds"]) <= set(seeds)
+    return document["rows"]
+
+
+def ours(rows):
+    return [row for row in rows if "seeds" in row]
+
+
+def check_percentages(rows, *names):
+    for row in rows:
+        for name in names:
+            assert 0 <= row[f"{name}_mean"] <= 100, (name, row)
+
+
+def test_figure_1(root):
+    rows = ours(results("figure_1_discretization_gap", root, pictures=["figure_1_discretization_gap"]))
+    found = {(row["method"], row["budget"]) for row in rows}
+    assert found == {("darts", "8/14"), ("darts", "6/14"), ("da2s", "8/14"), ("da2s", "6/14")}
+    check_percentages(rows, "before", "after", "error")
+    darts = {row["budget"]: row for row in rows if row["method"] == "darts"}
+    assert darts["8/14"]["reported_before"] == 87.87 and darts["8/14"]["reported_after"] == 10.34
+    assert darts["8/14"]["before_mean"] == darts["6/14"]["before_mean"]  # one search, cut twice
+    assert all("miniature (tiny, digits)" == row["scale"] for row in rows)
+
+
+def test_figure_2(root):
+    rows = results("figure_2_entropy", root, pictures=["figure_2_entropy", "figure_2_edges"])
+    assert {(row["cell"], row["entropy of"]) for row in rows} == {
+        (cell, what) for cell in ("normal", "reduce") for what in ("operations", "edges")
+    }
+    for row in rows:
+        if row["entropy of"] == "operations":
+            assert row["at the start"] == pytest.approx(1.9459, abs=1e-3)  # ln 7
+
+
+def test_figure_3(root):
+    pictures = [f"figure_3_alpha_evolution{suffix}" for suffix in ("", "_reduce", "_darts")]
+    rows = results("figure_3_alpha_evolution", root, seeds=(0, 1), pictures=pictures)
+    assert {row["method"] for row in rows} == {"da2s", "darts"}
+    for row in rows:
+        assert row["seeds"] == [0, 1] and 1 / 7 <= row["largest_weight_mean"] <= 1 and 0 <= row["entropy_mean"] < 1.95
+    [da2s] = [row for row in rows if row["method"] == "da2s"]
+    assert da2s["reported_onset_share"] == 0.4
+
+
+def test_figure_4(root):
+    rows = results(
+        "figure_4_beta_evolution", root, pictures=["figure_4_beta_evolution", "figure_4_beta_evolution_reduce"]
+    )
+    assert [(row["cell"], row["node"]) for row in rows] == [(c, n) for c in ("normal", "reduce") for n in (3, 4, 5)]
+    for row in rows:
+        assert len(row["kept"]) == 2 and all(source < row["node"] for source in row["kept"])
+        assert row["apart"] == abs(row["selected"][0] - row["selected"][1]) and max(row["selected"]) <= 3
+
+
+def test_figure_5(root):
+    rows = results("figure_5_control_functions", root, pictures=["figure_5_control_functions"])
+    reference = {row["function"]: row for row in rows}
+    assert len(reference) == 10
+    assert reference["linear"]["epoch 1"] == 0 and reference["linear"]["epoch 50"] == 1
+    assert reference["step:delayed"]["epoch 8"] == 0 and reference["exp"]["epoch 35"] == pytest.approx(1 / 8)
+
+
+def test_figure_6(root):
+    rows = results("figure_6_cells", root, pictures=["figure_6_cells"])
+    assert [row["form"] for row in rows] == ["cifar", "imagenet"] and all(row["params_m"] > 0.3 for row in rows)
+    dot = (root / "runs" / "figures" / "tiny" / "figure_6_cells.dot").read_text()
+    assert "digraph" in dot and "c_{k-1}" in dot
+
+
+def test_table_1(root):
+    rows = results("table_1_cifar10", root)
+    reported = [row for row in rows if "reported_error" in row]
+    assert {row["reported_error"] for row in reported} >= {row["error"] for row in paper.TABLE_1}
+    measured = ours(rows)
+    assert len(measured) == 4
+    check_percentages(measured, "error")
+    counted = {row["cell"]: row["params_m"] for row in rows if row.get("cell")}
+    assert counted["DARTS_V2"] == pytest.approx(3.349342) and counted["PC_DARTS_CIFAR"] == pytest.approx(3.634678)
+
+
+def test_table_2(root):
+    rows = ours(results("table_2_lambda_c", root, pictures=["table_2_lambda_c"]))
+    assert [row["lambda_c"] for row in rows] == [row["lambda_c"] for row in paper.TABLE_2]
+    assert [row["reported_error_mean"] for row in rows] == [row["error_mean"] for row in paper.TABLE_2]
+    check_percentages(rows, "error")
+
+
+def test_table_3(root):
+    rows = ours(results("table_3_priority", root, pictures=["table_3_priority"]))
+    assert len(rows) == 10 and all("const" in (row["lambda_1"], row["lambda_2"]) for row in rows)
+    assert all(row["error_best"] <= row["error_mean"] for row in rows)
+
+
+def test_table_4(root):
+    rows = ours(results("table_4_imbalanced", root, pictures=["table_4_drop", "table_4_error"]))
+    budgets = {budget for budget in NAMED_BUDGETS if budget != "8/14"}
+    for method, edge_weight in MAIN_DROP.items():
+        drops = [row for row in rows if (row["method"], row.get("edge_weight")) == (method, edge_weight)]
+        assert {row["budget"] for row in drops} == budgets
+        check_percentages(drops, "before", "after", "error")
+        assert all(row["worst_drop"] >= row["drop_mean"] - 1e-9 for row in drops)
+    random = [row for row in rows if row["method"] == "random"]
+    assert {row["budget"] for row in random} == budgets and all("before_mean" not in row for row in random)
+    assert all("reported_error_mean" in row for row in rows if row["method"] in ("darts", "da2s"))
+
+
+def test_table_5(root):
+    rows = results("table_5_imagenet", root)
+    counted = {row["cell"]: row for row in rows if row.get("cell")}
+    assert counted["DARTS_V2"]["params_m"] == pytest.approx(4.718752)
+    assert counted["PC_DARTS_CIFAR"]["params_m"] == pytest.approx(5.270560)
+    assert all(300 < row["multiply_adds_m"] < 800 for row in counted.values())
+    [own] = ours(rows)
+    assert own["search"] == "digits" and own["params_m_mean"] > 0.3 and "top_1_error_mean" not in own
+
+
+def test_paper_vs_code(root):
+    rows = results("paper_vs_code", root, pictures=["paper_vs_code_factor"])
+    by_kept = {row["edges kept"]: row for row in rows if "edges kept" in row}
+    paper_loss, authors_loss = ({kept: row[f"loss, factor {name}"] for kept, row in by_kept.items()} for name in
+                                ("1 (paper)", "0.2 (authors)"))  # fmt: skip
+    assert min(paper_loss, key=paper_loss.get) == 2 and min(authors_loss, key=authors_loss.get) == 1
+    gains = {row["budget"]: row for row in rows if "printed gain" in row}
+    assert gains["4/14"]["printed gain"] == 1.75 and gains["4/14"]["from the rows"] == pytest.approx(1.85)
+
+
+def test_a_misspelt_parameter_is_refused_before_training(root):
+    done = papermill("table_2_lambda_c", root / "never", "-p", "epoch", "5")
+    assert done.returncode != 0 and "unknown parameter epoch = 5" in done.stderr and not (root / "never").exists()
