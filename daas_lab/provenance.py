@@ -45,13 +45,14 @@ def machine() -> dict:
 
 
 def provenance_text(facts: Mapping) -> str:
-    """The provenance as Markdown, one line each for data, machine and versions."""
+    """The provenance as Markdown, one line each for data, time, machine and versions."""
     where = facts["machine"]
     if isinstance(where, Mapping):
         where = ", ".join(f"{value} cores" if key == "cores" else str(value) for key, value in where.items())
     packages = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     return (
-        f"- Data: {facts['dataset']}, preset {facts['preset']}; made by `{facts['command']}` in {facts['wall_s']} s\n"
+        f"- Data: {facts['dataset']}, preset {facts['preset']}; made by `{facts['command']}`\n"
+        f"- Time: {facts['wall_s']} s, without the runs that were finished before\n"
         f"- Machine: {where}\n"
         f"- Versions: {packages}\n"
     )

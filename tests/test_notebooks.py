@@ -72,7 +72,7 @@ def test_figure_1(root):
     darts = {row["budget"]: row for row in rows if row["method"] == "darts"}
     assert darts["8/14"]["reported_before"] == 87.87 and darts["8/14"]["reported_after"] == 10.34
     assert darts["8/14"]["before_mean"] == darts["6/14"]["before_mean"]  # one search, cut twice
-    assert all("miniature (tiny, digits)" == row["scale"] for row in rows)
+    assert all(row["scale"] == "miniature (tiny, digits)" for row in rows)
 
 
 def test_figure_2(root):
@@ -177,6 +177,16 @@ def test_paper_vs_code(root):
     assert gains["4/14"]["printed gain"] == 1.75 and gains["4/14"]["from the rows"] == pytest.approx(1.85)
 
 
-def test_a_misspelt_parameter_is_refused_before_training(root):
-    done = papermill("table_2_lambda_c", root / "never", "-p", "epoch", "5")
-    assert done.returncode != 0 and "unknown parameter epoch = 5" in done.stderr and not (root / "never").exists()
+def test_a_misspelt_parameter_stops_a_notebook_before_training(tmp_path):
+    done = papermill("00_quickstart", tmp_path, "-p", "epoch", "5")
+    assert done.returncode != 0 and not (tmp_path / "runs").exists()
+    assert "unknown parameter epoch = 5 (did you mean epochs?)" in done.stderr
+
+
+def test_quickstart(root):
+    pictures = [f"00_quickstart_{name}" for name in ("alpha", "beta", "drop", "cells_darts", "cells_da2s")]
+    rows = results("00_quickstart", root, pictures=pictures)
+    drops = [row for row in rows if "edge_weight" in row]
+    assert {row["method"] for row in drops} == {"darts", "da2s"} and len(drops) == 2 * 3 * 2
+    check_percentages(drops, "before", "after")
+    assert sum("test_error_mean" in row for row in rows) == 2

@@ -2,8 +2,6 @@
 
 import ast
 import json
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -75,33 +73,3 @@ def test_notebooks_are_stripped_and_have_one_parameters_cell(path):
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
     assert sum("parameters" in cell["metadata"].get("tags", []) for cell in code) == 1
     assert not any(word in line for cell in code for line in cell["source"] for word in ("class ", "backward("))
-
-
-def papermill(name, tmp_path, *parameters):
-    options = ["-p", "preset", "tiny", "-p", "runs", str(tmp_path / "runs"), *parameters]
-    source, output = ROOT / "notebooks" / f"{name}.ipynb", tmp_path / f"{name}.ipynb"
-    return subprocess.run(
-        [sys.executable, "-m", "papermill", str(source), str(output), *options], capture_output=True, text=True
-    )
-
-
-def test_quickstart_leaves_its_pictures_and_table(tmp_path):
-    result = papermill("00_quickstart", tmp_path)
-    assert result.returncode == 0, result.stderr
-    folder = tmp_path / "runs" / "figures" / "tiny"
-    table = json.loads((folder / "00_quickstart.json").read_text())
-    assert table["provenance"]["preset"] == "tiny" and "papermill" in table["provenance"]["command"]
-    drops = [row for row in table["rows"] if "edge_weight" in row]
-    assert {row["method"] for row in drops} == {"darts", "da2s"} and len(drops) == 2 * 3 * 2
-    assert all(0 <= row["after_mean"] <= 100 and row["seeds"] == [0] for row in drops)
-    assert sum("test_error_mean" in row for row in table["rows"]) == 2
-    for stem in ("alpha", "beta", "drop", "cells_darts", "cells_da2s"):
-        assert (folder / f"00_quickstart_{stem}.svg").stat().st_size > 1000
-        assert 1000 < (folder / f"00_quickstart_{stem}.png").stat().st_size < 300_000
-
-
-def test_a_misspelt_parameter_stops_a_notebook_before_training(tmp_path):
-    result = papermill("00_quickstart", tmp_path, "-p", "epoch", "5")
-    assert result.returncode != 0
-    assert "unknown parameter epoch = 5 (did you mean epochs?)" in result.stderr
-    assert not (tmp_path / "runs").exists()
