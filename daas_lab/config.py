@@ -267,12 +267,14 @@ def search_config(
     steps = max(1, (_whole(values["weight_images"], 1)) // _whole(values["batch_size"], 1))
     values.setdefault("steps", steps)
     epochs = _whole(values["epochs"], 1)
-    if "arch_learning_rate" not in values:
-        values["arch_learning_rate"] = float(f"{ARCH_TRAVEL / (epochs * _whole(values['steps'], 1)):.2g}")
-    delayed = method == "da2s" and constants.delay_alphas
-    values.setdefault("alpha_delay", schedules.delay_epochs(epochs) if delayed else 0)
     for name in ("warmup", "hold"):
         values.setdefault(name, round(getattr(searcher, name) * epochs))
+    if "arch_learning_rate" not in values:
+        # In the epochs in which all architecture parameters are trained by all terms.
+        active = max(1, epochs - max(_whole(values["warmup"], 0), _whole(values["hold"], 0)))
+        values["arch_learning_rate"] = float(f"{ARCH_TRAVEL / (active * _whole(values['steps'], 1)):.2g}")
+    delayed = method == "da2s" and constants.delay_alphas
+    values.setdefault("alpha_delay", schedules.delay_epochs(epochs) if delayed else 0)
     return SearchConfig(preset=preset, dataset=dataset, method=method, protocol=protocol, **values)
 
 

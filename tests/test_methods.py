@@ -8,7 +8,7 @@ import torch
 
 from daas_lab import losses, schedules
 from daas_lab.config import LAMBDAS, METHODS, config_hash, search_config
-from daas_lab.discretize import derive_genotype
+from daas_lab.discretize import EDGE_WEIGHTS, derive_genotype, discrete_weights
 from daas_lab.errors import LabError
 from daas_lab.genotype import CELL_TYPES, NAMED_BUDGETS, EdgeBudget, cell_edges, random_genotype
 from daas_lab.projection import project
@@ -190,6 +190,23 @@ def test_exact_gradients_are_finite_and_those_of_finite_differences(budget, scal
     assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(objective(*inputs), inputs))
     if scale == 1:
         assert torch.autograd.gradcheck(objective, inputs)
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_a_decided_exact_search_loses_nothing_by_the_cut(budget):
+    config = tiny("da2s_exact", budget=budget, epochs=4)
+    network = build_supernet(config)
+    images = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for seed, parameter in enumerate(network.arch_parameters()):
+            order = torch.randperm(parameter.numel(), generator=torch.Generator().manual_seed(seed))
+            parameter.copy_(50.0 * order.view_as(parameter))
+        network(images)  # so that the running statistics are of this mixture
+        genotype = derive_genotype(config, dict(network.named_parameters()), config.edge_budget)
+        mixture, logits = network.eval().architecture_weights(), network(images)
+        for edge_weight in EDGE_WEIGHTS:
+            cut = {name: discrete_weights(mixture[name], genotype.cell(name), edge_weight) for name in CELL_TYPES}
+            assert (network(images, cut) - logits).abs().max() < 1e-5, edge_weight
 
 
 def test_exact_edge_loss_is_the_binary_entropy():
