@@ -39,6 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--protocol", default="authors", help="paper or authors (default: authors)")
     _add_training_options(search)
     _add_fields(search, ("budget", "lambda_c", "lambda_1", "lambda_2"))
+    search.add_argument(
+        "--tensorboard", action="store_true", help="also write RUN/tensorboard: scalars, α, β and cells as they evolve"
+    )
 
     gap = _command(commands, "gap", _gap, "accuracy of a searched super-network before and after discretization")
     gap.add_argument("run_folder", metavar="RUN")
@@ -131,11 +134,13 @@ def _search(options: argparse.Namespace) -> None:
     from daas_lab.search import search
 
     changes = _changes(options, config.SearchConfig)
-    search(
-        config.search_config(options.preset, options.dataset, options.method, options.protocol, **changes),
-        options.out,
-        options.data,
-    )
+    settings = config.search_config(options.preset, options.dataset, options.method, options.protocol, **changes)
+    if options.tensorboard:
+        from daas_lab.events import follow
+
+        search(settings, options.out, options.data, on_epoch=follow(options.out))
+    else:
+        search(settings, options.out, options.data)
     print(options.out)
 
 

@@ -21,7 +21,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,7 @@ class RunWriter:
     folder: Path
     history: list[dict] = field(default_factory=list)
     snapshots: list[dict[str, torch.Tensor]] = field(default_factory=list)
+    on_epoch: Callable[[], None] = lambda: None  # called when an epoch is on disk
 
     def resume(self) -> dict[str, Any] | None:
         """The state of the last epoch that was saved, or None for a new run."""
@@ -147,6 +148,7 @@ class RunWriter:
         lines = [*_read_lines(self.folder / "timing.jsonl"), timing]
         write_atomically(self.folder / "timing.jsonl", _as_lines(lines))
         self._write_out()
+        self.on_epoch()
 
     def finish(self, files: dict[str, str]) -> None:
         """Write the last files (name → content) and then DONE."""

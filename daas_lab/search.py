@@ -6,7 +6,7 @@ the second (unrolled.py); `random` draws a cell and trains nothing.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -36,13 +36,23 @@ from daas_lab.training import (
 from daas_lab.unrolled import unrolled_gradients
 
 
-def search(config: SearchConfig, folder: str | Path, data: str | Path = "data", progress: bool = True) -> None:
-    """Search in a run's folder: begin, or go on where an earlier process stopped, or do nothing if it is finished."""
+def search(
+    config: SearchConfig,
+    folder: str | Path,
+    data: str | Path = "data",
+    progress: bool = True,
+    on_epoch: Callable[[], None] = lambda: None,
+) -> None:
+    """Search in a run's folder: begin, or go on where an earlier process stopped, or do nothing if it is finished.
+
+    `on_epoch()` is called after every epoch, when it is on disk.
+    """
     device = prepare(config)
     splits = search_splits(config, data) if config.searcher.trains else None
     with open_run(folder, config) as writer:
         if is_finished(folder):
             return
+        writer.on_epoch = on_epoch
         if splits is None:
             _finish(config, writer, {})
         else:

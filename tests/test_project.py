@@ -23,7 +23,7 @@ TIERS = [
     ["experiments"],
     ["studies", "plots", "cell_layout"],
     ["plots_losses", "drawing"],
-    ["claims"],
+    ["claims", "events"],
     ["cli"],
     ["__main__"],
 ]
