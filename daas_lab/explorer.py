@@ -20,7 +20,7 @@ from daas_lab.plots import DASHES, FAINT, INK, LINE_COLOURS, OPERATION_COLOURS
 from daas_lab.runs import Run, read_config, read_run
 
 FONT = 'font-family="Helvetica, Arial, sans-serif" text-anchor="middle"'
-WIDTH, MARGIN = 520, 12  # of a frame, in pixels
+WIDTH, MARGIN = 490, 12  # of a frame, in pixels
 PANEL_HEIGHT = 92  # of the axes of a curve
 ROW, COLUMN, HEAD = 13, 17, 66  # of the heat map: an edge, an operation, the operations' names
 ARC = 21  # height of an arc for each node that it spans
@@ -30,9 +30,9 @@ BEFORE, AFTER = LINE_COLOURS[0], LINE_COLOURS[1]
 # --- which runs -------------------------------------------------------------------------------------------------------
 
 
-def searches(folder: str | Path) -> list[Path]:
-    """The folders under `folder` that hold a search with at least its start recorded, by name."""
-    return [path.parent for path in sorted(Path(folder).glob("*/architecture.safetensors")) if _is_search(path.parent)]
+def searches(folder: str | Path, holding: str = "architecture.safetensors") -> list[Path]:
+    """The folders under `folder` that hold a search and, by default, its α and β after an epoch; by name."""
+    return [path.parent for path in sorted(Path(folder).glob(f"*/{holding}")) if _is_search(path.parent)]
 
 
 def _is_search(folder: Path) -> bool:
@@ -131,7 +131,7 @@ def _header(run: Run, budget: str, epoch: int) -> tuple[list[str], float]:
 
 
 def accuracies(run: Run, budget: str) -> dict[str, list[float | None]]:
-    """Held-out accuracies in percent after every epoch [T]: `before` the cut to `budget`, and `after` it if recorded."""
+    """Held-out accuracies in percent after every epoch [T]: `before` the cut to `budget`, and `after` it if known."""
     recorded = {record["epoch"]: record for record in run.history}
     return {
         "before": [recorded.get(epoch, {}).get("held_out_accuracy") for epoch in range(len(run.alphas["normal"]))],
@@ -183,6 +183,28 @@ def curves(series, box, limits, epochs: int, cursor: int | None = None) -> list[
         marked = [point for epoch, point in points if epoch == cursor or len(points) == 1]
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in marked]
     return parts
+
+
+def losses(run: Run) -> str:
+    """Every loss that a search has recorded so far, over its epochs, as an SVG document."""
+    recorded = {record["epoch"]: record for record in run.history}
+    names = list(dict.fromkeys(key for record in run.history for key in record if "loss" in key))
+    parts = [_text("losses", MARGIN, 20, 'text-anchor="start" font-size="13" font-weight="bold"')]
+    if not names:
+        return _document(WIDTH, 60, [*parts, _text("no epoch has ended yet", MARGIN, 42, 'text-anchor="start"')])
+    series = []
+    for n, name in enumerate(names):
+        colour, dashes = LINE_COLOURS[n % 7], DASHES[n % 7]
+        series.append(([recorded.get(e, {}).get(name) for e in range(max(recorded) + 1)], colour, dashes))
+        x, y = MARGIN + 160 * (n % 3), 38 + 15 * (n // 3)
+        pattern = "" if dashes == "-" else f' stroke-dasharray="{" ".join(map(str, dashes[1]))}"'
+        parts.append(f'<path d="M{x},{y - 3}h24" stroke="{colour}" stroke-width="1.8"{pattern}/>')
+        parts.append(_text(name.replace("_", " "), x + 29, y, 'text-anchor="start"'))
+    top = 52 + 15 * ((len(names) - 1) // 3)
+    highest = max(value for values, _, _ in series for value in values if value is not None) or 1.0
+    box = (MARGIN + 26, top, WIDTH - 2 * MARGIN - 32, 2 * PANEL_HEIGHT)
+    parts += curves(series, box, (0, highest), run.config.epochs)
+    return _document(WIDTH, top + 2 * PANEL_HEIGHT + 22, parts)
 
 
 # --- α and β ----------------------------------------------------------------------------------------------------------

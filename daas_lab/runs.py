@@ -7,6 +7,7 @@
     checkpoint.pt             everything that a resume needs; checkpoint.previous.pt is the one before it
     genotype.json             the cell that was found (searches)
     lock                      pid and start of the process that writes, held by the system's file lock
+    log.txt                   what a search printed that was started from a notebook (`live.py`)
     DONE                      written last
 
 Every file is written under a temporary name, synced and renamed. The checkpoint is the truth: history and snapshots are
@@ -86,7 +87,7 @@ def locked(folder: Path) -> Iterator[None]:
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take_lock(descriptor)
         except BlockingIOError:
             holder = os.pread(descriptor, 1000, 0).decode().strip() or "an unknown process"
             raise LabError(f"run folder {folder} is being written by another process: {holder}") from None
@@ -96,6 +97,17 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _take_lock(descriptor: int, attempts: int = 10) -> None:
+    # Whoever asks for the `writer` holds the lock for an instant; that must not pass for a process that writes.
+    for attempt in range(attempts):
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if attempt == attempts - 1:
+                raise
+            time.sleep(0.02)
 
 
 def writer(folder: str | Path) -> dict | None:

@@ -1,24 +1,36 @@
-"""Controls for JupyterLab: the run explorer. They only connect inputs to the functions of `explorer.py`.
+"""Controls for JupyterLab: run explorer, cell editor, live search. They only connect inputs to functions elsewhere.
 
-Callbacks run in a thread of their own, so none of them draws with pyplot: each puts finished SVG text into an `HTML`
-widget. What is wrong is said in a line below the controls, never by a traceback that no cell would show.
+What they show is drawn by `explorer.py` and `drawing.py`, what they do is done by `editor.py` and `live.py`. Callbacks
+run in a thread of their own, so none of them draws with pyplot: each puts finished SVG text into a widget. What is
+wrong is said in a line below the controls, never by a traceback that no cell would show.
 """
 
-from collections.abc import Callable, Sequence
-from html import escape
-from pathlib import Path
-
-from daas_lab import explorer
-from daas_lab.errors import LabError
-
 try:
+    import anywidget
     import ipywidgets
+    import traitlets
 except ImportError as error:
     raise ImportError(
         f"daas_lab.widgets needs {error.name}, of the extra `lab`: python -m pip install 'daas-lab[lab]'"
     ) from error
 
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+
+from daas_lab import config, drawing, editor, explorer, live
+from daas_lab.errors import LabError
+from daas_lab.experiments import Settings, run_name
+from daas_lab.genotype import EXTRA_PRIMITIVES, PRIMITIVES
+from daas_lab.runs import read_config
+
 PLAY_INTERVAL = 250  # milliseconds an epoch
+WATCH_INTERVAL, WATCH_IDLE = 0.5, 60  # seconds between looks at a live search, and until nobody looks any more
+LABELS = {"description_width": "70px"}
+PICTURE = {"flex": "1 1 400px", "min_width": "0"}  # two beside each other, or one below the other
 
 
 class View(ipywidgets.VBox):
@@ -52,9 +64,9 @@ def run_explorer(runs: str | Path, first: str | None = None, second: str | None 
         raise LabError(f"no search in {runs}: make one with daas-lab search … --out {Path(runs) / 'NAME'}")
     darts = next((name for name in found if name.startswith("darts")), next(iter(found)))
     other = next((name for name in found if not name.startswith("darts")), darts)
-    sides = [_dropdown(f"run {n}", list(found), name) for n, name in ((1, first or darts), (2, second or other))]
-    budget = _dropdown("cut to", explorer.budgets_of(list(map(explorer.read_search, found.values()))), None)
-    slider = ipywidgets.IntSlider(description="epoch", layout={"width": "420px", "max_width": "100%"})
+    sides = [_dropdown(f"run {n}", found, name, "420px") for n, name in ((1, first or darts), (2, second or other))]
+    budget = _dropdown("cut to", explorer.budgets_of(list(map(explorer.read_search, found.values()))))
+    slider = ipywidgets.IntSlider(description="epoch", style=LABELS, layout={"width": "420px", "max_width": "100%"})
     play = ipywidgets.Play(interval=PLAY_INTERVAL, layout={"width": "150px"})
     ipywidgets.jslink((play, "value"), (slider, "value"))
     message, pictures = (
@@ -82,27 +94,174 @@ def run_explorer(runs: str | Path, first: str | None = None, second: str | None 
         show()
 
     for control in (*sides, budget):
-        control.observe(reporting(message, choose), "value")
-    slider.observe(reporting(message, show), "value")
+        control.observe(_reporting(message, choose), "value")
+    slider.observe(_reporting(message, show), "value")
     slider.max = slider.value = play.max = play.value = max(len(frames(side)) for side in sides) - 1
     show()
-    controls = ipywidgets.HBox([*sides, budget, play, slider], layout={"flex_flow": "row wrap"})
-    shown = ipywidgets.HBox(pictures, layout={"flex_flow": "row wrap", "width": "100%"})
-    return View([controls, message, shown], lambda: explorer.side_by_side(current()))
+    return View(
+        [_row(*sides), _row(budget, play, slider), message, _row(*pictures)], lambda: explorer.side_by_side(current())
+    )
+
+
+# --- cell editor ------------------------------------------------------------------------------------------------------
+
+
+class CellDrawing(anywidget.AnyWidget):
+    """Both cells as SVG; a click on an edge sets `selected` to [cell type, number of the edge in its cell]."""
+
+    _esm = Path(__file__).parent / "cell_editor.js"
+    _css = Path(__file__).parent / "cell_editor.css"
+    svg = traitlets.Unicode().tag(sync=True)
+    selected = traitlets.List(default_value=["", 0]).tag(sync=True)
+
+
+def cell_editor(runs: str | Path, cells: str | Path, start: str = "DARTS_V2") -> View:
+    """Change the operation or the source of an edge that was clicked; parameters, multiply-adds and drawing follow.
+
+    Begins with the cell of a search in `runs` or a published one. Exported JSON goes to the folder `cells`.
+    """
+    genotype, quiet = editor.starting_cell(start, runs), False
+    begin = _dropdown("start from", editor.starting_cells(runs), start, "420px")
+    operation, source = _dropdown("operation", PRIMITIVES + EXTRA_PRIMITIVES), _dropdown("source", [0])
+    edge_name, size, message = ipywidgets.HTML(), ipywidgets.HTML(), ipywidgets.HTML()
+    picture = CellDrawing()
+    name = _text("file", "my_cell.json")
+    save = ipywidgets.Button(description="Export JSON", icon="download")
+
+    def show() -> None:
+        nonlocal quiet
+        cell_type, index = picture.selected
+        chosen = cell_type != ""
+        quiet = True  # controls that follow the drawing are no wish of the user
+        try:
+            if chosen:
+                cell = genotype.cell(cell_type)
+                edge = cell.edges[index]
+                edge_name.value = f"<b>{drawing.TITLES[cell_type]}, edge {edge.source} → {edge.node}</b>"
+                source.options = range(cell.nodes)
+                operation.value, source.value = edge.operation, edge.source
+            else:
+                edge_name.value = "Click an edge of the drawing to change it."
+            operation.disabled = source.disabled = not chosen
+        finally:
+            quiet = False
+        picture.svg = drawing.cells_svg(genotype)
+        size.value = escape(editor.size_text(genotype))
+
+    def change(**changes) -> None:
+        nonlocal genotype
+        if not quiet:
+            try:
+                genotype = editor.change_edge(genotype, *picture.selected, **changes)
+            finally:
+                show()  # a refused wish leaves the control too
+
+    def restart() -> None:
+        nonlocal genotype
+        genotype = editor.starting_cell(begin.value, runs)
+        picture.selected = ["", 0]
+        show()
+
+    def write() -> str:
+        return f"Written. To train it: {editor.export(genotype, Path(cells) / name.value)}"
+
+    operation.observe(_reporting(message, lambda: change(operation=operation.value)), "value")
+    source.observe(_reporting(message, lambda: change(source=source.value)), "value")
+    picture.observe(_reporting(message, show), "selected")
+    begin.observe(_reporting(message, restart), "value")
+    save.on_click(_reporting(message, write))
+    show()
+    controls = [_row(begin, name, save), _row(edge_name, operation, source)]
+    return View([*controls, size, message, picture], lambda: drawing.cells_svg(genotype))
+
+
+# --- live search ------------------------------------------------------------------------------------------------------
+
+
+def live_search(settings: Settings) -> View:
+    """Start, watch, stop and resume searches that live in processes of their own, in the settings' folder of runs.
+
+    Shows a search that is being written, whoever started it; else the last one that was.
+    """
+    method, preset = _dropdown("method", config.METHODS, "da2s"), _dropdown("preset", config.PRESETS, settings.preset)
+    dataset, budget = _dropdown("dataset", config.DATASETS, settings.dataset), _text("budget", settings.budget)
+    epochs, seed = _text("epochs", settings.epochs, "the preset's"), _text("seed", settings.seeds[0])
+    start_button, stop_button, resume_button = (
+        ipywidgets.Button(description=name, icon=icon, layout={"width": "110px"})
+        for name, icon in (("Start", "play"), ("Stop", "stop"), ("Resume", "step-forward"))
+    )
+    found = live.current(settings.runs)
+    chosen = _dropdown("search", live.known(settings.runs), found, "420px")
+    state, message, pictures = ipywidgets.HTML(), ipywidgets.HTML(), [ipywidgets.HTML(layout=PICTURE) for _ in range(2)]
+
+    def folder() -> Path:
+        if chosen.value is None:
+            raise LabError(f"no search in {settings.runs} yet: press Start")
+        return settings.runs / chosen.value
+
+    def drawn() -> list[str]:
+        run = explorer.read_search(folder())
+        return [explorer.frame(run, run.config.budget, len(run.alphas["normal"]) - 1), explorer.losses(run)]
+
+    def show() -> None:
+        now = live.status(folder())
+        state.value = f"<b>{escape(chosen.value)}</b>: {escape(now.message)}"
+        stop_button.disabled, resume_button.disabled = now.pid is None, now.state not in ("stopped", "failed")
+        for picture, svg in zip(pictures, drawn() if now.epochs else ("", ""), strict=True):
+            picture.value = fitted(svg)
+
+    watch = _following(lambda: (chosen.value, live.status(folder())), show)
+
+    def start() -> None:
+        given = {
+            "preset": preset.value,
+            "dataset": dataset.value,
+            "budget": budget.value,
+            "epochs": epochs.value or None,
+        }
+        search = replace(settings, **given).search(method.value, seed.value)
+        name = run_name(search)
+        chosen.options = sorted({*chosen.options, name})
+        chosen.value = name
+        live.start(search, settings.runs / name, settings.data)
+        watch()
+
+    def resume() -> None:
+        live.start(read_config(folder()), folder(), settings.data)
+        watch()
+
+    def stop() -> None:
+        live.stop(folder())
+        show()
+
+    for button, action in ((start_button, start), (stop_button, stop), (resume_button, resume)):
+        button.on_click(_reporting(message, action))
+    chosen.observe(_reporting(message, watch), "value")
+    _reporting(message, watch if found else folder)()
+    controls = [
+        _row(method, dataset, preset, budget, epochs, seed, start_button),
+        _row(chosen, stop_button, resume_button),
+    ]
+    return View([*controls, state, message, _row(*pictures)], lambda: explorer.side_by_side(drawn()))
 
 
 # --- what the views share ---------------------------------------------------------------------------------------------
 
 
-def _dropdown(description: str, options: Sequence, value) -> ipywidgets.Dropdown:
-    layout = {"width": "330px", "max_width": "100%"} if description.startswith("run") else {"width": "170px"}
-    return ipywidgets.Dropdown(
-        description=description,
-        options=options,
-        value=options[0] if value is None else value,
-        layout=layout,
-        style={"description_width": "50px"},
-    )
+def _dropdown(description: str, options: Sequence, value=None, width: str = "220px") -> ipywidgets.Dropdown:
+    options, layout = list(options), {"width": width, "max_width": "100%"}
+    value = options[0] if value is None and options else value
+    return ipywidgets.Dropdown(options=options, value=value, description=description, layout=layout, style=LABELS)
+
+
+def _text(description: str, value: object, placeholder: str = "") -> ipywidgets.Text:
+    layout = {"width": "220px", "max_width": "100%"}
+    text = "" if value is None else str(value)
+    return ipywidgets.Text(text, placeholder=placeholder, description=description, layout=layout, style=LABELS)
+
+
+def _row(*items: ipywidgets.Widget) -> ipywidgets.HBox:
+    return ipywidgets.HBox(items, layout={"flex_flow": "row wrap", "width": "100%"})
 
 
 def fitted(svg: str) -> str:
@@ -110,14 +269,38 @@ def fitted(svg: str) -> str:
     return svg.replace("<svg ", '<svg style="width:100%;max-width:720px;height:auto;border-radius:4px" ', 1)
 
 
-def reporting(message: ipywidgets.HTML, action: Callable[[], None]) -> Callable:
-    """`action` as a callback: a `LabError` becomes the text of `message`, which is empty otherwise."""
+def _reporting(message: ipywidgets.HTML, action: Callable[[], str | None]) -> Callable:
+    """`action` as a callback: what it returns, or the `LabError` that it raises, becomes the text of `message`."""
 
     def callback(*_) -> None:
         try:
-            action()
-            message.value = ""
+            message.value = escape(action() or "")
         except LabError as error:
             message.value = f'<span style="color:var(--jp-error-color1,#b00020)">{escape(str(error))}</span>'
 
     return callback
+
+
+def _following(look: Callable[[], object], show: Callable[[], None]) -> Callable[[], None]:
+    """A function that calls `show` now and, in a thread, whenever `look` returns something new.
+
+    The thread ends when nothing was new for `WATCH_IDLE` seconds; calling the function again starts another.
+    """
+    alive = threading.Event()
+
+    def follow() -> None:
+        seen, changed = None, time.monotonic()
+        while time.monotonic() - changed < WATCH_IDLE:
+            if (now := look()) != seen:
+                seen, changed = now, time.monotonic()
+                show()
+            time.sleep(WATCH_INTERVAL)
+        alive.clear()
+
+    def start() -> None:
+        show()
+        if not alive.is_set():
+            alive.set()
+            threading.Thread(target=follow, daemon=True).start()
+
+    return start

@@ -22,8 +22,9 @@ TIERS = [
     ["search", "retrain", "bench"],
     ["experiments"],
     ["studies", "plots", "cell_layout"],
-    ["plots_losses", "drawing"],
-    ["claims", "events"],
+    ["plots_losses", "drawing", "explorer"],
+    ["claims", "editor", "events", "live"],
+    ["widgets"],
     ["cli"],
     ["__main__"],
 ]

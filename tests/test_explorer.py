@@ -1,0 +1,104 @@
+"""The pictures of the run explorer: what they say is what the discretizer says, and they are ready in time."""
+
+import time
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from daas_lab import explorer
+from daas_lab.discretize import derive_genotype, weight_evolution
+from daas_lab.errors import LabError
+from daas_lab.genotype import CELL_TYPES, EdgeBudget, cell_edges
+from tests.made_runs import write_search
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A search of the paper's size: 28 edges, 7 operations, 50 epochs."""
+    return explorer.read_search(write_search(tmp_path_factory.mktemp("runs") / "da2s"))
+
+
+def tips(svg):
+    return [element.text for element in ElementTree.fromstring(svg).iter(f"{SVG}title")]
+
+
+@pytest.mark.parametrize("budget", ["8/14", "3/14", "8/14*2", "normal=4/14;reduce=8/14"])
+def test_a_frame_shows_the_weights_and_the_cells_of_its_epoch(run, budget):
+    epoch = 31
+    svg = explorer.frame(run, budget, epoch)
+    weights = weight_evolution(run)
+    genotype = derive_genotype(run.config, run.architecture(epoch), EdgeBudget.parse(budget), epoch)
+    found = tips(svg)
+    a = weights["reduce"].operations[epoch]
+    assert f"0→5 sep_conv_3x3: {a[cell_edges().index((0, 5)), 3]:.3f}" in found
+    assert sum(": " in tip for tip in found) == 28 * 7
+    kept = [tip for tip in found if ": " not in tip]
+    for edge in (edge for name in CELL_TYPES for edge in genotype.cell(name).edges):
+        assert any(tip.startswith(f"{edge.source}→{edge.node} ") and edge.operation in tip for tip in kept)
+    assert len(kept) == sum(len({edge[:2] for edge in genotype.cell(name).edges}) for name in CELL_TYPES)
+    outlined = [rect for rect in ElementTree.fromstring(svg).iter(f"{SVG}rect") if rect.get("stroke")]
+    assert len(outlined) == sum(len(genotype.cell(name).edges) for name in CELL_TYPES)
+    texts = "".join(ElementTree.fromstring(svg).itertext())
+    assert f"epoch 31 of 50, protocol authors, searched for 8/14; cut to {EdgeBudget.parse(budget)}" in texts
+    assert f"before the cut {90 - 80 / 31:.1f} %" in texts
+
+
+def test_nodes_stand_still_and_nothing_is_outside(run):
+    places = set()
+    for epoch in (0, 20, 50):
+        root = ElementTree.fromstring(explorer.frame(run, "3/14", epoch))
+        nodes = [circle for circle in root.iter(f"{SVG}circle") if circle.get("r") == "11"]
+        places.add(tuple((node.get("cx"), node.get("cy")) for node in nodes))
+        width, height = float(root.get("width")), float(root.get("height"))
+        for text in root.iter(f"{SVG}text"):
+            x, y = float(text.get("x")), float(text.get("y"))
+            # Six pixels a character are on the safe side for the largest font but the heading's.
+            half = (
+                0
+                if text.get("transform")
+                else 5.4 * len("".join(text.itertext())) * (float(text.get("font-size", 10)) / 10)
+            )
+            share = {"start": (0, 1), "end": (1, 0)}.get(text.get("text-anchor"), (0.5, 0.5))
+            assert x - share[0] * half >= 0
+            assert x + share[1] * half <= width
+            assert 0 < y < height
+    assert len(places) == 1 and len(places.pop()) == 12
+
+
+def test_all_epochs_are_drawn_before_the_slider_moves(run):
+    begun = time.perf_counter()
+    drawn = explorer.frames(run, "8/14")
+    seconds = time.perf_counter() - begun
+    assert len(drawn) == 51 and len(set(drawn)) == 51
+    assert drawn[31] == explorer.frame(run, "8/14", 31)
+    # Even drawn anew a frame is far below the 150 ms that a move of the slider may take.
+    assert seconds / 51 < 0.1
+
+
+def test_side_by_side_is_one_document_with_all_that_is_in_either(run):
+    frames = [explorer.frame(run, "8/14", epoch) for epoch in (0, 50)]
+    root = ElementTree.fromstring(explorer.side_by_side(frames))
+    inner = root.findall(f"{SVG}svg")
+    assert [float(part.get("x")) for part in inner] == [0, explorer.WIDTH + 12]
+    assert float(root.get("width")) == 2 * explorer.WIDTH + 12
+
+
+def test_cells_of_another_size(tmp_path):
+    run = explorer.read_search(write_search(tmp_path / "small", "darts", "tiny", "digits", nodes=4, budget="1,2"))
+    assert len(explorer.frames(run, "1,2")) == 4
+    with pytest.raises(LabError, match="budget = '8/14': must be for the 2 intermediate nodes of this run"):
+        explorer.frame(run, "8/14", 1)
+    assert explorer.budgets_of([run]) == ["1,2"]
+
+
+def test_only_searches_are_offered(tmp_path):
+    write_search(tmp_path / "b", "darts", "tiny", "digits")
+    write_search(tmp_path / "a", "da2s", "tiny", "digits")
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "architecture.safetensors").write_bytes(b"")
+    assert [path.name for path in explorer.searches(tmp_path)] == ["a", "b"]
+    with pytest.raises(LabError, match=r"run = .*figures.*config.json is missing"):
+        explorer.read_search(tmp_path / "figures")
