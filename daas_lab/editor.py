@@ -2,26 +2,27 @@
 
 import functools
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from daas_lab.errors import LabError, refuse
 from daas_lab.experiments import genotype_of
-from daas_lab.explorer import read_search, searches
+from daas_lab.explorer import read_search
 from daas_lab.genotype import PUBLISHED, CellGenotype, Genotype, load_genotype
 from daas_lab.network import count
 from daas_lab.runs import write_atomically
 
 
-def starting_cells(runs: str | Path) -> list[str]:
-    """What an edit may start from: the searches in the folder `runs`, then the published cells."""
-    return [path.name for path in searches(runs)] + list(PUBLISHED)
+def starting_cells(found: Mapping[str, Path]) -> list[str]:
+    """What an edit may start from: searches, as `explorer.searches` finds them, then the published cells."""
+    return [*found, *PUBLISHED]
 
 
-def starting_cell(name: str, runs: str | Path) -> Genotype:
+def starting_cell(name: str, found: Mapping[str, Path]) -> Genotype:
     """The cell that a search under its own budget would keep now, or a published one."""
-    if (Path(runs) / name).is_dir():
-        run = read_search(Path(runs) / name)
+    if name in found:
+        run = read_search(found[name])
         return genotype_of(run, run.config.budget)
     return load_genotype(name)
 

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from daas_lab.config import SearchConfig
+from daas_lab.config import METHODS, SearchConfig
 from daas_lab.discretize import Evolution, derive_genotype, weight_evolution
-from daas_lab.errors import LabError, refuse
+from daas_lab.errors import refuse
 from daas_lab.genotype import CELL_TYPES, NAMED_BUDGETS, PRIMITIVES, CellGenotype, EdgeBudget, cell_edges, nodes_of
 from daas_lab.plots import DASHES, FAINT, INK, LINE_COLOURS, OPERATION_COLOURS
-from daas_lab.runs import Run, read_config, read_run
+from daas_lab.records import read_record
+from daas_lab.runs import Run, read_run
 
 FONT = 'font-family="Helvetica, Arial, sans-serif" text-anchor="middle"'
 WIDTH, MARGIN = 490, 12  # of a frame, in pixels
@@ -30,23 +31,22 @@ BEFORE, AFTER = LINE_COLOURS[0], LINE_COLOURS[1]
 # --- which runs -------------------------------------------------------------------------------------------------------
 
 
-def searches(folder: str | Path, holding: str = "architecture.safetensors") -> list[Path]:
-    """The folders under `folder` that hold a search and, by default, its α and β after an epoch; by name."""
-    return [path.parent for path in sorted(Path(folder).glob(f"*/{holding}")) if _is_search(path.parent)]
+def searches(runs: str | Path, records: str | Path) -> dict[str, Path]:
+    """Name → folder of every search in the folder `runs` that has finished an epoch, and → record in `records`.
+
+    Where a run and its record are both there, the run stands for itself. Records are told by their names, since to
+    read many of them takes a while.
+    """
+    found = {path.stem: path for path in Path(records).glob("*.json") if path.stem.split("-")[0] in METHODS}
+    found |= {path.parent.name: path.parent for path in Path(runs).glob("*/architecture.safetensors")}
+    return dict(sorted(found.items()))
 
 
-def _is_search(folder: Path) -> bool:
-    try:
-        return isinstance(read_config(folder), SearchConfig)
-    except LabError:
-        return False  # a damaged folder is named where it is asked for, not where others are chosen
-
-
-def read_search(folder: str | Path) -> Run:
-    """A search that has something to show, else `LabError`."""
-    run = read_run(folder)
+def read_search(path: str | Path) -> Run:
+    """The search of a folder or a record; `LabError` if there is nothing to show."""
+    run = read_record(path) if Path(path).suffix == ".json" else read_run(path)
     if not isinstance(run.config, SearchConfig) or not run.alphas:
-        raise refuse("run", str(folder), "the folder of a search that has begun")
+        raise refuse("run", str(path), "a search that has finished an epoch")
     return run
 
 
@@ -56,19 +56,35 @@ def budgets_of(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys([*named, *(run.config.budget for run in runs)]))
 
 
+def first_choice(found: Mapping[str, Path]) -> str:
+    """Of the searches found, the first by DARTS, else the first."""
+    return next((name for name in found if name.startswith("darts-")), next(iter(found)))
+
+
+def second_choice(found: Mapping[str, Path]) -> str:
+    """A search to look at beside `first_choice`: by another method, on the same data set if there is one."""
+    first = first_choice(found)
+    others = [name for name in found if name.split("-")[0] != first.split("-")[0]]
+    same = [name for name in others if name.split("-")[1:2] == first.split("-")[1:2]]
+    return next(iter([*same, *others, first]))
+
+
 # --- frames -----------------------------------------------------------------------------------------------------------
 
 
-def frames(run: Run, budget: str) -> list[str]:
+def frames(run: Run, budget: str, edge_weight: str = "one") -> list[str]:
     """The picture of every epoch of a search under `budget`, the start first."""
     evolution = weight_evolution(run)
-    return [frame(run, budget, epoch, evolution) for epoch in range(len(run.alphas["normal"]))]
+    return [frame(run, budget, epoch, edge_weight, evolution) for epoch in range(len(run.alphas["normal"]))]
 
 
-def frame(run: Run, budget: str, epoch: int, evolution: Mapping[str, Evolution] | None = None) -> str:
+def frame(
+    run: Run, budget: str, epoch: int, edge_weight: str = "one", evolution: Mapping[str, Evolution] | None = None
+) -> str:
     """The picture of a search after `epoch` (0: its start) as an SVG document.
 
-    `evolution` is `weight_evolution(run)`, to be handed in where many epochs are drawn.
+    `edge_weight` says how kept edges weigh in the accuracy after the cut. `evolution` is `weight_evolution(run)`, to be
+    handed in where many epochs are drawn.
     """
     edge_budget = EdgeBudget.parse(budget)
     if edge_budget.nodes != run.config.nodes:
@@ -76,7 +92,7 @@ def frame(run: Run, budget: str, epoch: int, evolution: Mapping[str, Evolution] 
     evolution = evolution or weight_evolution(run)
     genotype = derive_genotype(run.config, run.architecture(epoch), edge_budget, max(1, epoch))
     parts, y = _header(run, str(edge_budget), epoch)
-    panel, height = _accuracy_panel(run, str(edge_budget), epoch, y)
+    panel, height = _accuracy_panel(run, str(edge_budget), epoch, edge_weight, y)
     parts, y = parts + panel, y + height
     block = (WIDTH - 2 * MARGIN) / 2
     scale = max(1.0, *(evolution[name].edges.max() for name in CELL_TYPES))
@@ -130,24 +146,32 @@ def _header(run: Run, budget: str, epoch: int) -> tuple[list[str], float]:
     ], 46
 
 
-def accuracies(run: Run, budget: str) -> dict[str, list[float | None]]:
-    """Held-out accuracies in percent after every epoch [T]: `before` the cut to `budget`, and `after` it if known."""
+def accuracies(run: Run, budget: str, edge_weight: str = "one") -> dict[str, list[float | None]]:
+    """Held-out accuracies in percent after every epoch [T], None where not recorded: `before` the cut and `after` it.
+
+    The cut is the whole one, with batch-norm statistics as trained.
+    """
     recorded = {record["epoch"]: record for record in run.history}
-    return {
-        "before": [recorded.get(epoch, {}).get("held_out_accuracy") for epoch in range(len(run.alphas["normal"]))],
-        "after": [None] * len(run.alphas["normal"]),
-    }
+    epochs = range(len(run.alphas["normal"]))
+    before = [recorded.get(epoch, {}).get("held_out_accuracy") for epoch in epochs]
+    after = [None for _ in epochs]
+    wanted = {"budget": budget, "edge_weight": edge_weight, "batch_norm": "as-trained", "stage": "both"}
+    for row in run.gap:
+        if all(row[name] == value for name, value in wanted.items()):
+            after[-1] = row["after"]
+    return {"before": before, "after": after}
 
 
-def _accuracy_panel(run: Run, budget: str, epoch: int, y: float) -> tuple[list[str], float]:
-    values = accuracies(run, budget)
+def _accuracy_panel(run: Run, budget: str, epoch: int, edge_weight: str, y: float) -> tuple[list[str], float]:
+    values = accuracies(run, budget, edge_weight)
     now = {name: "–" if series[epoch] is None else f"{series[epoch]:.1f} %" for name, series in values.items()}
-    after = now["after"] if any(value is not None for value in values["after"]) else "was not recorded"
+    if all(value is None for value in values["after"]):
+        now["after"] = "not measured"
     left = 'text-anchor="start" font-size="11"'
     caption = (
-        f'<text x="{MARGIN}" y="{y + 10:.1f}" {left}>accuracy on held-out images: '
+        f'<text x="{MARGIN}" y="{y + 10:.1f}" {left}>held-out accuracy '
         f'<tspan fill="{BEFORE}" font-weight="bold">before the cut {now["before"]}</tspan> → '
-        f'<tspan fill="{AFTER}" font-weight="bold">after {escape(after)}</tspan></text>'
+        f'<tspan fill="{AFTER}" font-weight="bold">after {now["after"]}</tspan> (edge weight {edge_weight})</text>'
     )
     series = [(values["before"], BEFORE, "-"), (values["after"], AFTER, DASHES[1])]
     box = (MARGIN + 26, y + 20, WIDTH - 2 * MARGIN - 32, PANEL_HEIGHT)

@@ -4,6 +4,7 @@ Such a process belongs to no notebook. Its folder's lock says whether it lives, 
 was restarted knows as much as the one that started it.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -16,7 +17,6 @@ from typing import NamedTuple
 from daas_lab.config import SearchConfig, config_hash, search_config
 from daas_lab.data import check_available
 from daas_lab.errors import LabError
-from daas_lab.explorer import searches
 from daas_lab.runs import is_finished, read_config, writer
 
 LOG = "log.txt"  # in the run's folder: what the process has printed
@@ -120,7 +120,8 @@ def _failure(log: Path) -> str:
 
 def known(runs: str | Path) -> list[str]:
     """The names of all searches in the folder `runs`, those too that have not finished an epoch yet."""
-    return [folder.name for folder in searches(runs, "config.json")]
+    headers = sorted(Path(runs).glob("*/config.json"))
+    return [path.parent.name for path in headers if json.loads(path.read_text(encoding="utf-8"))["kind"] == "search"]
 
 
 def current(runs: str | Path) -> str | None:

@@ -21,7 +21,8 @@ from dataclasses import replace
 from html import escape
 from pathlib import Path
 
-from daas_lab import config, drawing, editor, explorer, live
+from daas_lab import config, drawing, editor, explorer, live, presets
+from daas_lab.discretize import EDGE_WEIGHTS
 from daas_lab.errors import LabError
 from daas_lab.experiments import Settings, run_name
 from daas_lab.genotype import EXTRA_PRIMITIVES, PRIMITIVES
@@ -29,7 +30,7 @@ from daas_lab.runs import read_config
 
 PLAY_INTERVAL = 250  # milliseconds an epoch
 WATCH_INTERVAL, WATCH_IDLE = 0.5, 60  # seconds between looks at a live search, and until nobody looks any more
-LABELS = {"description_width": "70px"}
+LABELS = {"description_width": "80px"}
 PICTURE = {"flex": "1 1 400px", "min_width": "0"}  # two beside each other, or one below the other
 
 
@@ -54,18 +55,17 @@ class View(ipywidgets.VBox):
         return path
 
 
-def run_explorer(runs: str | Path, first: str | None = None, second: str | None = None) -> View:
-    """Two searches of the folder `runs` side by side, a slider over their epochs, a choice of the budget.
+def run_explorer(settings: Settings, first: str | None = None, second: str | None = None) -> View:
+    """Two searches side by side, a slider over their epochs, a choice of the budget.
 
-    `first` and `second` name the runs to begin with; by default a DARTS search and one of another method.
+    `first` and `second` name the runs to begin with, by default a DARTS search and one of another method beside it.
     """
-    found = {path.name: path for path in explorer.searches(runs)}
+    found = explorer.searches(settings.runs, settings.figures / "records")
     if not found:
-        raise LabError(f"no search in {runs}: make one with daas-lab search … --out {Path(runs) / 'NAME'}")
-    darts = next((name for name in found if name.startswith("darts")), next(iter(found)))
-    other = next((name for name in found if not name.startswith("darts")), darts)
-    sides = [_dropdown(f"run {n}", found, name, "420px") for n, name in ((1, first or darts), (2, second or other))]
-    budget = _dropdown("cut to", explorer.budgets_of(list(map(explorer.read_search, found.values()))))
+        raise LabError(f"no search in {settings.runs}: make one with daas-lab search … --out {settings.runs / 'NAME'}")
+    names = [first or explorer.first_choice(found), second or explorer.second_choice(found)]
+    sides = [_dropdown(f"run {n}", found, name, "420px") for n, name in enumerate(names, start=1)]
+    budget, edge_weight = _dropdown("cut to", ["8/14"]), _dropdown("edge weight", EDGE_WEIGHTS)
     slider = ipywidgets.IntSlider(description="epoch", style=LABELS, layout={"width": "420px", "max_width": "100%"})
     play = ipywidgets.Play(interval=PLAY_INTERVAL, layout={"width": "150px"})
     ipywidgets.jslink((play, "value"), (slider, "value"))
@@ -73,12 +73,12 @@ def run_explorer(runs: str | Path, first: str | None = None, second: str | None 
         ipywidgets.HTML(),
         [ipywidgets.HTML(layout={"flex": "1 1 400px", "min_width": "0"}) for _ in sides],
     )
-    drawn: dict[tuple[str, str], list[str]] = {}
+    drawn: dict[tuple[str, str, str], list[str]] = {}
 
     def frames(side: ipywidgets.Dropdown) -> list[str]:
-        key = (side.value, budget.value)
+        key = (side.value, budget.value, edge_weight.value)
         if key not in drawn:
-            drawn[key] = explorer.frames(explorer.read_search(found[side.value]), budget.value)
+            drawn[key] = explorer.frames(explorer.read_search(found[side.value]), *key[1:])
         return drawn[key]
 
     def current() -> list[str]:
@@ -93,13 +93,22 @@ def run_explorer(runs: str | Path, first: str | None = None, second: str | None 
         slider.max = play.max = max(len(frames(side)) for side in sides) - 1
         show()
 
-    for control in (*sides, budget):
+    def choose_runs() -> None:
+        kept = budget.value
+        budget.options = explorer.budgets_of([explorer.read_search(found[side.value]) for side in sides])
+        budget.value = kept if kept in budget.options else budget.options[0]
+        choose()
+
+    for side in sides:
+        side.observe(_reporting(message, choose_runs), "value")
+    for control in (budget, edge_weight):
         control.observe(_reporting(message, choose), "value")
     slider.observe(_reporting(message, show), "value")
-    slider.max = slider.value = play.max = play.value = max(len(frames(side)) for side in sides) - 1
-    show()
+    choose_runs()
+    slider.value = play.value = slider.max
     return View(
-        [_row(*sides), _row(budget, play, slider), message, _row(*pictures)], lambda: explorer.side_by_side(current())
+        [_row(*sides), _row(budget, edge_weight, play, slider), message, _row(*pictures)],
+        lambda: explorer.side_by_side(current()),
     )
 
 
@@ -115,13 +124,14 @@ class CellDrawing(anywidget.AnyWidget):
     selected = traitlets.List(default_value=["", 0]).tag(sync=True)
 
 
-def cell_editor(runs: str | Path, cells: str | Path, start: str = "DARTS_V2") -> View:
+def cell_editor(settings: Settings, start: str = "DARTS_V2") -> View:
     """Change the operation or the source of an edge that was clicked; parameters, multiply-adds and drawing follow.
 
-    Begins with the cell of a search in `runs` or a published one. Exported JSON goes to the folder `cells`.
+    Begins with the cell of a search or a published one. Exported JSON goes to the folder `cells` beside the runs.
     """
-    genotype, quiet = editor.starting_cell(start, runs), False
-    begin = _dropdown("start from", editor.starting_cells(runs), start, "420px")
+    found = explorer.searches(settings.runs, settings.figures / "records")
+    genotype, quiet = editor.starting_cell(start, found), False
+    begin = _dropdown("start from", editor.starting_cells(found), start, "420px")
     operation, source = _dropdown("operation", PRIMITIVES + EXTRA_PRIMITIVES), _dropdown("source", [0])
     edge_name, size, message = ipywidgets.HTML(), ipywidgets.HTML(), ipywidgets.HTML()
     picture = CellDrawing()
@@ -158,12 +168,12 @@ def cell_editor(runs: str | Path, cells: str | Path, start: str = "DARTS_V2") ->
 
     def restart() -> None:
         nonlocal genotype
-        genotype = editor.starting_cell(begin.value, runs)
+        genotype = editor.starting_cell(begin.value, found)
         picture.selected = ["", 0]
         show()
 
     def write() -> str:
-        return f"Written. To train it: {editor.export(genotype, Path(cells) / name.value)}"
+        return f"Written. To train it: {editor.export(genotype, settings.runs / 'cells' / name.value)}"
 
     operation.observe(_reporting(message, lambda: change(operation=operation.value)), "value")
     source.observe(_reporting(message, lambda: change(source=source.value)), "value")
@@ -184,7 +194,7 @@ def live_search(settings: Settings) -> View:
     Shows a search that is being written, whoever started it; else the last one that was.
     """
     method, preset = _dropdown("method", config.METHODS, "da2s"), _dropdown("preset", config.PRESETS, settings.preset)
-    dataset, budget = _dropdown("dataset", config.DATASETS, settings.dataset), _text("budget", settings.budget)
+    dataset, budget = _dropdown("dataset", presets.DATASETS, settings.dataset), _text("budget", settings.budget)
     epochs, seed = _text("epochs", settings.epochs, "the preset's"), _text("seed", settings.seeds[0])
     start_button, stop_button, resume_button = (
         ipywidgets.Button(description=name, icon=icon, layout={"width": "110px"})

@@ -2,6 +2,7 @@
 
 import time
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,7 @@ from daas_lab import explorer
 from daas_lab.discretize import derive_genotype, weight_evolution
 from daas_lab.errors import LabError
 from daas_lab.genotype import CELL_TYPES, EdgeBudget, cell_edges
+from daas_lab.records import write_record
 from tests.made_runs import write_search
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -93,12 +95,41 @@ def test_cells_of_another_size(tmp_path):
     assert explorer.budgets_of([run]) == ["1,2"]
 
 
-def test_only_searches_are_offered(tmp_path):
-    write_search(tmp_path / "b", "darts", "tiny", "digits")
-    write_search(tmp_path / "a", "da2s", "tiny", "digits")
-    (tmp_path / "figures").mkdir()
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "architecture.safetensors").write_bytes(b"")
-    assert [path.name for path in explorer.searches(tmp_path)] == ["a", "b"]
+def test_runs_and_records_are_found_by_name(tmp_path):
+    runs, records = tmp_path / "runs", tmp_path / "records"
+    write_search(runs / "da2s-digits-s0-x", "da2s", "tiny", "digits")
+    (runs / "figures").mkdir()
+    for name, method in (("da2s-digits-s0-x", "da2s"), ("darts-digits-s0-y", "darts"), ("da2s-cifar10-s0-z", "da2s")):
+        run = explorer.read_search(write_search(tmp_path / "made" / name, method, "tiny", "digits"))
+        write_record(run, records / f"{name}.json")
+    (records / "retrain-digits-s0-v.json").write_text("{}")
+    found = explorer.searches(runs, records)
+    assert list(found) == ["da2s-cifar10-s0-z", "da2s-digits-s0-x", "darts-digits-s0-y"]
+    assert found["da2s-digits-s0-x"] == runs / "da2s-digits-s0-x"
+    assert explorer.first_choice(found) == "darts-digits-s0-y"
+    assert explorer.second_choice(found) == "da2s-digits-s0-x"
+    # A record draws the same picture as its run, but for the digits that it leaves away.
+    drawn = [
+        explorer.frame(explorer.read_search(path / "da2s-digits-s0-x"), "8/14", 3) for path in (runs, tmp_path / "made")
+    ]
+    assert drawn[0] == drawn[1]
+    assert tips(explorer.frame(explorer.read_search(records / "da2s-digits-s0-x.json"), "8/14", 3)) == tips(drawn[0])
     with pytest.raises(LabError, match=r"run = .*figures.*config.json is missing"):
-        explorer.read_search(tmp_path / "figures")
+        explorer.read_search(runs / "figures")
+
+
+def test_the_cut_is_shown_where_it_was_measured(run):
+    row = {"budget": "6/14", "batch_norm": "as-trained", "stage": "both", "before": 88.4}
+    gap = [row | {"edge_weight": "one", "after": 12.5}, row | {"edge_weight": "learned", "after": 71.25}]
+    measured = replace(run, gap=gap)
+    assert explorer.accuracies(measured, "6/14", "learned")["after"] == [None] * 50 + [71.25]
+    texts = "".join(ElementTree.fromstring(explorer.frame(measured, "6/14", 50)).itertext())
+    assert "after 12.5 % (edge weight one)" in texts
+    assert "after not measured" in explorer.frame(measured, "8/14", 50)
+
+
+def test_losses_have_a_line_each(run):
+    root = ElementTree.fromstring(explorer.losses(run))
+    (line,) = root.iter(f"{SVG}polyline")
+    assert len(line.get("points").split()) == 50
+    assert "train loss" in "".join(root.itertext())

@@ -3,11 +3,14 @@
 import subprocess
 import sys
 import time
+from html import unescape
 
 import pytest
 
-from daas_lab import explorer
+from daas_lab import drawing, editor, explorer
 from daas_lab.errors import LabError
+from daas_lab.experiments import Settings
+from daas_lab.genotype import PUBLISHED, load_genotype
 from tests.made_runs import write_search
 
 ipywidgets = pytest.importorskip("ipywidgets", reason="the extra `lab` is not installed")
@@ -23,47 +26,102 @@ def inside(view, kind, description=None):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Two searches of the paper's size and an unfinished small one."""
-    folder = tmp_path_factory.mktemp("runs")
-    write_search(folder / "da2s-full", "da2s")
-    write_search(folder / "darts-full", "darts")
-    write_search(folder / "da2s-tiny", "da2s", "tiny", "digits", finish=False, budget="1,2,1,2")
-    return folder
+def settings(tmp_path_factory):
+    """Settings with two searches of the paper's size and an unfinished small one in their runs folder."""
+    folder = tmp_path_factory.mktemp("widgets")
+    write_search(folder / "runs" / "da2s-full", "da2s")
+    write_search(folder / "runs" / "darts-full", "darts")
+    write_search(folder / "runs" / "da2s-tiny", "da2s", "tiny", "digits", finish=False, budget="1,2,1,2")
+    return Settings(preset="tiny", dataset="digits", runs=folder / "runs", figures=folder / "figures")
 
 
-def expected(runs, name, budget, epoch):
-    return widgets.fitted(explorer.frame(explorer.read_search(runs / name), budget, epoch))
+def expected(settings, name, *what):
+    return widgets.fitted(explorer.frame(explorer.read_search(settings.runs / name), *what))
 
 
-def test_run_explorer_moves_both_searches(runs):
-    view = widgets.run_explorer(runs, second="da2s-full")
+def test_run_explorer_moves_both_searches(settings):
+    view = widgets.run_explorer(settings, second="da2s-full")
     (slider,), pictures = inside(view, ipywidgets.IntSlider), inside(view, ipywidgets.HTML)[1:]
     (budget,), (run_2,) = inside(view, ipywidgets.Dropdown, "cut to"), inside(view, ipywidgets.Dropdown, "run 2")
+    (edge_weight,) = inside(view, ipywidgets.Dropdown, "edge weight")
     assert slider.value == slider.max == 50
     begun = time.perf_counter()
     slider.value = 20
     assert time.perf_counter() - begun < 0.15
-    assert [p.value for p in pictures] == [expected(runs, name, "8/14", 20) for name in ("darts-full", "da2s-full")]
+    assert [p.value for p in pictures] == [expected(settings, name, "8/14", 20) for name in ("darts-full", "da2s-full")]
     budget.value = "3/14"
-    assert pictures[1].value == expected(runs, "da2s-full", "3/14", 20)
-    # A shorter search rests at its end while the other one goes on.
+    assert pictures[1].value == expected(settings, "da2s-full", "3/14", 20)
+    edge_weight.value = "learned"
+    assert pictures[1].value == expected(settings, "da2s-full", "3/14", 20, "learned")
+    # A shorter search rests at its end while the other one goes on; its own budget can be asked for.
     run_2.value = "da2s-tiny"
-    assert pictures[1].value == expected(runs, "da2s-tiny", "3/14", 3)
-    assert "1,2,1,2" in budget.options
+    assert pictures[1].value == expected(settings, "da2s-tiny", "3/14", 3, "learned")
+    assert "1,2,1,2" in budget.options and budget.value == "3/14"
 
 
-def test_a_view_leaves_a_static_picture_beside_the_widget(runs, tmp_path):
-    view = widgets.run_explorer(runs)
-    bundle = view._repr_mimebundle_()
-    assert "application/vnd.jupyter.widget-view+json" in bundle
-    assert bundle["image/svg+xml"].startswith("<svg ")
-    assert view.save("explore_runs", tmp_path / "new").read_text() == bundle["image/svg+xml"]
+def test_a_view_leaves_a_static_picture_beside_the_widget(settings, tmp_path):
+    for view in (widgets.run_explorer(settings), widgets.cell_editor(settings), widgets.live_search(settings)):
+        bundle = view._repr_mimebundle_()
+        assert "application/vnd.jupyter.widget-view+json" in bundle
+        assert bundle["image/svg+xml"].startswith("<svg ")
+        assert view.save("view", tmp_path / "new").read_text() == bundle["image/svg+xml"]
 
 
 def test_an_empty_folder_says_how_to_make_a_search(tmp_path):
+    empty = Settings(runs=tmp_path, figures=tmp_path)
     with pytest.raises(LabError, match=r"no search in .*: make one with daas-lab search"):
-        widgets.run_explorer(tmp_path)
+        widgets.run_explorer(empty)
+    # Live search is where one begins.
+    assert "no search in" in inside(widgets.live_search(empty), ipywidgets.HTML)[1].value
+
+
+def test_cell_editor_follows_a_click_and_refuses_the_impossible(settings):
+    view = widgets.cell_editor(settings, "DARTS_V2")
+    (picture,), (save,) = inside(view, widgets.CellDrawing), inside(view, ipywidgets.Button)
+    operation, source = (inside(view, ipywidgets.Dropdown, name)[0] for name in ("operation", "source"))
+    name, size, message = inside(view, ipywidgets.HTML)
+    start = PUBLISHED["DARTS_V2"]
+    assert operation.disabled and picture.svg == drawing.cells_svg(start)
+    picture.selected = ["reduce", 2]
+    assert (operation.value, source.value) == (start.reduce.edges[2].operation, start.reduce.edges[2].source)
+    operation.value = "dil_conv_5x5"
+    changed = editor.change_edge(start, "reduce", 2, operation="dil_conv_5x5")
+    assert picture.svg == drawing.cells_svg(changed) and size.value == editor.size_text(changed)
+    assert message.value == "" and "reduction cell" in name.value
+    source.value = 4
+    assert "source of edge (4, 3, " in unescape(message.value) and "an earlier node" in message.value
+    assert source.value == start.reduce.edges[2].source and picture.svg == drawing.cells_svg(changed)
+    inside(view, ipywidgets.Text)[0].value = "mine.json"
+    save.click()
+    assert load_genotype(settings.runs / "cells" / "mine.json") == changed
+    assert "daas-lab retrain --genotype" in message.value
+    inside(view, ipywidgets.Dropdown, "start from")[0].value = "NASNet"
+    assert picture.svg == drawing.cells_svg(PUBLISHED["NASNet"]) and picture.selected[0] == ""
+
+
+def test_live_search_attaches_and_says_what_is_wrong(settings, monkeypatch):
+    monkeypatch.setattr(widgets, "WATCH_IDLE", 0)
+    view = widgets.live_search(settings)
+    (chosen,) = inside(view, ipywidgets.Dropdown, "search")
+    state, message, picture, _ = inside(view, ipywidgets.HTML)
+    start, stop, resume = inside(view, ipywidgets.Button)
+    chosen.value = "da2s-tiny"
+    assert state.value == "<b>da2s-tiny</b>: stopped, epoch 3 of 3"
+    assert (stop.disabled, resume.disabled) == (True, False)
+    assert picture.value == expected(settings, "da2s-tiny", "1,2,1,2", 3)
+    chosen.value = "darts-full"
+    assert "finished, epoch 50 of 50" in state.value and resume.disabled
+    for name, text, reason in (
+        ("epochs", "some", "epochs = "),
+        ("budget", "9/14", "budget = "),
+        ("seed", "x", "seed = "),
+    ):
+        (field,) = inside(view, ipywidgets.Text, name)
+        before, field.value = field.value, text
+        start.click()
+        assert reason in unescape(message.value)
+        field.value = before
+    assert sorted(chosen.options) == ["da2s-full", "da2s-tiny", "darts-full"]
 
 
 @pytest.mark.parametrize("missing", ["ipywidgets", "anywidget"])

@@ -1,0 +1,74 @@
+"""Changing cells edge by edge: what becomes of them, what is refused, what is exported."""
+
+import json
+
+import pytest
+
+from daas_lab import editor
+from daas_lab.errors import LabError
+from daas_lab.experiments import genotype_of
+from daas_lab.explorer import read_search
+from daas_lab.genotype import PUBLISHED, EdgeBudget, load_genotype, random_genotype
+from daas_lab.network import count
+from tests.made_runs import write_search
+
+DARTS = PUBLISHED["DARTS_V2"]
+
+
+def test_one_edge_changes_and_nothing_else():
+    changed = editor.change_edge(DARTS, "reduce", 3, operation="dil_conv_5x5")
+    assert changed.reduce.edges[3] == DARTS.reduce.edges[3]._replace(operation="dil_conv_5x5")
+    moved = editor.change_edge(changed, "reduce", 3, source=0)
+    assert moved.reduce.edges[3] == (0, DARTS.reduce.edges[3].node, "dil_conv_5x5")
+    assert moved.normal == DARTS.normal
+    assert [edge for n, edge in enumerate(moved.reduce.edges) if n != 3] == [
+        edge for n, edge in enumerate(DARTS.reduce.edges) if n != 3
+    ]
+
+
+@pytest.mark.parametrize("source", [3, 5])
+def test_an_edge_from_a_later_node_is_refused(source):
+    with pytest.raises(
+        LabError, match=r"normal cell: source of edge \(., 3, .*\) = .: must be an earlier node that has"
+    ):
+        editor.change_edge(DARTS, "normal", 2, source=source)
+
+
+def test_an_edge_from_a_dropped_node_is_refused():
+    genotype = next(
+        cells for seed in range(9) if 3 not in (cells := random_genotype(EdgeBudget.parse("3/14"), seed)).normal.concat
+    )
+    index = next(n for n, edge in enumerate(genotype.normal.edges) if edge.node == 4)
+    with pytest.raises(LabError, match=r"source of edge .* = 3: must be an earlier node that has inputs: 0, 1, 2"):
+        editor.change_edge(genotype, "normal", index, source=3)
+
+
+def test_an_unknown_operation_is_refused():
+    with pytest.raises(LabError, match=r"= 'conv': must be one of max_pool_3x3"):
+        editor.change_edge(DARTS, "normal", 0, operation="conv")
+
+
+def test_the_sizes_are_those_of_the_network():
+    changed = editor.change_edge(DARTS, "normal", 0, operation="skip_connect")
+    numbers = count(changed)
+    assert f"{numbers['parameters']:,} parameters, {numbers['multiply_adds'] / 1e6:,.1f} M" in editor.size_text(changed)
+    assert numbers["parameters"] < count(DARTS)["parameters"]
+
+
+def test_an_export_is_what_retrain_reads(tmp_path):
+    path = tmp_path / "cells" / "mine.json"
+    command = editor.export(DARTS, path)
+    assert load_genotype(path) == DARTS
+    assert json.loads(path.read_text())["format"] == 1
+    assert command == f"daas-lab retrain --genotype {path} --out {path.with_suffix('')}"
+    with pytest.raises(LabError, match=r"file = .*: must be a name that ends in .json"):
+        editor.export(DARTS, tmp_path / "mine.txt")
+    with pytest.raises(LabError, match=r"file = .*: must be in a folder that can be made"):
+        editor.export(DARTS, path / "below" / "a_file.json")
+
+
+def test_it_starts_from_searches_and_published_cells(tmp_path):
+    found = {"mine": write_search(tmp_path / "mine", "da2s", "tiny", "digits", finish=False)}
+    assert editor.starting_cells(found) == ["mine", *PUBLISHED]
+    assert editor.starting_cell("mine", found) == genotype_of(read_search(tmp_path / "mine"), "8/14")
+    assert editor.starting_cell("PDARTS", found) == PUBLISHED["PDARTS"]
