@@ -22,9 +22,9 @@ from daas_lab.runs import Run, read_run
 
 FONT = 'font-family="Helvetica, Arial, sans-serif" text-anchor="middle"'
 WIDTH, MARGIN = 490, 12  # of a frame, in pixels
-PANEL_HEIGHT = 92  # of the axes of a curve
-ROW, COLUMN, HEAD = 13, 17, 66  # of the heat map: an edge, an operation, the operations' names
-ARC = 21  # height of an arc for each node that it spans
+PANEL_HEIGHT = 74  # of the axes of a curve
+ROW, COLUMN, HEAD = 13, 17, 58  # of the heat map: an edge, an operation, the operations' names
+ARC = 19  # height of an arc for each node that it spans
 SHADE = "#08519C"
 BEFORE, AFTER = LINE_COLOURS[0], LINE_COLOURS[1]
 

@@ -30,7 +30,7 @@ from daas_lab.runs import read_config
 
 PLAY_INTERVAL = 250  # milliseconds an epoch
 WATCH_INTERVAL, WATCH_IDLE = 0.5, 60  # seconds between looks at a live search, and until nobody looks any more
-LABELS = {"description_width": "80px"}
+LABELS = {"description_width": "90px"}
 PICTURE = {"flex": "1 1 400px", "min_width": "0"}  # two beside each other, or one below the other
 
 
@@ -276,7 +276,7 @@ def _row(*items: ipywidgets.Widget) -> ipywidgets.HBox:
 
 def fitted(svg: str) -> str:
     """An SVG document as wide as there is room, within what is readable."""
-    return svg.replace("<svg ", '<svg style="width:100%;max-width:720px;height:auto;border-radius:4px" ', 1)
+    return svg.replace("<svg ", '<svg style="width:100%;max-width:600px;height:auto;border-radius:4px" ', 1)
 
 
 def _reporting(message: ipywidgets.HTML, action: Callable[[], str | None]) -> Callable:
