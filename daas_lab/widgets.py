@@ -14,6 +14,7 @@ except ImportError as error:
         f"daas_lab.widgets needs {error.name}, of the extra `lab`: python -m pip install 'daas-lab[lab]'"
     ) from error
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -300,12 +301,16 @@ def _following(look: Callable[[], object], show: Callable[[], None]) -> Callable
 
     def follow() -> None:
         seen, changed = None, time.monotonic()
-        while time.monotonic() - changed < WATCH_IDLE:
-            if (now := look()) != seen:
-                seen, changed = now, time.monotonic()
-                show()
-            time.sleep(WATCH_INTERVAL)
-        alive.clear()
+        try:
+            while time.monotonic() - changed < WATCH_IDLE:
+                # A folder that is being written may lack a file for a moment: then look again.
+                with contextlib.suppress(LabError):
+                    if (now := look()) != seen:
+                        show()
+                        seen, changed = now, time.monotonic()
+                time.sleep(WATCH_INTERVAL)
+        finally:
+            alive.clear()
 
     def start() -> None:
         show()
