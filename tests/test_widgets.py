@@ -1,5 +1,6 @@
 """The controls without a browser: what a change of each one shows. tests/test_explore_browser.py uses a real one."""
 
+import json
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from daas_lab.errors import LabError
 from daas_lab.experiments import Settings
 from daas_lab.genotype import PUBLISHED, load_genotype
 from tests.made_runs import write_search
+from tests.test_notebooks import papermill
 
 ipywidgets = pytest.importorskip("ipywidgets", reason="the extra `lab` is not installed")
 pytest.importorskip("anywidget", reason="the extra `lab` is not installed")
@@ -122,6 +124,17 @@ def test_live_search_attaches_and_says_what_is_wrong(settings, monkeypatch):
         assert reason in unescape(message.value)
         field.value = before
     assert sorted(chosen.options) == ["da2s-full", "da2s-tiny", "darts-full"]
+
+
+def test_under_papermill_the_notebook_keeps_a_picture_of_every_view(tmp_path):
+    write_search(tmp_path / "runs" / "darts-digits-s0-made", "darts", "tiny", "digits")
+    done = papermill("explore", tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    cells = json.loads((tmp_path / "explore.ipynb").read_text())["cells"]
+    shown = [output["data"] for cell in cells for output in cell.get("outputs", ()) if "data" in output]
+    pictures = ["".join(data["image/svg+xml"]) for data in shown if "image/svg+xml" in data]
+    for stem, picture in zip(("explore_runs", "explore_editor", "explore_live"), pictures, strict=True):
+        assert picture == (tmp_path / "runs" / "figures" / "tiny" / f"{stem}.svg").read_text()
 
 
 @pytest.mark.parametrize("missing", ["ipywidgets", "anywidget"])
