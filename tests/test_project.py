@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-
 ROOT = Path(__file__).parent.parent
 CONDA_NAMES = {"torch": "pytorch", "graphviz": "python-graphviz"}
 TIERS = [
