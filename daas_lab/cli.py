@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     reproduce = _command(commands, "reproduce", _reproduce, "run the notebooks headless; finished runs are reused")
     reproduce.add_argument("--preset", default="mini", help=f"{', '.join(config.PRESETS)} (default: mini)")
     reproduce.add_argument("--dataset", default="fashion_mnist")
-    reproduce.add_argument("--seeds", default="[0]", help='e.g. "[0, 1, 2]" (default: [0])')
+    reproduce.add_argument("--seeds", default="[0, 1, 2]", help='(default: "[0, 1, 2]")')
     reproduce.add_argument("--notebook", action="append", default=[], help="only this one; may be repeated")
     reproduce.add_argument("--publish", action="store_true", help="pictures go to figures/")
     reproduce.add_argument("--workers", type=int, default=0, help="runs side by side (default: one a core)")

@@ -319,10 +319,10 @@ def papermill_command(notebook: Path, output: Path, settings: Settings) -> list[
 
 
 def _options(settings: Settings) -> list[tuple[str, str]]:
-    """Parameters that differ from the defaults, and preset and data set, as papermill takes them."""
+    """Preset, data set and seeds, and what else differs from the defaults, as papermill takes them."""
     values = {spec.name: getattr(settings, spec.name) for spec in fields(Settings)}
     return [
         (spec.name, json.dumps(list(values[spec.name])) if spec.name == "seeds" else str(values[spec.name]))
         for spec in fields(Settings)
-        if values[spec.name] != spec.default or spec.name in ("preset", "dataset")
+        if values[spec.name] != spec.default or spec.name in ("preset", "dataset", "seeds")
     ]
