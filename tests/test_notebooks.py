@@ -190,3 +190,21 @@ def test_quickstart(root):
     assert {row["method"] for row in drops} == {"darts", "da2s"} and len(drops) == 2 * 3 * 2
     check_percentages(drops, "before", "after")
     assert sum("test_error_mean" in row for row in rows) == 2
+
+
+def test_reproduce_runs_notebooks_and_sums_up(root):
+    command = [sys.executable, "-m", "daas_lab", "reproduce", "--preset", "tiny", "--dataset", "digits"]
+    command += ["--seeds", "[0]", "--runs", str(root / "runs")]
+    chosen = ("figure_5_control_functions", "figure_6_cells")
+    done = subprocess.run(
+        [*command, *(word for name in chosen for word in ("--notebook", name))],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == list(chosen)
+    assert all(line.endswith("done") for line in done.stdout.splitlines())
+    assert (root / "runs" / "notebooks" / "tiny" / "figure_6_cells.ipynb").is_file()
+    refused = subprocess.run([*command, "--notebook", "figure_7"], capture_output=True, text=True, cwd=ROOT)
+    assert refused.returncode == 2 and "figure_7" in refused.stderr and len(refused.stderr.splitlines()) == 1
