@@ -4,6 +4,7 @@ They share one folder of runs, as a user's do: what one of them has searched, th
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,15 +18,14 @@ ROOT = Path(__file__).parent.parent
 MAIN_DROP = {"darts": "one", "da2s": "learned", "da2s_exact": "one"}
 
 
-def papermill(name, root, *parameters):
+def papermill(name, root, *parameters, **environment):
     options = [
         "-p", "preset", "tiny", "-p", "dataset", "digits", "-p", "runs", str(root / "runs"),
         "-p", "figures", str(root / "figures"), *parameters,
     ]  # fmt: skip
     source, output = ROOT / "notebooks" / f"{name}.ipynb", root / f"{name}.ipynb"
-    return subprocess.run(
-        [sys.executable, "-m", "papermill", str(source), str(output), *options], capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", "papermill", str(source), str(output), *options]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +118,18 @@ def test_figure_6(root):
     assert [row["form"] for row in rows] == ["cifar", "imagenet"] and all(row["params_m"] > 0.3 for row in rows)
     dot = (root / "runs" / "figures" / "tiny" / "figure_6_cells.dot").read_text()
     assert "digraph" in dot and "c_{k-1}" in dot
+
+
+def test_without_graphviz_the_cells_are_drawn_and_its_installation_named(root):
+    done = papermill("figure_6_cells", root, PATH=str(Path(sys.executable).parent))
+    assert done.returncode == 0, done.stderr[-3000:]
+    cells = json.loads((root / "figure_6_cells.ipynb").read_text())["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", ())]
+    printed = "".join("".join(output["text"]) for output in outputs if output.get("name") == "stdout")
+    assert "apt" in printed and "drawn by graphviz" not in printed
+    assert any("image/svg+xml" in output.get("data", {}) for output in outputs)
+    folder = root / "runs" / "figures" / "tiny"
+    assert all((folder / f"figure_6_cells.{ending}").stat().st_size > 1000 for ending in ("svg", "png", "dot"))
 
 
 def test_table_1(root):
