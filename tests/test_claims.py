@@ -1,0 +1,90 @@
+"""Checks of the paper's claims, on evolutions whose answer is known."""
+
+import numpy as np
+import pytest
+
+from daas_lab import claims, paper, studies
+from daas_lab.experiments import Settings
+
+
+def test_differentiation_begins_where_the_largest_weights_leave_the_start():
+    largest = np.array([1 / 7, 1 / 7, 0.2, 0.25, 0.6, 1.0])
+    operations = np.repeat(((1 - largest) / 6)[:, None, None], 7, axis=2).repeat(14, axis=1)
+    operations[:, :, 3] = largest[:, None]
+    assert claims.differentiation_epoch(operations) == 3  # 1/7 + 0.1 · 6/7 = 0.229
+    assert claims.differentiation_epoch(operations, share=0.5) == 4
+    assert claims.differentiation_epoch(operations[:3]) is None
+
+
+@pytest.mark.parametrize(("share", "words"), [(0.4, "about where"), (0.1, "earlier than"), (0.8, "later than")])
+def test_the_sentence_on_differentiation_follows_the_rows(share, words):
+    rows = [{"method": "da2s", "onset_share_mean": share, "onset_share_std": 0.02}]
+    assert words in claims.differentiation_sentence(rows) and f"{share:.0%}"[:-1] in claims.differentiation_sentence(
+        rows
+    )
+    undecided = [{"method": "da2s", "onset_share_mean": None, "onset_share_std": None}]
+    assert "no DA²S search" in claims.differentiation_sentence(undecided)
+
+
+def test_selection_counts_nodes_whose_edges_settle_together():
+    rows = [{"kept": [0, 1], "apart": 1}, {"kept": [0, 2], "apart": 9}, {"kept": [1], "apart": 0}]
+    assert claims.selection_sentence(rows, epochs=50).startswith("Of 2 nodes with several kept edges, 1 selected")
+    assert claims.selection_sentence(rows[2:], epochs=50) == "No node keeps more than one edge."
+    assert claims._settle_epoch(np.array([0.3, 0.9, 0.5, 0.52, 0.5]), 0.1) == 2
+    assert claims._settle_epoch(np.array([0.5, 0.5]), 0.1) == 0
+
+
+def test_ranking_says_whether_a_difference_exceeds_the_noise():
+    def row(name, mean, std):
+        return {"lambda_c": name, "error_mean": mean, "error_std": std}
+
+    close = claims.ranking_sentence([row("linear", 2.6, 0.1), row("exp", 2.5, 0.1)], "lambda_c", "linear")
+    assert (
+        close.startswith("Lowest mean error: exp") and "not larger than the noise" in close and "number 2 of 2" in close
+    )
+    far = claims.ranking_sentence([row("linear", 2.5, 0.1), row("exp", 9.0, 0.1)], "lambda_c", "linear")
+    assert "is larger than the noise" in far and "number 1 of 2" in far
+    assert "single seed" in claims.ranking_sentence([row("log", 1, None), row("exp", 2, None)], "lambda_c", "linear")
+
+
+def test_order_names_where_ours_differs_from_the_papers():
+    rows = [
+        {"budget": budget, "method": method, "error_mean": error, "error_std": 0.1}
+        for budget, errors in (("4/14", (3.0, 2.0)), ("5/14", (2.0, 3.0)))
+        for method, error in zip(("darts", "da2s"), errors, strict=True)
+    ]
+    first, second = claims.order_sentence(rows).splitlines()
+    assert first.startswith("4/14: da2s 2.00 ± 0.10 % < darts") and "ahead of darts as in the paper" in first
+    assert second.startswith("5/14: darts") and "unlike the paper's" in second
+
+
+def test_consequences_of_the_formulas():
+    minima = claims.edge_loss_minima()
+    factor_1, factor_02 = ([row[f"loss, factor {name}"] for row in minima] for name in ("1 (paper)", "0.2 (authors)"))
+    assert factor_1.index(min(factor_1)) == 1 and factor_02.index(min(factor_02)) == 0
+    assert factor_1[1] == pytest.approx(0.69, abs=0.02) and factor_02[0] == pytest.approx(0.24, abs=0.02)
+    gradients = {row["β"]: row for row in claims.edge_loss_gradients()}
+    assert gradients[-1.0]["of its square"] == 0 and gradients[1.5]["gradient of Eq. (4)"] == 0
+    assert gradients[0.5]["of its square"] == pytest.approx(-1.0)
+    shares = {row["node"]: row for row in claims.kept_edge_weights()}
+    assert [shares[node]["b of a kept edge, authors"] for node in (3, 4, 5)] == pytest.approx([1.5, 2.0, 2.5], abs=1e-3)
+    assert shares[5]["b of a kept edge, paper"] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_table_4_as_printed():
+    pattern = {row["budget"]: row for row in claims.printed_drop_pattern()}
+    assert [pattern[budget]["nodes that keep two edges"] for budget in ("4/14", "5/14", "6/14")] == [0, 1, 2]
+    assert pattern["3/14"]["nodes dropped"] == 1
+    gains = {row["budget"]: row for row in claims.printed_gains()}
+    assert gains["4/14"]["printed gain"] == 1.75 and gains["4/14"]["from the rows"] == pytest.approx(1.85)
+
+
+def test_the_studies_ask_for_each_search_once():
+    settings = Settings(preset="tiny", dataset="digits", seeds=(0, 1))
+    assert len(studies.table_2_searches(settings)) == 2 * len(paper.TABLE_2)
+    assert len(studies.table_3_searches(settings)) == 2 * len(paper.TABLE_3)
+    configs = studies.table_4_searches(settings, ("darts", "da2s"), ("3/14", "4/14"))
+    assert [config.method for config in configs].count("darts") == 2  # one a seed serves every budget
+    assert [config.method for config in configs].count("da2s") == 4 and len(set(configs)) == len(configs)
+    default = settings.search("da2s", 0)
+    assert default in studies.table_3_searches(settings)  # the log-delayed row is the search that the figures share
