@@ -3,12 +3,15 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from daas_lab import config, discretize, experiments, genotype
+from daas_lab import config, discretize, evolution, experiments, genotype
+from daas_lab.data import search_splits
 from daas_lab.errors import LabError, one_of, refuse
+from daas_lab.runs import read_config, read_run
+from daas_lab.search import load_supernet
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--method", default="da2s", help=f"{', '.join(config.METHODS)} (default: da2s)")
     search.add_argument("--protocol", default="authors", help="paper or authors (default: authors)")
     _add_training_options(search)
-    _add_fields(search, ("budget", "lambda_c", "lambda_1", "lambda_2"))
+    _add_fields(search, ("budget", "lambda_c", "lambda_1", "lambda_2", "gap_every", "gap_budgets", "gap_edge_weight"))
     search.add_argument(
         "--tensorboard", action="store_true", help="also write RUN/tensorboard: scalars, α, β and cells as they evolve"
     )
@@ -51,6 +54,21 @@ def _parser() -> argparse.ArgumentParser:
     gap.add_argument("--stage", action="append", help=", ".join(discretize.STAGES))
     gap.add_argument("--data", default="data", help="folder of the data sets (default: data)")
     gap.add_argument("--json", action="store_true", help="a list of rows, accuracies in percent")
+
+    alone = _command(
+        commands, "attribution", _attribution, "accuracy that each decision of a discretization costs alone"
+    )
+    alone.add_argument("run_folder", metavar="RUN")
+    alone.add_argument("--budget", help="default: the run's")
+    alone.add_argument(
+        "--edge-weight", default="learned", help=f"{', '.join(discretize.EDGE_WEIGHTS)} (default: learned)"
+    )
+    alone.add_argument(
+        "--batch-norm", default="as-trained", help=f"{', '.join(discretize.BATCH_NORMS)} (default: as-trained)"
+    )
+    alone.add_argument("--out", metavar="PICTURE", help="a heat map on the cells, an .svg, .png or .dot file")
+    alone.add_argument("--data", default="data", help="folder of the data sets (default: data)")
+    alone.add_argument("--json", action="store_true", help="a list of rows, accuracies in percent")
 
     retrain = _command(commands, "retrain", _retrain, "train a cell's network from scratch and state its test error")
     retrain.add_argument("--genotype", required=True, help=f"a file, or {', '.join(genotype.PUBLISHED)}")
@@ -155,42 +173,79 @@ def _retrain(options: argparse.Namespace) -> None:
 
 
 def _gap(options: argparse.Namespace) -> None:
-    chosen = {
-        "edge_weight": (options.edge_weight, discretize.EDGE_WEIGHTS),
-        "batch_norm": (options.batch_norm, discretize.BATCH_NORMS),
-        "stage": (options.stage, discretize.STAGES),
+    allowed = {
+        "edge_weight": discretize.EDGE_WEIGHTS,
+        "batch_norm": discretize.BATCH_NORMS,
+        "stage": discretize.STAGES,
     }
-    for name, (values, allowed) in chosen.items():
-        for value in values or ():
-            one_of(name, value, allowed)
-    budgets = [genotype.EdgeBudget.parse(budget) for budget in options.budget or genotype.NAMED_BUDGETS]
-    from daas_lab.data import search_splits
-    from daas_lab.search import load_supernet
-
-    network, run_config = load_supernet(options.run_folder)
-    for budget in budgets:
-        if budget.nodes != run_config.nodes:
-            raise refuse("budget", str(budget), f"for the {run_config.nodes - 2} intermediate nodes of this run")
+    chosen = {name: getattr(options, name) or values for name, values in allowed.items()}
+    for name, values in chosen.items():
+        for value in values:
+            one_of(name, value, allowed[name])
+    run_config = _read_search_config(options.run_folder)
+    budgets = [_budget_for(budget, run_config) for budget in options.budget or genotype.NAMED_BUDGETS]
+    network, _ = load_supernet(options.run_folder)
     splits = search_splits(run_config, options.data)
-    rows = discretize.accuracy_drops(
+    lists = {f"{name}s": values for name, values in chosen.items()}
+    rows = discretize.accuracy_drops(network, run_config, splits.held_out, splits.weights, budgets, **lists)
+    _print_accuracies(rows, run_config, len(splits.held_out), options.json)
+
+
+def _attribution(options: argparse.Namespace) -> None:
+    one_of("edge_weight", options.edge_weight, discretize.EDGE_WEIGHTS)
+    one_of("batch_norm", options.batch_norm, discretize.BATCH_NORMS)
+    if options.out:
+        _check_picture(options.out)
+    run_config = _read_search_config(options.run_folder)
+    budget = _budget_for(options.budget or run_config.budget, run_config)
+    network, _ = load_supernet(options.run_folder)
+    splits = search_splits(run_config, options.data)
+    rows = discretize.attribution(
         network,
         run_config,
         splits.held_out,
         splits.weights,
-        budgets,
-        **{f"{name}s": values or allowed for name, (values, allowed) in chosen.items()},
+        budget,
+        edge_weight=options.edge_weight,
+        batch_norm=options.batch_norm,
     )
-    if options.json:
+    _print_accuracies(rows, run_config, len(splits.held_out), options.json)
+    if options.out:
+        cells = evolution.genotype_after(read_run(options.run_folder), -1, _every_edge(run_config.nodes))
+        _save_cells(cells, options.out, discretize.attribution_values(rows), "points of accuracy lost")
+
+
+def _read_search_config(folder: str) -> config.SearchConfig:
+    run_config = read_config(folder)
+    if not isinstance(run_config, config.SearchConfig):
+        raise refuse("run", folder, "the folder of a search")
+    return run_config
+
+
+def _every_edge(nodes: int) -> genotype.EdgeBudget:
+    """The budget that keeps all edges, so that a picture shows each."""
+    return genotype.EdgeBudget.parse(",".join(str(node) for node in range(2, nodes)))
+
+
+def _print_accuracies(rows: Sequence[dict], run_config: config.SearchConfig, images: int, as_json: bool) -> None:
+    if as_json:
         print(json.dumps(rows, indent=1))
         return
-    images = f"{len(splits.held_out)} {'held-out' if run_config.held_out_images else 'architecture'} images"
-    print(f"accuracy (%) on {images} of {run_config.dataset}, {run_config.method}, seed {run_config.seed}")
-    print(f"{'budget':>8} {'edge weight':>13} {'batch-norm':>13} {'stage':>11} {'before':>7} {'after':>7}")
-    for row in rows:
-        print(
-            f"{row['budget']:>8} {row['edge_weight']:>13} {row['batch_norm']:>13} {row['stage']:>11} "
-            f"{row['before']:7.2f} {row['after']:7.2f}"
-        )
+    which = "held-out" if run_config.held_out_images else "architecture"
+    named = f"{run_config.dataset}, {run_config.method}, seed {run_config.seed}"
+    print(f"accuracy (%) on {images} {which} images of {named}")
+    cells = [[key.replace("_", " ") for key in rows[0]]]
+    cells += [[f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+
+
+def _budget_for(text: str, run_config: config.SearchConfig) -> genotype.EdgeBudget:
+    budget = genotype.EdgeBudget.parse(text)
+    if budget.nodes != run_config.nodes:
+        raise refuse("budget", str(budget), f"for the {run_config.nodes - 2} intermediate nodes of this run")
+    return budget
 
 
 def _count(options: argparse.Namespace) -> None:
@@ -210,31 +265,35 @@ def _count(options: argparse.Namespace) -> None:
 
 
 def _draw(options: argparse.Namespace) -> None:
+    _check_picture(options.out)
+    for written in _save_cells(genotype.load_genotype(options.genotype), options.out):
+        print(written)
+
+
+def _check_picture(path: str) -> None:
+    one_of("ending of --out", Path(path).suffix, (".svg", ".png", ".dot"))
+
+
+def _save_cells(cells: genotype.Genotype, out: str, values: Mapping | None = None, label: str = "value") -> list[Path]:
     from daas_lab.drawing import missing_dot_notice, save_cells
 
-    path = Path(options.out)
-    one_of("ending of --out", path.suffix, (".svg", ".png", ".dot"))
-    cells = genotype.load_genotype(options.genotype)
-    for written in save_cells(cells, path.stem, path.parent, formats=(path.suffix[1:],)):
-        print(written)
+    path = Path(out)
+    written = save_cells(cells, path.stem, path.parent, values=values, value_label=label, formats=(path.suffix[1:],))
     if notice := missing_dot_notice():
         print(notice, file=sys.stderr)
+    return written
 
 
 def _genotype(options: argparse.Namespace) -> None:
-    from daas_lab.runs import read_run
-
     run = read_run(options.run_folder)
     if not isinstance(run.config, config.SearchConfig) or not (run.alphas or run.genotype):
         raise refuse("run", options.run_folder, "the folder of a search that has finished an epoch")
     last = len(run.alphas["normal"]) - 1 if run.alphas else 0  # a cell that was drawn has no epochs
     epoch = last if options.epoch is None else options.epoch
-    if not str(epoch).isdigit() or int(epoch) > last:
+    if not str(epoch).isdecimal() or int(epoch) > last:
         raise refuse("epoch", epoch, f"0 to {last}, the epochs of this run")
-    parameters = run.architecture(int(epoch))
-    budget = genotype.EdgeBudget.parse(options.budget or run.config.budget)
-    cells = discretize.derive_genotype(run.config, parameters, budget, max(1, int(epoch)))
-    print(json.dumps(cells.to_json()))
+    budget = _budget_for(options.budget or run.config.budget, run.config)
+    print(json.dumps(evolution.genotype_after(run, int(epoch), budget).to_json()))
 
 
 def _reproduce(options: argparse.Namespace) -> None:

@@ -24,6 +24,7 @@ from daas_lab.presets import (
 )
 
 PRESETS = tuple(SEARCH_PRESETS)
+EDGE_WEIGHTS = ("one", "learned", "renormalised")  # of the edges that a discretization keeps (discretize.py)
 
 
 # --- fields and their checks ------------------------------------------------------------------------------------------
@@ -111,7 +112,10 @@ class SearchConfig:
     lambda_c: str  # control function of the whole regulariser
     lambda_1: str  # of the operation loss
     lambda_2: str  # of the edge loss
-    # Where it runs; none of these is part of the hash.
+    # What is measured beside the search without changing it, and where it runs: none of these is part of the hash.
+    gap_every: int = _number(at_least=0, default=0)  # every so many epochs: the accuracy if discretized now; 0: never
+    gap_budgets: str = ""  # for these budgets, with spaces between them; empty: the search's own
+    gap_edge_weight: str = "learned"  # and with these weights of the kept edges
     device: str
     threads: int = _number(at_least=0)  # 0: torch's default
 
@@ -122,10 +126,10 @@ class SearchConfig:
         one_of("protocol", self.protocol, PROTOCOLS)
         _check_fields(self)
         _check_side(self.side)
-        budget = EdgeBudget.parse(self.budget)
-        if budget.nodes != self.nodes:
-            raise refuse("budget", self.budget, f"for {self.nodes - 2} intermediate nodes (nodes = {self.nodes})")
-        object.__setattr__(self, "budget", str(budget))
+        object.__setattr__(self, "budget", str(self._own_budget("budget", self.budget)))
+        gap_budgets = [self._own_budget("gap_budgets", text) for text in str(self.gap_budgets).split()]
+        object.__setattr__(self, "gap_budgets", " ".join(map(str, gap_budgets)))
+        one_of("gap_edge_weight", self.gap_edge_weight, EDGE_WEIGHTS)
         for name in LAMBDAS:
             schedules.parse(getattr(self, name), name)
             if self.searcher.lambdas is None:  # without effect: two such searches are the same
@@ -142,10 +146,21 @@ class SearchConfig:
             if self.batch_size > getattr(self, name):
                 raise refuse("batch_size", self.batch_size, f"at most {name} = {getattr(self, name)}")
 
+    def _own_budget(self, name: str, text: str) -> EdgeBudget:
+        budget = EdgeBudget.parse(text)
+        if budget.nodes != self.nodes:
+            raise refuse(name, text, f"for {self.nodes - 2} intermediate nodes (nodes = {self.nodes})")
+        return budget
+
     @property
     def edge_budget(self) -> EdgeBudget:
         """The budget as a value."""
         return EdgeBudget.parse(self.budget)
+
+    def gap_budgets_of(self, epoch: int) -> list[str]:
+        """Budgets for which the gap is measured after `epoch`: none, or `gap_budgets`; the last epoch is always one."""
+        chosen = self.gap_every and (epoch % self.gap_every == 0 or epoch == self.epochs)
+        return (self.gap_budgets.split() or [self.budget]) if chosen else []
 
     @property
     def constants(self) -> Protocol:
@@ -327,7 +342,7 @@ def retrain_config(
 
 # --- identity ---------------------------------------------------------------------------------------------------------
 
-_NOT_HASHED = ("preset", "device", "threads")
+_NOT_HASHED = ("preset", "device", "threads", "gap_every", "gap_budgets", "gap_edge_weight")
 
 
 def refuse_unknown(what: str, changes: dict, config_class: type) -> None:

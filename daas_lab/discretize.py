@@ -11,14 +11,16 @@ all network weights as they are. Three choices are part of its result and are na
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from daas_lab.config import SearchConfig
+from daas_lab.config import EDGE_WEIGHTS, SearchConfig
 from daas_lab.data import ImageSet, plain_batches
+from daas_lab.errors import one_of
 from daas_lab.genotype import (
     CELL_TYPES,
     PRIMITIVES,
@@ -35,12 +37,17 @@ from daas_lab.runs import Run
 from daas_lab.supernet import SuperNetwork
 from daas_lab.training import evaluate
 
-EDGE_WEIGHTS = ("one", "learned", "renormalised")
 BATCH_NORMS = ("as-trained", "recalibrated")
 STAGES = ("operations", "edges", "both")
 
 
 # --- the cell ---------------------------------------------------------------------------------------------------------
+
+
+def architecture_of(network: SuperNetwork) -> dict[str, Tensor]:
+    """`alphas_normal` [E, O], …, `betas_reduce` [E] of a super-network, as a run records them."""
+    names = [f"{kind}_{cell_type}" for kind in ("alphas", "betas") for cell_type in CELL_TYPES]
+    return {name: getattr(network, name).detach() for name in names}
 
 
 def architecture_weights(
@@ -81,8 +88,9 @@ def derive_genotype(
     """The genotype that `budget` keeps of α and β.
 
     Operations rank by their weight a. Edges rank by β where the method learns it, else by their largest a: all edges of
-    DARTS, and those of node 2 in the authors' protocol. PC-DARTS ranks by b times the largest a, as published, and
-    `da2s_exact` by the scores that it projects. The cell of `random` is drawn, by the seed.
+    DARTS, and those of node 2 in the authors' protocol (also beside another node's β, where a group joins the two).
+    PC-DARTS ranks by b times the largest a, as published, and `da2s_exact` by the scores that it projects. The cell of
+    `random` is drawn, by the seed.
     """
     if not config.searcher.trains:
         return random_genotype(budget, config.seed)
@@ -115,6 +123,8 @@ def discrete_weights(
     A kept operation weighs 1; several on one edge share 1 as their a do, or weigh 1 each under `one`. An edge that is
     not kept still decides for its strongest operation: with `stage` operations it stays in the network.
     """
+    one_of("edge_weight", edge_weight, EDGE_WEIGHTS)
+    one_of("stage", stage, STAGES)
     operations, edges = weights.operations.detach(), weights.edges.detach()
     pairs = {pair: e for e, pair in enumerate(cell_edges(nodes_of(len(edges))))}
     kept_edges = torch.zeros_like(edges)
@@ -124,7 +134,8 @@ def discrete_weights(
         kept_edges[e] = 1
         kept_operations[e, PRIMITIVES.index(edge.operation)] = 1
     keep = max(1, int(kept_operations.sum(dim=1).max()))
-    strongest = torch.zeros_like(operations).scatter(1, operations.topk(keep, dim=1).indices, 1)
+    ranking = operations.sort(dim=1, descending=True, stable=True).indices  # equals in order, as in `derive_cell`
+    strongest = torch.zeros_like(operations).scatter(1, ranking[:, :keep], 1)
     kept_operations = torch.where(kept_edges[:, None] > 0, kept_operations, strongest)
 
     if stage != "edges":
@@ -165,43 +176,87 @@ def accuracy_drops(
     edge_weights: Sequence[str] = EDGE_WEIGHTS,
     batch_norms: Sequence[str] = BATCH_NORMS,
     stages: Sequence[str] = STAGES,
+    before: float | None = None,
 ) -> list[dict]:
     """A row for every combination: `budget`, `edge_weight`, `batch_norm`, `stage`, and the accuracy in percent on
     `held_out` before and after. `training` images serve the recalibration. The network is left as it was.
+
+    `before`: the accuracy before, where it is known already.
     """
-    parameters = {name: value.detach() for name, value in network.named_parameters() if name in _ARCHITECTURE}
     mixture = network.architecture_weights()
-    _, before = evaluate(network, held_out)
+    before = evaluate(network, held_out)[1] if before is None else before
     rows, measured = [], {}
     for budget in map(EdgeBudget.parse, budgets):
-        genotype = derive_genotype(config, parameters, budget)
-        for edge_weight in edge_weights:
-            for batch_norm in batch_norms:
-                for stage in stages:
-                    discrete = {
-                        name: discrete_weights(mixture[name], genotype.cell(name), edge_weight, stage)
-                        for name in CELL_TYPES
-                    }
-                    # Many combinations are the same network, e.g. every budget with only its operations made discrete.
-                    key = (batch_norm, *(tuple(part.flatten().tolist()) for w in discrete.values() for part in w[:2]))
-                    if key not in measured:
-                        recalibrated = batch_norm == "recalibrated"
-                        with recalibration(network, training, discrete) if recalibrated else contextlib.nullcontext():
-                            measured[key] = evaluate(network, held_out, weights=discrete)[1]
-                    rows.append(
-                        {
-                            "budget": str(budget),
-                            "edge_weight": edge_weight,
-                            "batch_norm": batch_norm,
-                            "stage": stage,
-                            "before": before,
-                            "after": measured[key],
-                        }
-                    )
+        genotype = derive_genotype(config, architecture_of(network), budget, network.epoch)
+        for edge_weight, batch_norm, stage in product(edge_weights, batch_norms, stages):
+            discrete = {
+                name: discrete_weights(mixture[name], genotype.cell(name), edge_weight, stage) for name in CELL_TYPES
+            }
+            # Many combinations are the same network, e.g. every budget with only its operations made discrete.
+            key = (batch_norm, *(tuple(part.flatten().tolist()) for w in discrete.values() for part in w[:2]))
+            if key not in measured:
+                measured[key] = _accuracy(network, held_out, training, discrete, batch_norm)
+            named = {"budget": str(budget), "edge_weight": edge_weight, "batch_norm": batch_norm, "stage": stage}
+            rows.append(named | {"before": before, "after": measured[key]})
     return rows
 
 
-_ARCHITECTURE = [f"{kind}_{cell_type}" for kind in ("alphas", "betas") for cell_type in CELL_TYPES]
+@torch.no_grad()
+def attribution(
+    network: SuperNetwork,
+    config: SearchConfig,
+    held_out: ImageSet,
+    training: ImageSet,
+    budget: str | EdgeBudget,
+    *,
+    edge_weight: str = "learned",
+    batch_norm: str = "as-trained",
+) -> list[dict]:
+    """What each decision costs alone: a row for every edge's choice of operation, and for every node's of edges.
+
+    `cell`, `stage` (operations or edges), `source` (None for all edges of the node), `node`, `edge_weight`,
+    `batch_norm`, and the accuracy in percent before and after. All else stays as the search left it, so the costs do
+    not add up to the whole drop.
+    """
+    budget = EdgeBudget.parse(budget)
+    mixture = network.architecture_weights()
+    genotype = derive_genotype(config, architecture_of(network), budget, network.epoch)
+    _, before = evaluate(network, held_out)
+    rows = []
+    for cell_type, weights in mixture.items():
+        cut = discrete_weights(weights, genotype.cell(cell_type), edge_weight)
+        pairs = cell_edges(config.nodes)
+        alone: list[tuple[dict, ArchitectureWeights]] = []
+        for e, (source, node) in enumerate(pairs):
+            operations = weights.operations.clone()
+            operations[e] = cut.operations[e]
+            decision = {"stage": "operations", "source": source, "node": node}
+            alone.append((decision, weights._replace(operations=operations)))
+        for node in range(2, config.nodes):
+            own = torch.tensor([target == node for _, target in pairs], device=weights.edges.device)
+            decision = {"stage": "edges", "source": None, "node": node}
+            alone.append((decision, weights._replace(edges=torch.where(own, cut.edges, weights.edges))))
+        for decision, changed in alone:
+            after = _accuracy(network, held_out, training, mixture | {cell_type: changed}, batch_norm)
+            named = {"cell": cell_type, **decision, "edge_weight": edge_weight, "batch_norm": batch_norm}
+            rows.append(named | {"before": before, "after": after})
+    return rows
+
+
+def attribution_values(rows: Iterable[Mapping]) -> dict[str, dict[tuple[int, int] | int, float]]:
+    """Rows of `attribution` → cell type → (source, node) or node → points of accuracy lost, for the cell diagrams."""
+    values: dict[str, dict] = {name: {} for name in CELL_TYPES}
+    for row in rows:
+        key = row["node"] if row["source"] is None else (row["source"], row["node"])
+        values[row["cell"]][key] = row["before"] - row["after"]
+    return values
+
+
+def _accuracy(network, held_out, training, weights: Mapping[str, ArchitectureWeights], batch_norm: str) -> float:
+    one_of("batch_norm", batch_norm, BATCH_NORMS)
+    recalibrated = batch_norm == "recalibrated"
+    with recalibration(network, training, weights) if recalibrated else contextlib.nullcontext():
+        return evaluate(network, held_out, weights=weights)[1]
 
 
 @contextlib.contextmanager

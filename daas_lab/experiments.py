@@ -30,8 +30,9 @@ from daas_lab.config import (
     search_config,
 )
 from daas_lab.data import check_available, search_splits
-from daas_lab.discretize import accuracy_drops, derive_genotype
+from daas_lab.discretize import accuracy_drops
 from daas_lab.errors import LabError, one_of, refuse, suggestion
+from daas_lab.evolution import genotype_after
 from daas_lab.genotype import EdgeBudget, Genotype
 from daas_lab.records import read_record, write_record
 from daas_lab.retrain import retrain
@@ -231,7 +232,7 @@ def _epochs_done(folder: Path) -> int:
 
 def genotype_of(run: Run, budget: str) -> Genotype:
     """The cell that `budget` keeps at the end of a search."""
-    return derive_genotype(run.config, run.architecture(), EdgeBudget.parse(budget))
+    return genotype_after(run, budget=budget)
 
 
 def drops(

@@ -2,7 +2,7 @@
 
     config.json               the complete configuration, and the library versions that made the run
     history.jsonl             one record an epoch; nothing in it depends on the machine or the clock
-    timing.jsonl              seconds of every epoch
+    timing.jsonl              seconds of every epoch, and of the parts that are measured apart
     architecture.safetensors  α and β at the start and after every epoch (searches)
     checkpoint.pt             everything that a resume needs; checkpoint.previous.pt is the one before it
     genotype.json             the cell that was found (searches)
@@ -135,6 +135,7 @@ class RunWriter:
     folder: Path
     history: list[dict] = field(default_factory=list)
     snapshots: list[dict[str, torch.Tensor]] = field(default_factory=list)
+    timings: dict[str, float] = field(default_factory=dict)  # parts of the epoch's seconds, by name
     on_epoch: Callable[[], None] = lambda: None  # called when an epoch is on disk
 
     def resume(self) -> dict[str, Any] | None:
@@ -156,9 +157,10 @@ class RunWriter:
         content = buffer.getvalue()
         current, previous = (self.folder / name for name in CHECKPOINTS)
         _write(current, content + hashlib.sha256(content).digest(), previous)
-        timing = {"epoch": record["epoch"], "seconds": round(seconds, 3)}
-        lines = [*_read_lines(self.folder / "timing.jsonl"), timing]
+        measured = {name: round(value, 3) for name, value in ({"seconds": seconds} | self.timings).items()}
+        lines = [*_read_lines(self.folder / "timing.jsonl"), {"epoch": record["epoch"]} | measured]
         write_atomically(self.folder / "timing.jsonl", _as_lines(lines))
+        self.timings = {}
         self._write_out()
         self.on_epoch()
 

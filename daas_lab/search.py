@@ -6,6 +6,7 @@ the second (unrolled.py); `random` draws a cell and trains nothing.
 """
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,11 +16,11 @@ from torch import Tensor, nn
 from daas_lab import losses
 from daas_lab.config import SearchConfig
 from daas_lab.data import Splits, search_splits, training_batches
-from daas_lab.discretize import derive_genotype
+from daas_lab.discretize import accuracy_drops, architecture_of, derive_genotype
 from daas_lab.errors import LabError
 from daas_lab.genotype import CELL_TYPES
 from daas_lab.relaxations import ArchitectureWeights, make_relaxation
-from daas_lab.runs import RunWriter, is_finished, open_run, read_checkpoint, read_config
+from daas_lab.runs import RunWriter, is_finished, open_run, read_checkpoint, read_config, read_run
 from daas_lab.schedules import coefficient
 from daas_lab.supernet import SuperNetwork
 from daas_lab.training import (
@@ -66,7 +67,7 @@ def build_supernet(config: SearchConfig) -> SuperNetwork:
 
 
 def load_supernet(folder: str | Path) -> tuple[SuperNetwork, SearchConfig]:
-    """The super-network of a run's last epoch, on the CPU, and its configuration."""
+    """The super-network of a run's last epoch so far, on the CPU, and its configuration."""
     config = read_config(folder)
     if not isinstance(config, SearchConfig):
         raise LabError(f"run = {str(folder)!r}: must be the folder of a search")
@@ -74,6 +75,7 @@ def load_supernet(folder: str | Path) -> tuple[SuperNetwork, SearchConfig]:
         raise LabError(f"run = {str(folder)!r}: must be a search with a super-network; {config.method} has none")
     network = build_supernet(config)
     network.load_state_dict(read_checkpoint(folder)["network"])
+    network.epoch = max(1, len(read_run(folder).history))
     return network, config
 
 
@@ -139,7 +141,22 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
         record["train_accuracy"] = 100 * correct.item() / (config.steps * config.batch_size)
         record["held_out_loss"], record["held_out_accuracy"] = evaluate(network, held_out)
         writer.snapshots.append(_snapshot(network))
-        return record | _sharpness(network)
+        record |= _sharpness(network)
+        if budgets := config.gap_budgets_of(epoch):
+            begun = time.perf_counter()
+            record["gap"] = accuracy_drops(
+                network,
+                config,
+                held_out,
+                weights,
+                budgets,
+                edge_weights=[config.gap_edge_weight],
+                batch_norms=["as-trained"],
+                stages=["both"],
+                before=record["held_out_accuracy"],
+            )
+            writer.timings["gap_seconds"] = time.perf_counter() - begun
+        return record
 
     run_epochs(
         writer,
@@ -252,8 +269,7 @@ def lambda_values(config: SearchConfig, epoch: int) -> tuple[float, float, float
 
 
 def _snapshot(network: SuperNetwork) -> dict[str, Tensor]:
-    names = [f"{kind}_{cell_type}" for kind in ("alphas", "betas") for cell_type in CELL_TYPES]
-    return {name: getattr(network, name).detach().cpu().clone() for name in names}
+    return {name: value.cpu().clone() for name, value in architecture_of(network).items()}
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ TIERS = [
     ["relaxations", "losses", "fused"],
     ["supernet", "network", "training"],
     ["textbook", "discretize", "unrolled"],
-    ["search", "retrain", "bench"],
+    ["search", "retrain", "bench", "evolution"],
     ["experiments"],
     ["studies", "plots", "cell_layout"],
     ["plots_losses", "drawing", "explorer"],

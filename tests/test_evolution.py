@@ -1,0 +1,151 @@
+"""What a search's epochs say: the gap while searching, cells of every epoch, when edges settled."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from daas_lab.config import config_hash, search_config
+from daas_lab.data import search_splits
+from daas_lab.discretize import accuracy_drops
+from daas_lab.errors import LabError
+from daas_lab.evolution import epoch_summaries, gap_evolution, genotype_after, genotype_evolution, settled_edges
+from daas_lab.genotype import CELL_TYPES, PRIMITIVES, cell_edges
+from daas_lab.runs import Run, read_run
+from daas_lab.search import load_supernet, search
+
+PLAIN = search_config("tiny", "digits", "da2s", epochs=4, steps=2, seed=3)
+MEASURED = replace(PLAIN, gap_every=3, gap_budgets="8/14 3/14", gap_edge_weight="one")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evolution")
+    for name, config in (("plain", PLAIN), ("measured", MEASURED)):
+        search(config, folder / name, progress=False)
+    return read_run(folder / "plain"), read_run(folder / "measured")
+
+
+def test_measuring_the_gap_changes_nothing_of_the_search(runs):
+    plain, measured = runs
+    assert config_hash(PLAIN) == config_hash(MEASURED)
+    for name in ("architecture.safetensors", "genotype.json"):
+        assert (plain.folder / name).read_bytes() == (measured.folder / name).read_bytes(), name
+    without = [{key: value for key, value in record.items() if key != "gap"} for record in measured.history]
+    assert without == plain.history
+    ours, theirs = (load_supernet(run.folder)[0].state_dict() for run in runs)
+    assert all((value == theirs[name]).all() for name, value in ours.items())
+
+
+def test_the_gap_is_measured_every_third_epoch_and_at_the_end_and_its_seconds_are_kept(runs):
+    plain, measured = runs
+    rows = gap_evolution(measured)
+    assert [(row["epoch"], row["budget"]) for row in rows] == [(3, "8/14"), (3, "3/14"), (4, "8/14"), (4, "3/14")]
+    network, config = load_supernet(measured.folder)
+    splits = search_splits(config)
+    again = accuracy_drops(
+        network,
+        config,
+        splits.held_out,
+        splits.weights,
+        ["8/14", "3/14"],
+        edge_weights=["one"],
+        batch_norms=["as-trained"],
+        stages=["both"],
+    )
+    assert [{"epoch": 4} | row for row in again] == rows[2:]
+    assert rows[2]["before"] == measured.history[-1]["held_out_accuracy"]
+    timing = [json.loads(line) for line in (measured.folder / "timing.jsonl").read_text().splitlines()]
+    assert ["gap_seconds" in entry for entry in timing] == [False, False, True, True]
+    assert all(0 < entry["gap_seconds"] < entry["seconds"] for entry in timing[2:])
+    with pytest.raises(LabError, match="gap_every"):
+        gap_evolution(plain)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"gap_every": -1}, ["gap_every", "-1", "at least 0"]),
+        ({"gap_budgets": "8/14 9/14"}, ["9/14", "8/14"]),
+        ({"gap_budgets": "8/14 2,2"}, ["gap_budgets", "2,2", "4 intermediate nodes"]),
+        ({"gap_edge_weight": "two"}, ["gap_edge_weight", "two", "renormalised"]),
+    ],
+)
+def test_settings_of_the_gap_that_cannot_be_are_refused(changes, words):
+    with pytest.raises(LabError) as error:
+        search_config("tiny", "digits", **changes)
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_no_budgets_named_means_the_search_s_own():
+    config = search_config("tiny", "digits", budget="4/14", epochs=5, gap_every=2)
+    assert [config.gap_budgets_of(epoch) for epoch in range(1, 6)] == [[], ["4/14"], [], ["4/14"], ["4/14"]]
+    assert replace(config, gap_every=0).gap_budgets_of(5) == []
+
+
+def made_up_run(alphas, betas):
+    """A run with these α [T, E, O] and β [T, E] in both cells; the paper's relaxation, nodes 2 and 3 only."""
+    config = search_config("tiny", "digits", "da2s", "paper", nodes=4, budget="2,1", partial_channels=1)
+    arrays = [{name: np.array(values, dtype=np.float32) for name in CELL_TYPES} for values in (alphas, betas)]
+    return Run(None, config, [], 0.0, True, *arrays, None, [], None, {})
+
+
+def test_when_each_edge_settled_and_what_it_is():
+    edges, T = cell_edges(4), 4
+    alphas = np.zeros((T, len(edges), 7))
+    strongest = {(0, 2): [2, 2, 2, 2], (1, 2): [0, 3, 3, 3], (0, 3): [4, 1, 4, 1], (1, 3): [0, 0, 0, 5]}
+    for edge, operations in strongest.items():
+        alphas[range(T), edges.index(edge), operations] = 50.0
+    betas = np.full((T, len(edges)), 0.5)
+    betas[:2, edges.index((0, 3))] = 0.9  # node 3's one edge: first 0, at last 2
+    betas[2:, edges.index((2, 3))] = 0.9
+    rows = settled_edges(made_up_run(alphas, betas))
+    found = {(row["source"], row["node"]): row for row in rows if row["cell"] == "reduce"}
+    assert {edge: row["operation_epoch"] for edge, row in found.items()} == {
+        (0, 2): 0,
+        (1, 2): 1,
+        (0, 3): 3,
+        (1, 3): 3,
+        (2, 3): 0,
+    }
+    assert {edge: PRIMITIVES.index(row["operation"]) for edge, row in found.items()} == {
+        (0, 2): 2,
+        (1, 2): 3,
+        (0, 3): 1,
+        (1, 3): 5,
+        (2, 3): 0,
+    }
+    assert {edge: row["kept_epoch"] for edge, row in found.items()} == {
+        (0, 2): 0,
+        (1, 2): 0,
+        (0, 3): 2,
+        (1, 3): 0,
+        (2, 3): 2,
+    }
+    assert [row["kept"] for row in rows] == 2 * [True, True, False, False, True]
+
+
+def test_summaries_of_every_epoch():
+    alphas = np.zeros((2, 5, 7))
+    alphas[1, :, PRIMITIVES.index("skip_connect")] = 100.0
+    betas = np.full((2, 5), 0.5)
+    betas[1] = [1.0, -300.0, -300.0, 1.0, -300.0]
+    rows = epoch_summaries(made_up_run(alphas, betas))
+    start, end = rows[0], rows[-1]
+    assert (start["epoch"], end["epoch"], len(rows)) == (0, 1, 4)
+    assert (start["skip_connections"], end["skip_connections"]) == (0, 3) and end["operations"] == 3
+    assert start["largest_operation_weight"] == pytest.approx(1 / 7)
+    assert start["operation_entropy"] == pytest.approx(math.log(7), rel=1e-5)
+    assert start["edge_entropy"] == pytest.approx((math.log(2) + math.log(3)) / 2, rel=1e-5)
+    assert end["largest_operation_weight"] == 1
+    assert end["operation_entropy"] == pytest.approx(0, abs=1e-12) == end["edge_entropy"]
+
+
+def test_the_cell_of_every_epoch(runs):
+    plain, _ = runs
+    cells = genotype_evolution(plain, "3/14")
+    assert len(cells) == 5 and all(len(cell.normal.edges) == 3 for cell in cells)
+    assert genotype_after(plain) == plain.genotype == genotype_evolution(plain)[-1]
+    assert genotype_after(plain, 0, "3/14") == cells[0]
