@@ -22,7 +22,7 @@ TIERS = [
     ["search", "retrain", "bench", "evolution"],
     ["experiments"],
     ["studies", "plots", "cell_layout"],
-    ["plots_losses", "drawing", "explorer"],
+    ["plots_losses", "plots_evolution", "drawing", "explorer"],
     ["claims", "editor", "events", "live"],
     ["widgets"],
     ["cli"],
