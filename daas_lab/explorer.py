@@ -26,6 +26,7 @@ PANEL_HEIGHT = 74  # of the axes of a curve
 ROW, COLUMN, HEAD = 13, 17, 58  # of the heat map: an edge, an operation, the operations' names
 ARC = 19  # height of an arc for each node that it spans
 SHADE = "#08519C"
+DISCRETIZATION_LOSSES = ("operation_loss", "edge_loss")
 BEFORE, AFTER = LINE_COLOURS[0], LINE_COLOURS[1]
 
 # --- which runs -------------------------------------------------------------------------------------------------------
@@ -72,14 +73,14 @@ def second_choice(found: Mapping[str, Path]) -> str:
 # --- frames -----------------------------------------------------------------------------------------------------------
 
 
-def frames(run: Run, budget: str, edge_weight: str = "one") -> list[str]:
+def frames(run: Run, budget: str, edge_weight: str = "learned") -> list[str]:
     """The picture of every epoch of a search under `budget`, the start first."""
     evolution = weight_evolution(run)
     return [frame(run, budget, epoch, edge_weight, evolution) for epoch in range(len(run.alphas["normal"]))]
 
 
 def frame(
-    run: Run, budget: str, epoch: int, edge_weight: str = "one", evolution: Mapping[str, Evolution] | None = None
+    run: Run, budget: str, epoch: int, edge_weight: str = "learned", evolution: Mapping[str, Evolution] | None = None
 ) -> str:
     """The picture of a search after `epoch` (0: its start) as an SVG document.
 
@@ -146,7 +147,7 @@ def _header(run: Run, budget: str, epoch: int) -> tuple[list[str], float]:
     ], 46
 
 
-def accuracies(run: Run, budget: str, edge_weight: str = "one") -> dict[str, list[float | None]]:
+def accuracies(run: Run, budget: str, edge_weight: str = "learned") -> dict[str, list[float | None]]:
     """Held-out accuracies in percent after every epoch [T], None where not recorded: `before` the cut and `after` it.
 
     The cut is the whole one, with batch-norm statistics as trained.
@@ -154,11 +155,17 @@ def accuracies(run: Run, budget: str, edge_weight: str = "one") -> dict[str, lis
     recorded = {record["epoch"]: record for record in run.history}
     epochs = range(len(run.alphas["normal"]))
     before = [recorded.get(epoch, {}).get("held_out_accuracy") for epoch in epochs]
-    after = [None for _ in epochs]
-    wanted = {"budget": budget, "edge_weight": edge_weight, "batch_norm": "as-trained", "stage": "both"}
-    for row in run.gap:
-        if all(row[name] == value for name, value in wanted.items()):
-            after[-1] = row["after"]
+    rows = [recorded.get(epoch, {}).get("gap", []) for epoch in epochs]
+    rows[-1] = [*run.gap, *rows[-1]]
+    # Where edges have no weights of their own, to keep 1 is to keep what they have.
+    free = not METHODS[run.config.method].learns_edges and edge_weight != "renormalised"
+    same = ("one", "learned") if free else (edge_weight,)
+
+    def measured(row: Mapping) -> bool:
+        wanted = (budget, "as-trained", "both")
+        return (row["budget"], row["batch_norm"], row["stage"]) == wanted and row["edge_weight"] in same
+
+    after = [next((row["after"] for row in of_epoch if measured(row)), None) for of_epoch in rows]
     return {"before": before, "after": after}
 
 
@@ -167,11 +174,11 @@ def _accuracy_panel(run: Run, budget: str, epoch: int, edge_weight: str, y: floa
     now = {name: "–" if series[epoch] is None else f"{series[epoch]:.1f} %" for name, series in values.items()}
     if all(value is None for value in values["after"]):
         now["after"] = "not measured"
-    left = 'text-anchor="start" font-size="11"'
+    bold = 'font-weight="bold"'
     caption = (
-        f'<text x="{MARGIN}" y="{y + 10:.1f}" {left}>held-out accuracy '
-        f'<tspan fill="{BEFORE}" font-weight="bold">before the cut {now["before"]}</tspan> → '
-        f'<tspan fill="{AFTER}" font-weight="bold">after {now["after"]}</tspan> (edge weight {edge_weight})</text>'
+        f'<text x="{MARGIN}" y="{y + 10:.1f}" text-anchor="start">held-out accuracy '
+        f'<tspan fill="{BEFORE}" {bold}>before {now["before"]}</tspan> → '
+        f'<tspan fill="{AFTER}" {bold}>after the cut {now["after"]}</tspan> (edge weight {edge_weight})</text>'
     )
     series = [(values["before"], BEFORE, "-"), (values["after"], AFTER, DASHES[1])]
     box = (MARGIN + 26, y + 20, WIDTH - 2 * MARGIN - 32, PANEL_HEIGHT)
@@ -201,34 +208,40 @@ def curves(series, box, limits, epochs: int, cursor: int | None = None) -> list[
     for values, colour, dashes in series:
         points = [(epoch, at(epoch, value)) for epoch, value in enumerate(values) if value is not None]
         if points:
-            line = " ".join(f"{x:.1f},{y:.1f}" for _, (x, y) in points)
-            pattern = "" if dashes == "-" else f' stroke-dasharray="{" ".join(map(str, dashes[1]))}"'
-            parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.8"{pattern}/>')
+            parts.append(_line("M" + "L".join(f"{x:.1f},{y:.1f}" for _, (x, y) in points), colour, dashes))
         marked = [point for epoch, point in points if epoch == cursor or len(points) == 1]
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in marked]
     return parts
 
 
 def losses(run: Run) -> str:
-    """Every loss that a search has recorded so far, over its epochs, as an SVG document."""
+    """Every loss that a search has recorded so far, over its epochs: L^C above, L^O and L^E below; an SVG document."""
     recorded = {record["epoch"]: record for record in run.history}
-    names = list(dict.fromkeys(key for record in run.history for key in record if "loss" in key))
-    parts = [_text("losses", MARGIN, 20, 'text-anchor="start" font-size="13" font-weight="bold"')]
-    if not names:
-        return _document(WIDTH, 60, [*parts, _text("no epoch has ended yet", MARGIN, 42, 'text-anchor="start"')])
-    series = []
-    for n, name in enumerate(names):
-        colour, dashes = LINE_COLOURS[n % 7], DASHES[n % 7]
-        series.append(([recorded.get(e, {}).get(name) for e in range(max(recorded) + 1)], colour, dashes))
-        x, y = MARGIN + 160 * (n % 3), 38 + 15 * (n // 3)
-        pattern = "" if dashes == "-" else f' stroke-dasharray="{" ".join(map(str, dashes[1]))}"'
-        parts.append(f'<path d="M{x},{y - 3}h24" stroke="{colour}" stroke-width="1.8"{pattern}/>')
-        parts.append(_text(name.replace("_", " "), x + 29, y, 'text-anchor="start"'))
-    top = 52 + 15 * ((len(names) - 1) // 3)
-    highest = max(value for values, _, _ in series for value in values if value is not None) or 1.0
-    box = (MARGIN + 26, top, WIDTH - 2 * MARGIN - 32, 2 * PANEL_HEIGHT)
-    parts += curves(series, box, (0, highest), run.config.epochs)
-    return _document(WIDTH, top + 2 * PANEL_HEIGHT + 22, parts)
+    names = list(dict.fromkeys(key for record in run.history for key in record if key.endswith("_loss")))
+    panels = {
+        "classification loss": [name for name in names if name not in DISCRETIZATION_LOSSES],
+        "operation and edge loss, before λ": [name for name in names if name in DISCRETIZATION_LOSSES],
+    }
+    parts, y = [], 0.0
+    for title, own in panels.items():
+        parts.append(_text(title, MARGIN, y + 20, 'text-anchor="start" font-size="13" font-weight="bold"'))
+        series = []
+        for n, name in enumerate(own):
+            values = [recorded.get(epoch, {}).get(name) for epoch in range(max(recorded) + 1)]
+            series.append((values, LINE_COLOURS[n], DASHES[n]))
+            x = MARGIN + 150 * n
+            parts.append(_line(f"M{x},{y + 36}h24", LINE_COLOURS[n], DASHES[n]))
+            parts.append(_text(name.removesuffix("_loss").replace("_", " "), x + 29, y + 39, 'text-anchor="start"'))
+        highest = max((value for values, *_ in series for value in values if value is not None), default=1.0)
+        box = (MARGIN + 26, y + 54, WIDTH - 2 * MARGIN - 32, 2 * PANEL_HEIGHT)
+        parts += curves(series, box, (0, highest or 1.0), run.config.epochs)
+        y += 2 * PANEL_HEIGHT + 84
+    return _document(WIDTH, y, parts)
+
+
+def _line(path: str, colour: str, dashes) -> str:
+    pattern = "" if dashes == "-" else f' stroke-dasharray="{" ".join(map(str, dashes[1]))}"'
+    return f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="1.8"{pattern}/>'
 
 
 # --- α and β ----------------------------------------------------------------------------------------------------------

@@ -22,11 +22,12 @@ from dataclasses import replace
 from html import escape
 from pathlib import Path
 
-from daas_lab import config, drawing, editor, explorer, live, presets
+from daas_lab import config, drawing, editor, explorer, live
 from daas_lab.discretize import EDGE_WEIGHTS
 from daas_lab.errors import LabError
 from daas_lab.experiments import Settings, run_name
 from daas_lab.genotype import EXTRA_PRIMITIVES, PRIMITIVES
+from daas_lab.presets import DATASETS, METHODS
 from daas_lab.runs import read_config
 
 PLAY_INTERVAL = 250  # milliseconds an epoch
@@ -66,7 +67,7 @@ def run_explorer(settings: Settings, first: str | None = None, second: str | Non
         raise LabError(f"no search in {settings.runs}: make one with daas-lab search … --out {settings.runs / 'NAME'}")
     names = [first or explorer.first_choice(found), second or explorer.second_choice(found)]
     sides = [_dropdown(f"run {n}", found, name, "420px") for n, name in enumerate(names, start=1)]
-    budget, edge_weight = _dropdown("cut to", ["8/14"]), _dropdown("edge weight", EDGE_WEIGHTS)
+    budget, edge_weight = _dropdown("cut to", ["8/14"]), _dropdown("edge weight", EDGE_WEIGHTS, "learned")
     slider = ipywidgets.IntSlider(description="epoch", style=LABELS, layout={"width": "420px", "max_width": "100%"})
     play = ipywidgets.Play(interval=PLAY_INTERVAL, layout={"width": "150px"})
     ipywidgets.jslink((play, "value"), (slider, "value"))
@@ -194,8 +195,11 @@ def live_search(settings: Settings) -> View:
 
     Shows a search that is being written, whoever started it; else the last one that was.
     """
-    method, preset = _dropdown("method", config.METHODS, "da2s"), _dropdown("preset", config.PRESETS, settings.preset)
-    dataset, budget = _dropdown("dataset", presets.DATASETS, settings.dataset), _text("budget", settings.budget)
+    method, preset = (
+        _dropdown("method", [name for name in METHODS if METHODS[name].trains], "da2s"),
+        _dropdown("preset", config.PRESETS, settings.preset),
+    )
+    dataset, budget = _dropdown("dataset", DATASETS, settings.dataset), _text("budget", settings.budget)
     epochs, seed = _text("epochs", settings.epochs, "the preset's"), _text("seed", settings.seeds[0])
     start_button, stop_button, resume_button = (
         ipywidgets.Button(description=name, icon=icon, layout={"width": "110px"})

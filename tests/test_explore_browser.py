@@ -182,7 +182,7 @@ def test_a_live_search_outlives_the_kernel(page, folder):
     control(area, "epochs", "input").fill("500")
     area.get_by_role("button", name="Start").click()
     area.get_by_text(re.compile("running, epoch [1-9]")).wait_for(timeout=60_000)
-    area.locator("svg polyline").nth(2).wait_for()  # accuracy and losses
+    area.get_by_text("classification loss").wait_for()
     name = control(area, "search", "select").evaluate("select => select.selectedOptions[0].innerText")
     pid = writer(folder / "runs" / name)["pid"]
 

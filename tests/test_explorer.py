@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from daas_lab import explorer
+from daas_lab.config import search_config
 from daas_lab.discretize import derive_genotype, weight_evolution
 from daas_lab.errors import LabError
 from daas_lab.genotype import CELL_TYPES, EdgeBudget, cell_edges
@@ -44,27 +45,24 @@ def test_a_frame_shows_the_weights_and_the_cells_of_its_epoch(run, budget):
     assert len(outlined) == sum(len(genotype.cell(name).edges) for name in CELL_TYPES)
     texts = "".join(ElementTree.fromstring(svg).itertext())
     assert f"epoch 31 of 50, protocol authors, searched for 8/14; cut to {EdgeBudget.parse(budget)}" in texts
-    assert f"before the cut {90 - 80 / 31:.1f} %" in texts
+    assert f"before {90 - 80 / 31:.1f} %" in texts
 
 
 def test_nodes_stand_still_and_nothing_is_outside(run):
     places = set()
     for epoch in (0, 20, 50):
-        root = ElementTree.fromstring(explorer.frame(run, "3/14", epoch))
+        root = ElementTree.fromstring(explorer.frame(run, "3/14", epoch, "renormalised"))
         nodes = [circle for circle in root.iter(f"{SVG}circle") if circle.get("r") == "11"]
         places.add(tuple((node.get("cx"), node.get("cy")) for node in nodes))
         width, height = float(root.get("width")), float(root.get("height"))
         for text in root.iter(f"{SVG}text"):
             x, y = float(text.get("x")), float(text.get("y"))
-            # Six pixels a character are on the safe side for the largest font but the heading's.
-            half = (
-                0
-                if text.get("transform")
-                else 5.4 * len("".join(text.itertext())) * (float(text.get("font-size", 10)) / 10)
-            )
+            # 5.4 pixels a character are on the safe side at size 10.
+            size = 0 if text.get("transform") else float(text.get("font-size", 10)) / 10
+            room = 5.4 * size * len("".join(text.itertext()))
             share = {"start": (0, 1), "end": (1, 0)}.get(text.get("text-anchor"), (0.5, 0.5))
-            assert x - share[0] * half >= 0
-            assert x + share[1] * half <= width
+            assert x - share[0] * room >= 0
+            assert x + share[1] * room <= width
             assert 0 < y < height
     assert len(places) == 1 and len(places.pop()) == 12
 
@@ -121,15 +119,25 @@ def test_runs_and_records_are_found_by_name(tmp_path):
 def test_the_cut_is_shown_where_it_was_measured(run):
     row = {"budget": "6/14", "batch_norm": "as-trained", "stage": "both", "before": 88.4}
     gap = [row | {"edge_weight": "one", "after": 12.5}, row | {"edge_weight": "learned", "after": 71.25}]
-    measured = replace(run, gap=gap)
-    assert explorer.accuracies(measured, "6/14", "learned")["after"] == [None] * 50 + [71.25]
-    texts = "".join(ElementTree.fromstring(explorer.frame(measured, "6/14", 50)).itertext())
-    assert "after 12.5 % (edge weight one)" in texts
-    assert "after not measured" in explorer.frame(measured, "8/14", 50)
+    while_searching = [row | {"edge_weight": "learned", "after": 33.5}]
+    history = [record | ({"gap": while_searching} if record["epoch"] == 7 else {}) for record in run.history]
+    measured = replace(run, gap=gap, history=history)
+    after = explorer.accuracies(measured, "6/14", "learned")["after"]
+    assert {epoch: value for epoch, value in enumerate(after) if value is not None} == {7: 33.5, 50: 71.25}
+    texts = "".join(ElementTree.fromstring(explorer.frame(measured, "6/14", 50, "one")).itertext())
+    assert "after the cut 12.5 % (edge weight one)" in texts
+    assert "after the cut not measured" in explorer.frame(measured, "8/14", 50)
+    # DARTS's edges weigh 1 as they are.
+    darts = replace(measured, gap=[], config=search_config("full", "cifar10", "darts"))
+    assert explorer.accuracies(darts, "6/14", "one")["after"][7] == 33.5
+    assert explorer.accuracies(darts, "6/14", "renormalised")["after"][7] is None
 
 
 def test_losses_have_a_line_each(run):
-    root = ElementTree.fromstring(explorer.losses(run))
-    (line,) = root.iter(f"{SVG}polyline")
-    assert len(line.get("points").split()) == 50
-    assert "train loss" in "".join(root.itertext())
+    history = [record | {"operation_loss": 30.0, "held_out_loss": 1.5} for record in run.history]
+    root = ElementTree.fromstring(explorer.losses(replace(run, history=history)))
+    lines = [path for path in root.iter(f"{SVG}path") if path.get("d").count("L") == 49]
+    assert len(lines) == 3
+    texts = [element.text for element in root.iter(f"{SVG}text")]
+    # Each panel has its own scale: 30 below, 2 above.
+    assert {"train", "held out", "operation", "2", "30"} <= set(texts)
