@@ -118,6 +118,11 @@ def side_by_side(pictures: Sequence[str], gap: int = 12) -> str:
     return _document(sum(width for width, _ in sizes) + gap * (len(sizes) - 1), max(h for _, h in sizes), parts)
 
 
+def note(text: str) -> str:
+    """A line of text in place of a picture."""
+    return _document(max(WIDTH, 6 * len(text) + 2 * MARGIN), 30, [_text(text, MARGIN, 19, 'text-anchor="start"')])
+
+
 def _size(picture: str) -> tuple[float, float]:
     width, height = picture.split('viewBox="0 0 ', 1)[1].split('"', 1)[0].split()
     return float(width), float(height)

@@ -131,4 +131,5 @@ def current(runs: str | Path) -> str | None:
 
 
 def _last_written(folder: Path) -> float:
-    return max(path.stat().st_mtime for path in folder.iterdir())
+    written = (folder / name for name in ("config.json", "history.jsonl"))
+    return max(path.stat().st_mtime for path in written if path.is_file())

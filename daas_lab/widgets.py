@@ -22,7 +22,8 @@ from dataclasses import replace
 from html import escape
 from pathlib import Path
 
-from daas_lab import config, drawing, editor, explorer, live
+from daas_lab import drawing, editor, explorer, live
+from daas_lab.config import PRESETS
 from daas_lab.discretize import EDGE_WEIGHTS
 from daas_lab.errors import LabError
 from daas_lab.experiments import Settings, run_name
@@ -33,7 +34,6 @@ from daas_lab.runs import read_config
 PLAY_INTERVAL = 250  # milliseconds an epoch
 WATCH_INTERVAL, WATCH_IDLE = 0.5, 60  # seconds between looks at a live search, and until nobody looks any more
 LABELS = {"description_width": "90px"}
-PICTURE = {"flex": "1 1 400px", "min_width": "0"}  # two beside each other, or one below the other
 
 
 class View(ipywidgets.VBox):
@@ -71,10 +71,7 @@ def run_explorer(settings: Settings, first: str | None = None, second: str | Non
     slider = ipywidgets.IntSlider(description="epoch", style=LABELS, layout={"width": "420px", "max_width": "100%"})
     play = ipywidgets.Play(interval=PLAY_INTERVAL, layout={"width": "150px"})
     ipywidgets.jslink((play, "value"), (slider, "value"))
-    message, pictures = (
-        ipywidgets.HTML(),
-        [ipywidgets.HTML(layout={"flex": "1 1 400px", "min_width": "0"}) for _ in sides],
-    )
+    message, pictures = ipywidgets.HTML(), _pictures()
     drawn: dict[tuple[str, str, str], list[str]] = {}
 
     def frames(side: ipywidgets.Dropdown) -> list[str]:
@@ -158,6 +155,7 @@ def cell_editor(settings: Settings, start: str = "DARTS_V2") -> View:
         finally:
             quiet = False
         picture.svg = drawing.cells_svg(genotype)
+        size.value = "counting …"  # takes longer than the drawing
         size.value = escape(editor.size_text(genotype))
 
     def change(**changes) -> None:
@@ -195,11 +193,9 @@ def live_search(settings: Settings) -> View:
 
     Shows a search that is being written, whoever started it; else the last one that was.
     """
-    method, preset = (
-        _dropdown("method", [name for name in METHODS if METHODS[name].trains], "da2s"),
-        _dropdown("preset", config.PRESETS, settings.preset),
-    )
-    dataset, budget = _dropdown("dataset", DATASETS, settings.dataset), _text("budget", settings.budget)
+    method = _dropdown("method", [name for name, facts in METHODS.items() if facts.trains], "da2s")
+    preset, dataset = _dropdown("preset", PRESETS, settings.preset), _dropdown("dataset", DATASETS, settings.dataset)
+    budget = _text("budget", settings.budget)
     epochs, seed = _text("epochs", settings.epochs, "the preset's"), _text("seed", settings.seeds[0])
     start_button, stop_button, resume_button = (
         ipywidgets.Button(description=name, icon=icon, layout={"width": "110px"})
@@ -207,7 +203,7 @@ def live_search(settings: Settings) -> View:
     )
     found = live.current(settings.runs)
     chosen = _dropdown("search", live.known(settings.runs), found, "420px")
-    state, message, pictures = ipywidgets.HTML(), ipywidgets.HTML(), [ipywidgets.HTML(layout=PICTURE) for _ in range(2)]
+    state, message, pictures = ipywidgets.HTML(), ipywidgets.HTML(), _pictures()
 
     def folder() -> Path:
         if chosen.value is None:
@@ -225,20 +221,21 @@ def live_search(settings: Settings) -> View:
         for picture, svg in zip(pictures, drawn() if now.epochs else ("", ""), strict=True):
             picture.value = fitted(svg)
 
+    def still() -> str:
+        try:
+            return explorer.side_by_side(drawn())
+        except LabError as error:  # nothing to draw yet
+            return explorer.note(str(error))
+
     watch = _following(lambda: (chosen.value, live.status(folder())), show)
 
     def start() -> None:
-        given = {
-            "preset": preset.value,
-            "dataset": dataset.value,
-            "budget": budget.value,
-            "epochs": epochs.value or None,
-        }
-        search = replace(settings, **given).search(method.value, seed.value)
+        given = {"preset": preset.value, "dataset": dataset.value, "budget": budget.value}
+        search = replace(settings, **given, epochs=epochs.value or None).search(method.value, seed.value)
         name = run_name(search)
+        live.start(search, settings.runs / name, settings.data)
         chosen.options = sorted({*chosen.options, name})
         chosen.value = name
-        live.start(search, settings.runs / name, settings.data)
         watch()
 
     def resume() -> None:
@@ -257,7 +254,7 @@ def live_search(settings: Settings) -> View:
         _row(method, dataset, preset, budget, epochs, seed, start_button),
         _row(chosen, stop_button, resume_button),
     ]
-    return View([*controls, state, message, _row(*pictures)], lambda: explorer.side_by_side(drawn()))
+    return View([*controls, state, message, _row(*pictures)], still)
 
 
 # --- what the views share ---------------------------------------------------------------------------------------------
@@ -273,6 +270,11 @@ def _text(description: str, value: object, placeholder: str = "") -> ipywidgets.
     layout = {"width": "220px", "max_width": "100%"}
     text = "" if value is None else str(value)
     return ipywidgets.Text(text, placeholder=placeholder, description=description, layout=layout, style=LABELS)
+
+
+def _pictures() -> list[ipywidgets.HTML]:
+    # Beside each other where both are at least this wide, else one below the other.
+    return [ipywidgets.HTML(layout={"flex": "1 1 400px", "min_width": "0"}) for _ in range(2)]
 
 
 def _row(*items: ipywidgets.Widget) -> ipywidgets.HBox:

@@ -74,7 +74,9 @@ def test_an_empty_folder_says_how_to_make_a_search(tmp_path):
     with pytest.raises(LabError, match=r"no search in .*: make one with daas-lab search"):
         widgets.run_explorer(empty)
     # Live search is where one begins.
-    assert "no search in" in inside(widgets.live_search(empty), ipywidgets.HTML)[1].value
+    view = widgets.live_search(empty)
+    assert "no search in" in inside(view, ipywidgets.HTML)[1].value
+    assert "no search in" in view.picture()
 
 
 def test_cell_editor_follows_a_click_and_refuses_the_impossible(settings):
