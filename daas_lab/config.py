@@ -246,7 +246,7 @@ def search_config(
     """The search of `preset` on `dataset`, with any field changed by keyword. Raises `LabError` naming the field.
 
     A shortened search raises Adam's learning rate for α and β so that learning rate × steps stays near the paper's
-    19,500 × 3e-4 ≈ 5.9, which is what a one-hot softmax needs.
+    19,500 × 3e-4 ≈ 5.9, which is what a one-hot softmax needs; `quick` and `mini` state their own.
     """
     one_of("preset", preset, PRESETS)
     one_of("dataset", dataset, DATASETS)
