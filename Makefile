@@ -8,7 +8,7 @@ BIN := .venv/bin
 help:
 	@echo "make quickstart   the effect itself, on digits: notebooks/00_quickstart.ipynb, headless"
 	@echo "make test         all tests"
-	@echo "make lab          JupyterLab in notebooks/"
+	@echo "make lab          JupyterLab, with notebooks/explore.ipynb open"
 	@echo "make figures      all notebooks, headless (PRESET=tiny, mini or full)"
 	@echo "make lint         ruff on code and notebooks"
 
@@ -28,7 +28,7 @@ test: .venv/installed
 	$(BIN)/python -m pytest
 
 lab: .venv/installed
-	$(BIN)/python -m jupyter lab --notebook-dir=notebooks
+	$(BIN)/python -m jupyter lab notebooks/explore.ipynb
 
 figures: .venv/installed
 	$(BIN)/daas-lab reproduce --preset $(PRESET)

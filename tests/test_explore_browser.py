@@ -76,6 +76,9 @@ def control(area, label, kind):
 def test_all_three_views_are_on_the_page(page):
     for number, text in enumerate(("epoch 50 of 50", "Normal cell", "finished, epoch 50 of 50")):
         view(page, number).get_by_text(text).first.wait_for()
+    # And the static pictures for those without a kernel.
+    widths = page.locator(".jp-MarkdownOutput img").evaluate_all("images => images.map(image => image.naturalWidth)")
+    assert len(widths) == 3 and min(widths) > 0
 
 
 def test_the_slider_moves_both_searches_in_time(page):
