@@ -94,5 +94,6 @@ def gap_evolution(run: Run) -> list[dict]:
     """Rows of `discretize.accuracy_drops` with their `epoch`, from a search that measured the gap (`gap_every`)."""
     rows = [{"epoch": record["epoch"]} | row for record in run.history for row in record.get("gap", [])]
     if not rows:
-        raise LabError(f"run = {str(run.folder)!r}: must be a search made with gap_every of at least 1")
+        where = run.folder or run.config.method
+        raise LabError(f"run = {str(where)!r}: must be a search made with gap_every of at least 1")
     return rows

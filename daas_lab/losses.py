@@ -27,7 +27,8 @@ def operation_entropy(operation_logits: Tensor, keep: int = 1) -> Tensor:
     """Eq. (2) of every edge: [E, O] → [E], zero where an edge has decided for `keep` operations.
 
     For more than one operation an edge it is Eq. (4)'s form with a as the candidates: with p = min(keep · a, 1),
-    −Σ p log p + (Σ p − keep)². At keep = 1 that is Eq. (2), for Σ a = 1.
+    −Σ p log p + (Σ p − keep)². At keep = 1 that is Eq. (2), for Σ a = 1. Like Eq. (4) it has lesser minima beside the
+    ones at 0: an edge that is left with one operation too few stays there, at 1.
     """
     if keep == 1:
         return entropy(operation_logits)

@@ -94,6 +94,53 @@ def test_genotype_of_an_epoch(capsys, searched):
     assert "epoch" in message and "0 to 3" in message
 
 
+def test_attribution_prints_every_decision_and_draws_them(capsys, searched, tmp_path):
+    picture = tmp_path / "heat.svg"
+    assert cli.main(["attribution", str(searched), "--budget", "4/14", "--out", str(picture), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 2 * (14 + 4) and {row["edge_weight"] for row in rows} == {"learned"}
+    text = picture.read_text()
+    assert "points of accuracy lost" in text and text.count("_3x3") + text.count("_5x5") + text.count("skip_") >= 28
+    for option, value, allowed in (
+        ("--edge-weight", "two", "renormalised"),
+        ("--batch-norm", "old", "recalibrated"),
+        ("--budget", "2,2", "4 intermediate nodes"),
+        ("--out", "heat.txt", ".svg"),
+    ):
+        message = refused(capsys, "attribution", str(searched), option, value)
+        assert value.split(".")[-1] in message and allowed in message, message
+
+
+def test_dropped_nodes_and_several_operations_an_edge_from_search_to_retraining(capsys, tmp_path):
+    budget = "normal=3/14;reduce=4/14*2"
+    common = ["--preset", "tiny", "--dataset", "digits", "--epochs", "1", "--steps", "1"]
+    command = ["search", *common, "--method", "da2s", "--protocol", "paper", "--budget", budget]
+    gap = ["--gap-every", "1", "--gap-budgets", f"8/14 {budget}", "--gap-edge-weight", "renormalised"]
+    assert cli.main([*command, *gap, "--out", str(tmp_path / "x")]) == 0
+    [record] = [json.loads(line) for line in (tmp_path / "x" / "history.jsonl").read_text().splitlines()]
+    assert [row["budget"] for row in record["gap"]] == ["8/14", budget]
+    assert 0 < record["operation_loss"] < 1000
+
+    path = tmp_path / "x" / "genotype.json"
+    cells = json.loads(path.read_text())
+    assert [len(cells[name]["edges"]) for name in ("normal", "reduce")] == [6, 8]
+    assert len(cells["normal"]["concat"]) == 3 and len(cells["reduce"]["concat"]) == 4
+    for name in ("normal", "reduce"):
+        pairs = [tuple(edge[:2]) for edge in cells[name]["edges"]]
+        assert all(pairs.count(pair) == 2 for pair in pairs)
+    capsys.readouterr()
+    assert cli.main(["gap", str(tmp_path / "x"), "--budget", budget, "--stage", "both", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["budget"] for row in rows} == {budget}
+    assert next(row for row in rows if row["edge_weight"] == "renormalised") == record["gap"][1]
+
+    assert cli.main(["draw", str(path), "--out", str(tmp_path / "cells.svg")]) == 0
+    assert cli.main(["count", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["parameters"] > 100_000
+    assert cli.main(["retrain", *common, "--genotype", str(path), "--out", str(tmp_path / "y")]) == 0
+    assert 0 <= json.loads((tmp_path / "y" / "result.json").read_text())["test_error"] <= 100
+
+
 def test_count_draw_and_retrain(capsys, tmp_path):
     assert cli.main(["count", "DARTS_V2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["parameters"] == 3_349_342

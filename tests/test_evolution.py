@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from daas_lab import plots
 from daas_lab.config import config_hash, search_config
 from daas_lab.data import search_splits
 from daas_lab.discretize import accuracy_drops
@@ -60,6 +61,9 @@ def test_the_gap_is_measured_every_third_epoch_and_at_the_end_and_its_seconds_ar
     timing = [json.loads(line) for line in (measured.folder / "timing.jsonl").read_text().splitlines()]
     assert ["gap_seconds" in entry for entry in timing] == [False, False, True, True]
     assert all(0 < entry["gap_seconds"] < entry["seconds"] for entry in timing[2:])
+    ax = plots.gap_over_epochs(rows)
+    assert [line.get_label() for line in ax.lines] == ["continuous", "3/14", "8/14"]
+    assert list(ax.lines[0].get_ydata()) == [measured.history[t]["held_out_accuracy"] for t in (2, 3)]
     with pytest.raises(LabError, match="gap_every"):
         gap_evolution(plain)
 

@@ -109,6 +109,21 @@ def test_operation_loss_for_several_operations_is_zero_at_that_many_and_not_at_o
     assert torch.autograd.gradcheck(lambda logits: losses.operation_entropy(logits, keep), x)
 
 
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_descent_of_the_operation_loss_leaves_as_many_operations_as_are_asked_for(keep):
+    generator = torch.Generator().manual_seed(0)
+    alphas = (1e-3 * torch.randn(100, 7, generator=generator)).requires_grad_()
+    optimizer = torch.optim.Adam([alphas], lr=0.05)
+    for _ in range(600):
+        optimizer.zero_grad()
+        losses.operation_loss({"normal": alphas}, keep).backward()
+        optimizer.step()
+    a = alphas.softmax(dim=1).detach()
+    decided = (a > 0.9 / keep).sum(dim=1)
+    assert set(decided.tolist()) <= {keep, keep - 1}, "a lesser minimum has one operation fewer"
+    assert (decided == keep).float().mean() >= 0.75
+
+
 @pytest.mark.parametrize("scale", [1e4, 1e8, 1e30])
 @pytest.mark.parametrize("pattern", [[1, -1, 0, 0.5], [-1, -1, -1, -1], [1, 1, 1, 1], [-1, -1, -0.5, -1]])
 def test_values_and_gradients_stay_finite(pattern, scale):
