@@ -109,8 +109,9 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
         set_learning_rate(arch_optimizer, alpha_rate, config.arch_learning_rate)
         lambdas = lambda_values(config, epoch)
         searches = epoch > config.warmup
-        names = ("train_loss", "architecture_loss", "operation_loss", "edge_loss")
-        step_losses = StepLosses(names if searches else names[:1], config.steps, device)
+        # In the order in which a step computes them: the first that is not finite is the one to blame.
+        names = ("architecture_loss", "operation_loss", "edge_loss", "train_loss")
+        step_losses = StepLosses(names if searches else names[-1:], config.steps, device)
         correct = torch.zeros((), device=device)
         streams = zip(
             *(
@@ -134,7 +135,7 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
                 terms = architecture_step(network, arch_optimizer, arch_x, arch_y, config, lambdas, unroll)
             train_only(trained=weight_parameters, resting=architecture_parameters)
             loss, logits = weight_step(network, weight_optimizer, x, y, config.gradient_clip)
-            step_losses.add(loss, *terms)
+            step_losses.add(*terms, loss)
             correct += (logits.argmax(dim=1) == y).sum()
         record = {"learning_rate": rate} | dict(zip(("lambda_c", "lambda_1", "lambda_2"), lambdas, strict=True))
         record |= step_losses.means(epoch)

@@ -10,8 +10,10 @@ import time
 import pytest
 
 from daas_lab.config import search_config
+from daas_lab.errors import LabError
 from daas_lab.runs import is_finished, read_run, writer
 from daas_lab.search import search
+from daas_lab.training import set_learning_rate
 
 COMMAND = [sys.executable, "-m", "daas_lab", "search", "--preset", "tiny", "--dataset", "digits", "--threads", "1"]
 FILES = ("history.jsonl", "architecture.safetensors", "genotype.json")
@@ -108,3 +110,26 @@ def test_the_history_holds_every_epoch_and_alpha_rests_at_first(undisturbed):
     assert run.alphas["normal"].shape == (7, 14, 7) and run.betas["reduce"].shape == (7, 14)
     assert (run.alphas["normal"][1] == run.alphas["normal"][0]).all(), "α waits one of six epochs"
     assert (run.alphas["normal"][2] != run.alphas["normal"][1]).any()
+
+
+@pytest.mark.parametrize(
+    ("spoilt_groups", "rate", "words"),
+    [
+        (1, 1e38, "architecture_loss = nan in epoch 3, step 2"),  # the weights' learning rate
+        (2, float("nan"), "train_loss = nan in epoch 3, step 1"),  # that of α and β, which are trained first
+    ],
+)
+def test_a_loss_that_is_not_finite_stops_the_search_and_names_it(spoilt_groups, rate, words, tmp_path, monkeypatch):
+    config = search_config("tiny", "digits", "darts", threads=1, layers=2, channels=2, held_out_images=16, epochs=4)
+
+    def spoil(optimizer, *rates):
+        spoilt = len(rates) == spoilt_groups and epochs_done(tmp_path) == 2
+        set_learning_rate(optimizer, *([rate] * len(rates) if spoilt else rates))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("daas_lab.search.set_learning_rate", spoil)
+        with pytest.raises(LabError, match=f"{words}: must be finite; the checkpoint of epoch 2 is kept"):
+            search(config, tmp_path, progress=False)
+    assert not is_finished(tmp_path) and epochs_done(tmp_path) == 2
+    search(config, tmp_path, progress=False)
+    assert is_finished(tmp_path)
