@@ -236,49 +236,61 @@ def genotype_of(run: Run, budget: str) -> Genotype:
 
 
 def drops(
-    runs: Sequence[Run], budgets: Sequence[str] | Callable[[Run], Sequence[str]], settings: Settings
+    runs: Sequence[Run],
+    budgets: Sequence[str] | Callable[[Run], Sequence[str]],
+    settings: Settings,
+    stages: Sequence[str] = ("both",),
 ) -> list[dict]:
-    """Accuracy-drop rows of searches for `budgets` (or those that it gives for a run), all combinations.
+    """Accuracy-drop rows of searches for `budgets` (or those that it gives for a run), every combination of edge weight
+    and batch-norm, with the run's `method` and `seed` beside them.
 
-    Each row also has the run's `method` and `seed`. What is missing is measured side by side and kept in the run's
-    folder; a record that lacks a budget is refused, for it has no weights to measure with.
+    What is missing is measured side by side and kept in the run's folder; a record that lacks a budget is refused, for
+    it has no weights to measure with.
     """
     wanted = [
-        [str(EdgeBudget.parse(budget)) for budget in (budgets(run) if callable(budgets) else budgets)] for run in runs
+        [
+            (str(EdgeBudget.parse(budget)), stage)
+            for budget in (budgets(run) if callable(budgets) else budgets)
+            for stage in stages
+        ]
+        for run in runs
     ]
     missing = {}
-    for run, names in zip(runs, wanted, strict=True):
-        lacking = [name for name in names if name not in _budgets_in(run)]
+    for run, keys in zip(runs, wanted, strict=True):
+        lacking = [key for key in keys if key not in _measured(run)]
         if lacking and run.folder is None:
-            path = _record(run.config, settings)
-            raise LabError(f"{path} has no drops at {', '.join(lacking)}; without the record, the run is made again")
+            path, texts = _record(run.config, settings), ", ".join(f"{budget} ({stage})" for budget, stage in lacking)
+            raise LabError(f"{path} has no drops at {texts}; without the record, the run is made again")
         if lacking:
             missing[run.folder] = lacking
-    tasks = [(_measure_drops, (folder, names, settings.data)) for folder, names in missing.items()]
+    tasks = [(_measure_drops, (folder, keys, settings.data)) for folder, keys in missing.items()]
 
     def done() -> int:
-        return sum(_budgets_in(read_run(folder)).issuperset(names) for folder, names in missing.items())
+        return sum(_measured(read_run(folder)).issuperset(keys) for folder, keys in missing.items())
 
     _side_by_side(tasks, settings, progress_bar(len(tasks), unit="gap", disable=not tasks), done)
     rows = []
-    for run, names in zip(runs, wanted, strict=True):
+    for run, keys in zip(runs, wanted, strict=True):
         if run.folder in missing:
             run = read_run(run.folder)
             _publish(run, settings)
         named = {"method": run.config.method, "seed": run.config.seed}
-        rows += [named | row for row in run.gap if row["budget"] in names]
+        rows += [named | row for row in run.gap if (row["budget"], row["stage"]) in keys]
     return rows
 
 
-def _budgets_in(run: Run) -> set[str]:
-    return {row["budget"] for row in run.gap}
+def _measured(run: Run) -> set[tuple[str, str]]:
+    return {(row["budget"], row["stage"]) for row in run.gap}
 
 
-def _measure_drops(folder: Path, budgets: Sequence[str], data: Path, threads: int) -> None:
+def _measure_drops(folder: Path, keys: Sequence[tuple[str, str]], data: Path, threads: int) -> None:
     network, config = load_supernet(folder)
     prepare(replace(config, threads=threads))
     splits = search_splits(config, data)
-    rows = read_run(folder).gap + accuracy_drops(network, config, splits.held_out, splits.weights, budgets)
+    rows = read_run(folder).gap
+    for stage in dict.fromkeys(stage for _, stage in keys):
+        budgets = [budget for budget, own in keys if own == stage]
+        rows += accuracy_drops(network, config, splits.held_out, splits.weights, budgets, stages=[stage])
     write_atomically(folder / "gap.json", json.dumps(rows, indent=1) + "\n")
 
 
