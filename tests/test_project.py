@@ -63,6 +63,13 @@ def test_imports_go_downwards():
                 assert level[name] < level[file.stem], f"{file.stem} imports {name}"
 
 
+def test_the_package_carries_what_is_not_python():
+    package = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    others = [path for path in (ROOT / "daas_lab").iterdir() if path.is_file() and path.suffix != ".py"]
+    assert {path.name for path in others} >= {"cell_editor.js", "cell_editor.css"}
+    assert all(any(path.match(pattern) for pattern in package["package-data"]["daas_lab"]) for path in others)
+
+
 def notebooks():
     return sorted((ROOT / "notebooks").glob("*.ipynb"))
 
