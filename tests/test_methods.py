@@ -107,6 +107,14 @@ def test_fields_that_cannot_work_are_refused(changes, message):
         tiny("da2s", **changes)
 
 
+def test_an_exact_search_has_the_steps_to_decide_after_its_hold():
+    for preset, dataset in (("tiny", "digits"), ("quick", "digits"), ("mini", "fashion_mnist"), ("full", "cifar10")):
+        config = search_config(preset, dataset, "da2s_exact")
+        assert config.arch_learning_rate * (config.epochs - config.hold) * config.steps >= 8.9
+    assert search_config("full", "cifar10", "da2s").arch_learning_rate == 3e-4
+    assert search_config("full", "cifar10", "da2s_exact", arch_learning_rate="3e-4").arch_learning_rate == 3e-4
+
+
 def test_what_changes_the_result_changes_the_hash():
     hashes = {config_hash(tiny(method)) for method in METHODS}
     hashes |= {config_hash(tiny("da2s_exact", **{name: value})) for name, value in (("hold", 0), ("temperature", 0.5))}
