@@ -17,7 +17,7 @@ from daas_lab.genotype import CELL_TYPES, PRIMITIVES, cell_edges
 from daas_lab.runs import Run, read_run
 from daas_lab.search import load_supernet, search
 
-PLAIN = search_config("tiny", "digits", "da2s", epochs=4, steps=2, seed=3)
+PLAIN = search_config("tiny", "digits", "da2s", epochs=4, steps=2, seed=3, layers=2, channels=2)
 MEASURED = replace(PLAIN, gap_every=3, gap_budgets="8/14 3/14", gap_edge_weight="one")
 
 
