@@ -90,6 +90,30 @@ def drop_rows(gaps: Iterable[Row], by: Sequence[str] = ("method", "budget")) -> 
     return summaries
 
 
+def drop_parts(gaps: Iterable[Row]) -> list[Row]:
+    """Each accuracy drop as statistics + operations + edges + together, in points; a row for each run, budget and
+    edge weight of `discretize.accuracy_drops`, which must hold every stage and both kinds of batch-norm.
+
+    `statistics`: what estimating batch-norm's statistics again gives back, so that stale ones had cost it.
+    `operations`, `edges`: what the network loses when only these are discrete and the statistics fit; `together`: what
+    it loses, or saves if negative, because both are.
+    """
+    runs: dict[tuple, tuple[Row, dict]] = {}
+    for row in gaps:
+        named = {key: value for key, value in row.items() if key not in ("batch_norm", "stage", "before", "after")}
+        _, after = runs.setdefault((*named.items(), row["before"]), (named, {}))
+        after[row["batch_norm"], row["stage"]] = row["after"]
+    rows = []
+    for (*_, before), (named, after) in runs.items():
+        recalibrated = after["recalibrated", "both"]
+        parts = {"statistics": recalibrated - after["as-trained", "both"]}
+        parts |= {stage: before - after["recalibrated", stage] for stage in ("operations", "edges")}
+        parts["together"] = before - recalibrated - parts["operations"] - parts["edges"]
+        ends = {"before": before, "after": after["as-trained", "both"], "drop": before - after["as-trained", "both"]}
+        rows.append(named | ends | parts)
+    return rows
+
+
 def with_errors(drops: Iterable[Row], errors: Iterable[Row], by: Sequence[str] = ("method", "budget")) -> list[Row]:
     """Add retraining results to the rows of accuracy drops by `by`; results without a drop (random cells) follow."""
     errors = {tuple(row[key] for key in by): row for row in errors}

@@ -44,6 +44,29 @@ def test_drop_rows_keep_edge_weights_apart():
     assert [row["worst_drop"] for row in tables.drop_rows(gaps)] == [1, 60]
 
 
+def test_drop_parts_add_up_to_the_drop():
+    after = {
+        ("as-trained", "operations"): 20.0,
+        ("as-trained", "edges"): 40.0,
+        ("as-trained", "both"): 10.0,
+        ("recalibrated", "operations"): 30.0,
+        ("recalibrated", "edges"): 85.0,
+        ("recalibrated", "both"): 32.0,
+    }
+    rows = [
+        gap("darts", budget, 0, value + shift, stage=stage, batch_norm=batch_norm)
+        for budget, shift in (("8/14", 0.0), ("4/14", -5.0))
+        for (batch_norm, stage), value in after.items()
+    ]
+    first, second = tables.drop_parts(rows)
+    expected = {"statistics": 22.0, "operations": 60.0, "edges": 5.0, "together": -7.0, "drop": 80.0}
+    assert {name: first[name] for name in expected} == expected
+    assert (first["method"], first["budget"], first["edge_weight"], first["seed"]) == ("darts", "8/14", "one", 0)
+    assert second["budget"] == "4/14"
+    for row in (first, second):
+        assert row["drop"] == row["statistics"] + row["operations"] + row["edges"] + row["together"]
+
+
 @pytest.mark.parametrize("builder", [tables.table_1, tables.table_2, tables.table_3, tables.table_4, tables.table_5])
 def test_without_results_the_paper_stands_alone(builder):
     reported = getattr(paper, builder.__name__.upper())
