@@ -4,7 +4,7 @@ Such a process belongs to no notebook. Its folder's lock says whether it lives, 
 was restarted knows as much as the one that started it.
 """
 
-import json
+import contextlib
 import os
 import signal
 import subprocess
@@ -120,8 +120,12 @@ def _failure(log: Path) -> str:
 
 def known(runs: str | Path) -> list[str]:
     """The names of all searches in the folder `runs`, those too that have not finished an epoch yet."""
-    headers = sorted(Path(runs).glob("*/config.json"))
-    return [path.parent.name for path in headers if json.loads(path.read_text(encoding="utf-8"))["kind"] == "search"]
+    names = []
+    for path in sorted(Path(runs).glob("*/config.json")):
+        # A damaged folder is named where it is asked for, not where others are chosen.
+        with contextlib.suppress(LabError):
+            names += [path.parent.name] if isinstance(read_config(path.parent), SearchConfig) else []
+    return names
 
 
 def current(runs: str | Path) -> str | None:

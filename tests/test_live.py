@@ -84,6 +84,8 @@ def test_what_cannot_be_started_is_refused_at_once(tmp_path):
     with pytest.raises(LabError, match="cifar10"):
         live.start(search_config("tiny", "cifar10"), tmp_path / "new", tmp_path / "no data")
     assert not (tmp_path / "new").exists()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "config.json").write_text("{")
     assert live.known(tmp_path) == ["done", "other"]
     assert live.current(tmp_path) == "other"
     assert live.current(tmp_path / "nothing here") is None
