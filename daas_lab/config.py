@@ -112,12 +112,20 @@ class SearchConfig:
     lambda_c: str  # control function of the whole regulariser
     lambda_1: str  # of the operation loss
     lambda_2: str  # of the edge loss
+    # How it is computed.
+    precision: str = "float32"  # of the network's operations, by autocast: float32, bfloat16 or float16
+    # A batch passes in so many parts, one by one or on as many processes, each with batch-norm statistics of its own.
+    micro_batches: int = _number(at_least=1, default=1)
+    sync_batch_norm: bool = False  # statistics over all processes (CUDA)
     # What is measured beside the search without changing it, and where it runs: none of these is part of the hash.
     gap_every: int = _number(at_least=0, default=0)  # every so many epochs: the accuracy if discretized now; 0: never
     gap_budgets: str = ""  # for these budgets, with spaces between them; empty: the search's own
     gap_edge_weight: str = "learned"  # and with these weights of the kept edges
     device: str
     threads: int = _number(at_least=0)  # 0: torch's default
+    tf32: bool = True  # TF32 in float32 products, on GPUs that have it
+    deterministic: bool = False  # ask CUDA for the same bits every time; slower
+    compile: bool = False  # the network by torch.compile
 
     def __post_init__(self):
         one_of("preset", self.preset, PRESETS)
@@ -145,6 +153,11 @@ class SearchConfig:
         for name in ("weight_images", "architecture_images"):
             if self.batch_size > getattr(self, name):
                 raise refuse("batch_size", self.batch_size, f"at most {name} = {getattr(self, name)}")
+        _check_computation(self)
+        if self.method == "darts2" and self.micro_batches > 1:
+            raise refuse("micro_batches", self.micro_batches, "1 for method darts2, which unrolls a whole step")
+        if self.method == "darts2" and self.precision == "float16":
+            raise refuse("precision", self.precision, "float32 or bfloat16 for method darts2")
 
     def _own_budget(self, name: str, text: str) -> EdgeBudget:
         budget = EdgeBudget.parse(text)
@@ -201,22 +214,37 @@ class RetrainConfig:
     steps: int = _number(at_least=1)  # steps an epoch
     batch_size: int = _number(at_least=2)
     learning_rate: float = _number(above=0)
+    schedule: str = "cosine"  # how the learning rate falls to 0: cosine or linear
+    warmup: int = _number(at_least=0, default=0)  # linear: epochs in which it rises first
     momentum: float = _number(at_least=0, at_most=1)
     weight_decay: float = _number(at_least=0)
     gradient_clip: float = _number(above=0)
     label_smoothing: float = _number(at_least=0, at_most=1)
+    # How it is computed.
+    precision: str = "float32"  # of the network's operations, by autocast: float32, bfloat16 or float16
+    # A batch passes in so many parts, one by one or on as many processes, each with batch-norm statistics of its own.
+    micro_batches: int = _number(at_least=1, default=1)
+    sync_batch_norm: bool = False  # statistics over all processes (CUDA)
     # Where it runs; none of these is part of the hash.
     device: str
     threads: int = _number(at_least=0)
+    workers: int = _number(at_least=0, default=4)  # processes that read image files
+    tf32: bool = True  # TF32 in float32 products, on GPUs that have it
+    deterministic: bool = False  # ask CUDA for the same bits every time; slower
+    compile: bool = False  # the network by torch.compile
 
     def __post_init__(self):
         one_of("preset", self.preset, PRESETS)
         one_of("dataset", self.dataset, DATASETS)
         one_of("form", self.form, FORMS)
+        one_of("schedule", self.schedule, SCHEDULES)
         _check_fields(self)
+        if self.warmup and (self.schedule != "linear" or self.warmup >= self.epochs):
+            raise refuse("warmup", self.warmup, f"0 with a cosine, else less than epochs = {self.epochs}")
         _check_side(self.side)
         if self.batch_size > self.train_images:
             raise refuse("batch_size", self.batch_size, f"at most train_images = {self.train_images}")
+        _check_computation(self)
 
     @property
     def cells(self) -> Genotype:
@@ -225,12 +253,21 @@ class RetrainConfig:
 
 
 FORMS = ("cifar", "imagenet")
+SCHEDULES = ("cosine", "linear")
+PRECISIONS = ("float32", "bfloat16", "float16")
 LAMBDAS = ("lambda_c", "lambda_1", "lambda_2")
 
 
 def _check_side(side: int) -> None:
     if side % 4:
         raise refuse("side", side, "divisible by 4, for the two reduction cells halve it twice")
+
+
+def _check_computation(config: Any) -> None:
+    one_of("precision", config.precision, PRECISIONS)
+    size, parts = config.batch_size, config.micro_batches
+    if size % parts or size < 2 * parts:
+        raise refuse("micro_batches", parts, f"a divisor of batch_size = {size} that leaves 2 images or more a part")
 
 
 # --- composed from preset, data set and method --------------------------------------------------------------------
@@ -345,7 +382,10 @@ def retrain_config(
 
 # --- identity ---------------------------------------------------------------------------------------------------------
 
-_NOT_HASHED = ("preset", "device", "threads", "gap_every", "gap_budgets", "gap_edge_weight")
+_NOT_HASHED = (
+    *("preset", "gap_every", "gap_budgets", "gap_edge_weight"),
+    *("device", "threads", "workers", "tf32", "deterministic", "compile"),
+)
 
 
 def refuse_unknown(what: str, changes: dict, config_class: type) -> None:

@@ -9,6 +9,7 @@ import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -254,10 +255,12 @@ def training_batches(
     crop_padding: int = 0,
     flip: bool = False,
     cutout: int = 0,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """`steps` shuffled batches, each image cropped, flipped and cut out by its own draw from `generator`.
 
     The generator lives on the device of the images. A set that is too small for `steps` batches is gone through again.
+    `share` (part, of parts): only this part of every batch; all parts together are the batches of one process.
     """
     device = images.targets.device
     padded = F.pad(images.images, (0, 0, crop_padding, crop_padding, crop_padding, crop_padding))
@@ -267,26 +270,31 @@ def training_batches(
     order = torch.cat([torch.randperm(len(images), generator=generator, device=device) for _ in range(rounds)])
     for indices in order[: steps * batch_size].split(batch_size):
         shape = (len(indices), 1)
+        mine = slice(*(batch_size * (share[0] + end) // share[1] for end in (0, 1)))
+        indices = indices[mine]
         rows = line.expand(len(indices), side)
         columns = rows
         if flip:
-            mirrored = torch.rand(shape, generator=generator, device=device) < 0.5
+            mirrored = torch.rand(shape, generator=generator, device=device)[mine] < 0.5
             columns = torch.where(mirrored, side - 1 - columns, columns)
         if crop_padding:
-            offsets = torch.randint(2 * crop_padding + 1, (2, *shape), generator=generator, device=device)
+            offsets = torch.randint(2 * crop_padding + 1, (2, *shape), generator=generator, device=device)[:, mine]
             rows, columns = rows + offsets[0], columns + offsets[1]
         pixels = padded[indices[:, None, None], rows[:, :, None], columns[:, None, :]]
         batch = _normalise(pixels, images)
         if cutout:
-            centre = torch.randint(side, (2, *shape), generator=generator, device=device)
+            centre = torch.randint(side, (2, *shape), generator=generator, device=device)[:, mine]
             inside = [(line >= middle - cutout // 2) & (line < middle - cutout // 2 + cutout) for middle in centre]
             batch = batch * ~(inside[0][:, None, :, None] & inside[1][:, None, None, :])
         yield batch, images.targets[indices]
 
 
-def plain_batches(images: ImageSet, batch_size: int = 500) -> Iterator[tuple[Tensor, Tensor]]:
-    """All images once, in order, as they are."""
-    for pixels, targets in zip(images.images.split(batch_size), images.targets.split(batch_size), strict=True):
+def plain_batches(
+    images: ImageSet, batch_size: int = 500, share: tuple[int, int] = (0, 1)
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """All images once, in order, as they are. `share` (part, of parts): every so many-th batch."""
+    batches = zip(images.images.split(batch_size), images.targets.split(batch_size), strict=True)
+    for pixels, targets in islice(batches, share[0], None, share[1]):
         yield _normalise(pixels, images), targets
 
 

@@ -6,6 +6,7 @@ and start from the same seeds, so nothing but gradients, sums and a checkpoint e
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -57,6 +58,11 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def share() -> tuple[int, int]:
+    """(this process's number, how many there are): its part of what they divide."""
+    return rank(), world_size()
+
+
 def is_main() -> bool:
     """Whether this is the process that writes and shows."""
     return rank() == 0
@@ -106,7 +112,9 @@ def parallel(network: nn.Module, some_rest: bool = False) -> nn.Module:
     """
     if not dist.is_initialized():
         return network
-    return DistributedDataParallel(network, broadcast_buffers=False, find_unused_parameters=some_rest)
+    with warnings.catch_warnings():  # the argument has a new name, which the oldest torch we run on does not know
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(network, broadcast_buffers=False, find_unused_parameters=some_rest)
 
 
 def without_averaging(network: nn.Module, accumulates: bool) -> contextlib.AbstractContextManager:

@@ -285,12 +285,12 @@ def _measured(run: Run) -> set[tuple[str, str]]:
 
 def _measure_drops(folder: Path, keys: Sequence[tuple[str, str]], data: Path, threads: int) -> None:
     network, config = load_supernet(folder)
-    prepare(replace(config, threads=threads))
     splits = search_splits(config, data)
     rows = read_run(folder).gap
-    for stage in dict.fromkeys(stage for _, stage in keys):
-        budgets = [budget for budget, own in keys if own == stage]
-        rows += accuracy_drops(network, config, splits.held_out, splits.weights, budgets, stages=[stage])
+    with prepare(replace(config, threads=threads)):
+        for stage in dict.fromkeys(stage for _, stage in keys):
+            budgets = [budget for budget, own in keys if own == stage]
+            rows += accuracy_drops(network, config, splits.held_out, splits.weights, budgets, stages=[stage])
     write_atomically(folder / "gap.json", json.dumps(rows, indent=1) + "\n")
 
 

@@ -154,6 +154,19 @@ def build_network(config: RetrainConfig) -> Network:
     )
 
 
+def leaves_weights_unused(genotype: Genotype) -> bool:
+    """Whether some operations or inputs of a cell have no part in its output, so that their weights get no gradient."""
+    for cell in (genotype.normal, genotype.reduce):
+        used = set(cell.concat)
+        for edge in reversed(cell.edges):  # a node's edges come before those that leave it
+            if edge.node not in used:
+                return True
+            used.add(edge.source)
+        if not {0, 1} <= used:
+            return True
+    return False
+
+
 def count(
     genotype: Genotype,
     form: str = "cifar",

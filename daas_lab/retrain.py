@@ -1,33 +1,45 @@
 """Retraining: a derived network from scratch, and its error on the test images."""
 
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from daas_lab import distributed
 from daas_lab.config import RetrainConfig
 from daas_lab.data import ImageSet, retrain_splits, training_batches
-from daas_lab.network import build_network, count
+from daas_lab.network import build_network, count, leaves_weights_unused
 from daas_lab.runs import RunWriter, is_finished, open_run
 from daas_lab.training import (
     StepLosses,
+    apply_gradients,
     cosine,
     evaluate,
+    forward,
     generator,
+    linear_decay,
+    make_scaler,
+    micro_batches,
+    place,
     prepare,
     run_epochs,
     seed_of,
     set_learning_rate,
 )
 
+# The mobile setting of the field: networks for ImageNet with at most so many multiply-adds an image.
+MOBILE_MULTIPLY_ADDS = 600_000_000
+
 
 def retrain(config: RetrainConfig, folder: str | Path, data: str | Path = "data", progress: bool = True) -> None:
     """Train in a run's folder: begin, or go on where an earlier process stopped, or do nothing if it is finished."""
-    device = prepare(config)
     train, test = retrain_splits(config, data)
-    with open_run(folder, config) as writer:
+    with prepare(config) as device, open_run(folder, config) as writer:
         if not is_finished(folder):
             _retrain(config, writer, train.to(device), test.to(device), device, progress)
 
@@ -35,15 +47,24 @@ def retrain(config: RetrainConfig, folder: str | Path, data: str | Path = "data"
 def _retrain(
     config: RetrainConfig, writer: RunWriter, train: ImageSet, test: ImageSet, device: torch.device, progress: bool
 ) -> None:
+    size = count(config.cells, config.form, config.channels, config.layers, config.classes, config.side)
+    if progress and distributed.is_main():
+        print(describe(config, size), file=sys.stderr)
     torch.manual_seed(seed_of(config.seed, "initial"))
-    network = build_network(config).to(device, memory_format=torch.channels_last)
+    network = place(build_network(config), config, device)
+    trained = distributed.parallel(network, leaves_weights_unused(config.cells))
     optimizer = torch.optim.SGD(
-        network.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+        network.parameters(),
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        fused=device.type == "cuda",
     )
+    scaler = make_scaler(config, device)
 
-    def train_epoch(epoch: int) -> dict:
+    def train_epoch(epoch: int, tick: Callable[[], Any]) -> dict:
         network.train()
-        rate = cosine(config.learning_rate, 0.0, epoch, config.epochs)
+        rate = learning_rate(config, epoch)
         set_learning_rate(optimizer, rate)
         network.drop_path = config.drop_path * (epoch - 1) / config.epochs
         torch.manual_seed(seed_of(config.seed, "drop-path", epoch))
@@ -57,29 +78,62 @@ def _retrain(
             crop_padding=config.crop_padding,
             flip=config.flip,
             cutout=config.cutout,
+            share=distributed.share(),
         )
-        for x, y in batches:
-            outputs = network(x)
-            logits, auxiliary_logits = outputs if isinstance(outputs, tuple) else (outputs, None)
-            loss = F.cross_entropy(logits, y, label_smoothing=config.label_smoothing)
-            auxiliary_loss = torch.zeros_like(loss)
-            if auxiliary_logits is not None:
-                auxiliary_loss = F.cross_entropy(auxiliary_logits, y, label_smoothing=config.label_smoothing)
+        for step, (x, y) in enumerate(batches):
+            parts = micro_batches(config, x, y)
+            terms = torch.zeros(2, device=device)
             optimizer.zero_grad()
-            (loss + config.auxiliary_weight * auxiliary_loss).backward()
-            nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip)
-            optimizer.step()
-            step_losses.add(loss, auxiliary_loss)
-            correct += (logits.argmax(dim=1) == y).sum()
+            for number, (part_x, part_y) in enumerate(parts):
+                if config.micro_batches > 1:  # a part drops the same paths whichever process takes it
+                    part = distributed.rank() * len(parts) + number
+                    torch.manual_seed(seed_of(config.seed, "drop-path", epoch, step, part))
+                with distributed.without_averaging(trained, number < len(parts) - 1):
+                    outputs = forward(trained, config.precision, part_x)
+                    logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+                    loss, auxiliary_loss = losses(config, logits, auxiliary, part_y)
+                    scaler.scale((loss + config.auxiliary_weight * auxiliary_loss) / len(parts)).backward()
+                terms += torch.stack([loss.detach(), auxiliary_loss.detach()]) / len(parts)
+                correct += (logits.argmax(dim=1) == part_y).sum()
+            apply_gradients(optimizer, scaler, config.gradient_clip, averaged=True)
+            step_losses.add(*terms)
+            tick()
         record = {"learning_rate": rate, "drop_path": network.drop_path} | step_losses.means(epoch)
-        record["train_accuracy"] = 100 * correct.item() / (config.steps * config.batch_size)
+        images = config.steps * config.batch_size
+        record["train_accuracy"] = 100 * distributed.sum_over_processes(correct).item() / images
+        distributed.average(network.buffers())
         # Once, at the end: nothing is chosen on the test images.
         if epoch == config.epochs:
-            _, accuracy = evaluate(network, test)
-            record["test_error"] = 100 - accuracy
+            _, top_1, top_5 = evaluate(network, test, top=(1, 5))
+            record |= {"test_error": 100 - top_1, "test_error_top_5": 100 - top_5}
         return record
 
-    run_epochs(writer, config.epochs, {"network": network, "optimizer": optimizer}, train_epoch, progress=progress)
-    size = count(config.cells, config.form, config.channels, config.layers, config.classes, config.side)
-    result = {"test_error": writer.history[-1]["test_error"]} | size
+    stateful = {"network": network, "optimizer": optimizer} | ({"scaler": scaler} if scaler.is_enabled() else {})
+    run_epochs(writer, config, stateful, train_epoch, progress=progress)
+    last = writer.history[-1]
+    result = {name: last[name] for name in ("test_error", "test_error_top_5") if name in last} | size
     writer.finish({"result.json": json.dumps(result) + "\n"})
+
+
+def losses(config: RetrainConfig, logits: Tensor, auxiliary: list[Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of the logits [B, classes], and of the auxiliary ones (0 without a head)."""
+    smoothing = config.label_smoothing
+    loss = F.cross_entropy(logits, y, label_smoothing=smoothing)
+    if not auxiliary:
+        return loss, torch.zeros_like(loss)
+    return loss, F.cross_entropy(auxiliary[0], y, label_smoothing=smoothing)
+
+
+def learning_rate(config: RetrainConfig, epoch: int) -> float:
+    """The learning rate of epoch 1 … `epochs`."""
+    if config.schedule == "linear":
+        return linear_decay(config.learning_rate, epoch, config.epochs, config.warmup)
+    return cosine(config.learning_rate, 0.0, epoch, config.epochs)
+
+
+def describe(config: RetrainConfig, size: dict[str, int]) -> str:
+    """Parameters and multiply-adds of the network in a line, with a warning above the mobile setting."""
+    text = f"{size['parameters']:,} parameters, {size['multiply_adds'] / 1e6:,.0f} M multiply-adds an image"
+    if config.form == "imagenet" and size["multiply_adds"] > MOBILE_MULTIPLY_ADDS:
+        text += f": more than the {MOBILE_MULTIPLY_ADDS // 10**6} M of the mobile setting"
+    return text

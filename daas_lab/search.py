@@ -9,11 +9,12 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from daas_lab import losses
+from daas_lab import distributed, losses
 from daas_lab.config import SearchConfig
 from daas_lab.data import Splits, search_splits, training_batches
 from daas_lab.discretize import accuracy_drops, architecture_of, derive_genotype
@@ -25,9 +26,14 @@ from daas_lab.schedules import coefficient
 from daas_lab.supernet import SuperNetwork
 from daas_lab.training import (
     StepLosses,
+    apply_gradients,
     cosine,
     evaluate,
+    forward,
     generator,
+    make_scaler,
+    micro_batches,
+    place,
     prepare,
     run_epochs,
     seed_of,
@@ -48,9 +54,8 @@ def search(
 
     `on_epoch()` is called after every epoch, when it is on disk.
     """
-    device = prepare(config)
     splits = search_splits(config, data) if config.searcher.trains else None
-    with open_run(folder, config) as writer:
+    with prepare(config) as device, open_run(folder, config) as writer:
         if is_finished(folder):
             return
         writer.on_epoch = on_epoch
@@ -80,7 +85,7 @@ def load_supernet(folder: str | Path) -> tuple[SuperNetwork, SearchConfig]:
 
 
 def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: torch.device, progress: bool) -> None:
-    network = build_supernet(config).to(device, memory_format=torch.channels_last)
+    network = place(build_supernet(config), config, device)
     weights, architecture, held_out = (
         part.to(device) for part in (splits.weights, splits.architecture, splits.held_out)
     )
@@ -91,6 +96,7 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
         lr=config.learning_rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
+        fused=device.type == "cuda",
     )
     alphas, betas = ([get(cell_type) for cell_type in CELL_TYPES] for get in (network.alphas, network.betas))
     arch_optimizer = torch.optim.Adam(
@@ -98,9 +104,11 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
         lr=config.arch_learning_rate,
         betas=(0.5, 0.999),
         weight_decay=config.arch_weight_decay,
+        fused=device.type == "cuda",
     )
+    scaler = make_scaler(config, device)
 
-    def train_epoch(epoch: int) -> dict:
+    def train_epoch(epoch: int, tick: Callable[[], Any]) -> dict:
         network.train()
         network.epoch = epoch
         rate = cosine(config.learning_rate, config.learning_rate_min, epoch, config.epochs)
@@ -122,6 +130,7 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
                     generator=generator(device, config.seed, stream, epoch),
                     crop_padding=config.crop_padding,
                     flip=config.flip,
+                    share=distributed.share(),
                 )
                 for stream, images in (("architecture", architecture), ("weights", weights))
             ),
@@ -132,14 +141,17 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
             if searches:
                 unroll = (weight_optimizer, x, y) if config.method == "darts2" else None
                 train_only(trained=architecture_parameters, resting=weight_parameters)
-                terms = architecture_step(network, arch_optimizer, arch_x, arch_y, config, lambdas, unroll)
+                terms = architecture_step(network, arch_optimizer, arch_x, arch_y, config, lambdas, unroll, scaler)
             train_only(trained=weight_parameters, resting=architecture_parameters)
-            loss, logits = weight_step(network, weight_optimizer, x, y, config.gradient_clip)
+            loss, hits = weight_step(network, weight_optimizer, x, y, config, scaler)
             step_losses.add(*terms, loss)
-            correct += (logits.argmax(dim=1) == y).sum()
+            correct += hits
+            tick()
         record = {"learning_rate": rate} | dict(zip(("lambda_c", "lambda_1", "lambda_2"), lambdas, strict=True))
         record |= step_losses.means(epoch)
-        record["train_accuracy"] = 100 * correct.item() / (config.steps * config.batch_size)
+        distributed.average(network.buffers())
+        images = config.steps * config.batch_size
+        record["train_accuracy"] = 100 * distributed.sum_over_processes(correct).item() / images
         record["held_out_loss"], record["held_out_accuracy"] = evaluate(network, held_out)
         writer.snapshots.append(_snapshot(network))
         record |= _sharpness(network)
@@ -161,8 +173,9 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
 
     run_epochs(
         writer,
-        config.epochs,
-        {"network": network, "weight_optimizer": weight_optimizer, "arch_optimizer": arch_optimizer},
+        config,
+        {"network": network, "weight_optimizer": weight_optimizer, "arch_optimizer": arch_optimizer}
+        | ({"scaler": scaler} if scaler.is_enabled() else {}),
         train_epoch,
         on_start=lambda: writer.snapshots.append(_snapshot(network)),
         progress=progress,
@@ -185,7 +198,8 @@ def architecture_step(
     y: Tensor,
     config: SearchConfig,
     lambdas: tuple[float, float, float],
-    unroll: tuple[torch.optim.SGD, Tensor, Tensor] | None = None,
+    unroll: tuple[torch.optim.SGD, Tensor, Tensor] | None,
+    scaler: torch.amp.GradScaler,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One update of α and β by Eq. (7); returns L^C, L^O and L^E before it.
 
@@ -194,10 +208,10 @@ def architecture_step(
     """
     terms: tuple[Tensor, ...] = ()
 
-    def objective() -> Tensor:
+    def objective(x: Tensor = x, y: Tensor = y) -> Tensor:
         nonlocal terms
         mixture = network.architecture_weights()
-        classification = losses.classification_loss(network(x, mixture), y)
+        classification = losses.classification_loss(forward(network, config.precision, x, mixture), y)
         terms = (classification, *discretization_losses(config, network, mixture))
         if config.searcher.lambdas is None:
             return classification
@@ -206,32 +220,46 @@ def architecture_step(
 
     optimizer.zero_grad()
     if unroll is None:
-        objective().backward()
+        parts = micro_batches(config, x, y)
+        summed = 0.0
+        for part_x, part_y in parts:
+            scaler.scale(objective(part_x, part_y) / len(parts)).backward()
+            summed += terms[0].detach() / len(parts)
+        terms = (summed, *terms[1:])
     else:
         weight_optimizer, train_x, train_y = unroll
         parameters, weights = network.arch_parameters(), weight_optimizer.param_groups[0]["params"]
 
         def train_loss() -> Tensor:
-            return losses.classification_loss(network(train_x), train_y)
+            return losses.classification_loss(forward(network, config.precision, train_x), train_y)
 
         gradients = unrolled_gradients(network, parameters, weights, weight_optimizer, train_loss, objective)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
-    optimizer.step()
+    apply_gradients(optimizer, scaler)
     return terms
 
 
 def weight_step(
-    network: SuperNetwork, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, gradient_clip: float
+    network: SuperNetwork,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    config: SearchConfig,
+    scaler: torch.amp.GradScaler,
 ) -> tuple[Tensor, Tensor]:
-    """One update of the network weights by Eq. (1); returns the loss and the logits before it."""
-    logits = network(x)
-    loss = losses.classification_loss(logits, y)
+    """One update of the network weights by Eq. (1); returns the loss and the number of images it had right before."""
     optimizer.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], gradient_clip)
-    optimizer.step()
-    return loss.detach(), logits.detach()
+    parts = micro_batches(config, x, y)
+    mean, correct = x.new_zeros(()), x.new_zeros(())
+    for part_x, part_y in parts:
+        logits = forward(network, config.precision, part_x)
+        loss = losses.classification_loss(logits, part_y) / len(parts)
+        scaler.scale(loss).backward()
+        mean += loss.detach()
+        correct += (logits.argmax(dim=1) == part_y).sum()
+    apply_gradients(optimizer, scaler, config.gradient_clip)
+    return mean, correct
 
 
 def discretization_losses(

@@ -1,10 +1,12 @@
 """What both trainers share: devices, seeds, learning rates, evaluation, the loop over epochs with its checkpoints."""
 
+import contextlib
 import hashlib
 import math
+import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,22 +14,34 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from daas_lab import distributed
 from daas_lab.config import RetrainConfig, SearchConfig
 from daas_lab.data import ImageSet, plain_batches
 from daas_lab.errors import LabError, refuse
 from daas_lab.runs import RunWriter
 
 
-def prepare(config: SearchConfig | RetrainConfig) -> torch.device:
-    """Set the number of threads and give the device, or raise `LabError` if this machine has none of that name."""
+@contextlib.contextmanager
+def prepare(config: SearchConfig | RetrainConfig) -> Iterator[torch.device]:
+    """Set threads and rules of computation, join the other processes if there are any, and give this one's device.
+
+    Raises `LabError` if the configuration cannot run here.
+    """
     if config.threads:
         torch.set_num_threads(config.threads)
-    try:
-        device = torch.device(config.device)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise refuse("device", config.device, f"a device of this machine ({str(error).splitlines()[0]})") from error
-    return device
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    with distributed.processes(config.device) as device:
+        processes = distributed.world_size()
+        if config.micro_batches % processes:
+            raise refuse("micro_batches", config.micro_batches, f"a multiple of the {processes} processes")
+        if config.sync_batch_norm and device.type != "cuda":
+            raise refuse("sync_batch_norm", True, f"false on {config.device}: only CUDA can")
+        if device.type == "cuda":
+            torch.use_deterministic_algorithms(config.deterministic)
+            torch.backends.cudnn.benchmark = not config.deterministic
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = config.tf32
+        yield device
 
 
 def seed_of(*key: int | str) -> int:
@@ -46,10 +60,71 @@ def cosine(start: float, end: float, epoch: int, epochs: int) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * (epoch - 1) / epochs)) / 2
 
 
+def linear_decay(start: float, epoch: int, epochs: int, warmup: int) -> float:
+    """Learning rate of epoch 1 … `epochs`: up to `start` in `warmup` epochs, then down in a line towards 0."""
+    if epoch <= warmup:
+        return start * epoch / warmup
+    return start * (epochs - epoch + 1) / (epochs - warmup)
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, *rates: float) -> None:
     """Give each parameter group its learning rate."""
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
+
+
+# --- one update -------------------------------------------------------------------------------------------------------
+
+
+def place(network: nn.Module, config: SearchConfig | RetrainConfig, device: torch.device) -> nn.Module:
+    """The network on its device, in the form in which the configuration computes it; its parameters' names stay."""
+    if config.sync_batch_norm:
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    network = network.to(device, memory_format=torch.channels_last)
+    if config.compile:
+        network.compile()
+    return network
+
+
+def forward(network: nn.Module, precision: str, x: Tensor, *arguments: Any) -> Any:
+    """`network(x, …)` with its operations in `precision`; the logits that come out are float32 at least.
+
+    Autocast leaves float32 what needs it: weights, softmax, and the statistics of batch-norm.
+    """
+    with torch.autocast(x.device.type, getattr(torch, precision), enabled=precision != "float32"):
+        outputs = network(x, *arguments)
+    if isinstance(outputs, tuple):
+        return tuple(_at_least_float32(part) for part in outputs)
+    return _at_least_float32(outputs)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def micro_batches(config: SearchConfig | RetrainConfig, x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """This process's share of a batch, in the parts that pass one by one."""
+    parts = config.micro_batches // distributed.world_size()
+    return list(zip(x.chunk(parts), y.chunk(parts), strict=True))
+
+
+def make_scaler(config: SearchConfig | RetrainConfig, device: torch.device) -> torch.amp.GradScaler:
+    """What keeps float16's gradients in range; does nothing in other precisions."""
+    return torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
+
+
+def apply_gradients(
+    optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, clip: float | None = None, averaged: bool = False
+) -> None:
+    """One step of `optimizer`, with gradients averaged over the processes (`averaged`: they are) and clipped."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if not averaged:
+        distributed.average(parameter.grad for parameter in parameters)
+    scaler.unscale_(optimizer)
+    if clip is not None:
+        nn.utils.clip_grad_norm_(parameters, clip)
+    scaler.step(optimizer)
+    scaler.update()
 
 
 def train_only(trained: Iterable[nn.Parameter], resting: Iterable[nn.Parameter]) -> None:
@@ -65,18 +140,27 @@ def progress_bar(total: int, unit: str = "epoch", **options: Any) -> tqdm:
     return tqdm(total=total, unit=unit, mininterval=0.5 if sys.stderr.isatty() else 10, **options)
 
 
+# --- evaluation and the loop over epochs ------------------------------------------------------------------------------
+
+
 @torch.no_grad()
-def evaluate(network: nn.Module, images: ImageSet, **forward: Any) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy in percent, in evaluation mode; `forward` goes to the network's call."""
+def evaluate(network: nn.Module, images: ImageSet, top: tuple[int, ...] = (1,), **forward: Any) -> tuple[float, ...]:
+    """Mean cross-entropy and accuracies in percent, in float32 and evaluation mode.
+
+    An image counts for k of `top` if its class is among the k likeliest. `forward` goes to the network's call.
+    """
     training = network.training
     network.eval()
-    loss, correct = (torch.zeros((), device=images.targets.device) for _ in range(2))
-    for x, y in plain_batches(images):
+    totals = torch.zeros(1 + len(top), device=images.targets.device)
+    for x, y in plain_batches(images, share=distributed.share()):
         logits = network(x, **forward).float()
-        loss += F.cross_entropy(logits, y, reduction="sum")
-        correct += (logits.argmax(dim=1) == y).sum()
+        totals[0] += F.cross_entropy(logits, y, reduction="sum")
+        for number, k in enumerate(top, start=1):
+            found = logits.argmax(1, keepdim=True) if k == 1 else logits.topk(min(k, logits.shape[1])).indices
+            totals[number] += (found == y[:, None]).sum()
     network.train(training)
-    return loss.item() / len(images), 100 * correct.item() / len(images)
+    loss, *correct = distributed.sum_over_processes(totals).tolist()
+    return loss / len(images), *(100 * number / len(images) for number in correct)
 
 
 class StepLosses:
@@ -93,6 +177,7 @@ class StepLosses:
 
     def means(self, epoch: int) -> dict[str, float]:
         """Name → mean over the epoch; raises `LabError` naming epoch, step and term if one was not finite."""
+        distributed.average([self.values])
         values = self.values[: self.step].cpu()
         broken = (~values.isfinite()).nonzero()
         if len(broken):
@@ -106,17 +191,17 @@ class StepLosses:
 
 def run_epochs(
     writer: RunWriter,
-    epochs: int,
+    config: SearchConfig | RetrainConfig,
     stateful: Mapping[str, Any],
-    train_epoch: Callable[[int], dict],
+    train_epoch: Callable[[int, Callable[[], Any]], dict],
     *,
     on_start: Callable[[], None] = lambda: None,
     progress: bool = True,
 ) -> None:
     """Train the epochs that `writer`'s run still lacks, from its checkpoint if it has one.
 
-    `stateful` name → module or optimizer is what a resume restores. `train_epoch(epoch)` trains one epoch and returns
-    its record; `on_start` is called for a new run only.
+    `stateful` name → module or optimizer is what a resume restores. `train_epoch(epoch, tick)` trains one epoch, calls
+    `tick()` after every step and returns its record; `on_start` is called for a new run only.
     """
     state = writer.resume()
     if state is None:
@@ -125,11 +210,13 @@ def run_epochs(
         for name, item in stateful.items():
             item.load_state_dict(state[name])
     done = len(writer.history)
-    with progress_bar(epochs, initial=done, disable=not progress) as bar:
-        for epoch in range(done + 1, epochs + 1):
+    images = config.steps * config.batch_size
+    options = {"initial": done * images, "unit_scale": True, "disable": not (progress and distributed.is_main())}
+    with progress_bar(config.epochs * images, " images", **options) as bar:
+        for epoch in range(done + 1, config.epochs + 1):
             begun = time.perf_counter()
-            record = {"epoch": epoch} | train_epoch(epoch)
+            record = {"epoch": epoch} | train_epoch(epoch, lambda: bar.update(config.batch_size))
             state = {name: item.state_dict() for name, item in stateful.items()}
             writer.save_epoch(record, state, time.perf_counter() - begun)
-            bar.update()
-            bar.set_postfix({name: f"{value:.3g}" for name, value in record.items() if name.endswith("accuracy")})
+            accuracies = {name: f"{value:.3g}" for name, value in record.items() if name.endswith("accuracy")}
+            bar.set_postfix({"epoch": f"{epoch}/{config.epochs}"} | accuracies)
