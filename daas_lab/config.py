@@ -359,7 +359,7 @@ def retrain_config(
         "classes": facts.classes,
         "image_channels": facts.image_channels,
         "flip": facts.flips,
-        "form": "imagenet" if dataset == "imagenet" and preset == "full" else "cifar",
+        "form": "cifar",
         "learning_rate": 0.025,
         "momentum": 0.9,
         "weight_decay": 3e-4,

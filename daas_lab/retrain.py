@@ -47,9 +47,8 @@ def retrain(config: RetrainConfig, folder: str | Path, data: str | Path = "data"
 def _retrain(
     config: RetrainConfig, writer: RunWriter, train: ImageSet, test: ImageSet, device: torch.device, progress: bool
 ) -> None:
-    size = count(config.cells, config.form, config.channels, config.layers, config.classes, config.side)
     if progress and distributed.is_main():
-        print(describe(config, size), file=sys.stderr)
+        print(describe(config, _size(config)), file=sys.stderr)
     torch.manual_seed(seed_of(config.seed, "initial"))
     network = place(build_network(config), config, device)
     trained = distributed.parallel(network, leaves_weights_unused(config.cells))
@@ -111,8 +110,12 @@ def _retrain(
     stateful = {"network": network, "optimizer": optimizer} | ({"scaler": scaler} if scaler.is_enabled() else {})
     run_epochs(writer, config, stateful, train_epoch, progress=progress)
     last = writer.history[-1]
-    result = {name: last[name] for name in ("test_error", "test_error_top_5") if name in last} | size
+    result = {name: last[name] for name in ("test_error", "test_error_top_5") if name in last} | _size(config)
     writer.finish({"result.json": json.dumps(result) + "\n"})
+
+
+def _size(config: RetrainConfig) -> dict[str, int]:
+    return count(config.cells, config.form, config.channels, config.layers, config.classes, config.side)
 
 
 def losses(config: RetrainConfig, logits: Tensor, auxiliary: list[Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
