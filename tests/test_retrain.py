@@ -1,5 +1,6 @@
 """Retraining: killed, divided over processes or micro-batches, in other precisions, it is the same training."""
 
+import contextlib
 import json
 import math
 import multiprocessing
@@ -148,8 +149,9 @@ def process_of_rank(rank, parent):
     """The pid of the process of this rank among the children of torchrun's process, once it runs."""
     while True:
         for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
-            if f"\0RANK={rank}\0" in "\0" + Path(f"/proc/{pid}/environ").read_text():
-                return int(pid)
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # a child that has just ended
+                if f"\0RANK={rank}\0" in "\0" + Path(f"/proc/{pid}/environ").read_text():
+                    return int(pid)
         time.sleep(0.01)
 
 
@@ -182,13 +184,13 @@ def test_two_processes_train_like_one_that_accumulates_the_gradients_of_the_same
 
 def test_a_pair_of_which_one_was_killed_continues_to_the_same_result(pair, tmp_path):
     folder = tmp_path / "run"
-    process = start_pair(folder)
-    second = process_of_rank(1, process.pid)
-    while epochs_done(folder) < 2:
-        assert process.poll() is None
-        time.sleep(0.01)
-    os.kill(second, signal.SIGKILL)
-    process.communicate(timeout=300)
+    with start_pair(folder) as process:
+        second = process_of_rank(1, process.pid)
+        while epochs_done(folder) < 2:
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.kill(second, signal.SIGKILL)
+        process.communicate(timeout=300)
     assert process.returncode != 0 and not is_finished(folder)
     finish(start_pair(folder))
     for name in ("history.jsonl", "result.json"):
