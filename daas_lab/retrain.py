@@ -36,10 +36,20 @@ from daas_lab.training import (
 MOBILE_MULTIPLY_ADDS = 600_000_000
 
 
-def retrain(config: RetrainConfig, folder: str | Path, data: str | Path = "data", progress: bool = True) -> None:
-    """Train in a run's folder: begin, or go on where an earlier process stopped, or do nothing if it is finished."""
+def retrain(
+    config: RetrainConfig,
+    folder: str | Path,
+    data: str | Path = "data",
+    progress: bool = True,
+    on_epoch: Callable[[], None] = lambda: None,
+) -> None:
+    """Train in a run's folder: begin, or go on where an earlier process stopped, or do nothing if it is finished.
+
+    `on_epoch()` is called after every epoch, when it is on disk.
+    """
     train, test = retrain_splits(config, data)
     with prepare(config) as device, open_run(folder, config) as writer:
+        writer.on_epoch = on_epoch
         if not is_finished(folder):
             _retrain(config, writer, train.to(device), test.to(device), device, progress)
 
