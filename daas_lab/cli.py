@@ -9,6 +9,7 @@ from pathlib import Path
 
 from daas_lab import config, discretize, evolution, experiments, genotype
 from daas_lab.data import search_splits
+from daas_lab.datasets import DATASETS
 from daas_lab.errors import LabError, one_of, refuse
 from daas_lab.runs import read_config, read_run
 from daas_lab.search import load_supernet
@@ -112,7 +113,7 @@ def _command(commands, name: str, run, help_text: str) -> argparse.ArgumentParse
 
 def _add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="mini", help=f"{', '.join(config.PRESETS)} (default: mini)")
-    parser.add_argument("--dataset", default="fashion_mnist", help=f"{', '.join(config.DATASETS)}")
+    parser.add_argument("--dataset", default="fashion_mnist", help=f"{', '.join(DATASETS)}, or folder:PATH")
     parser.add_argument("--data", default="data", help="folder of the data sets (default: data)")
     parser.add_argument("--out", required=True, help="the run's folder")
     _add_fields(parser, _COMMON_FIELDS)

@@ -10,15 +10,14 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 from daas_lab import schedules
+from daas_lab.datasets import Dataset, canonical, check_name, facts_of
 from daas_lab.errors import LabError, one_of, refuse, suggestion
 from daas_lab.genotype import EdgeBudget, Genotype, load_genotype
 from daas_lab.presets import (
-    DATASETS,
     METHODS,
     PROTOCOLS,
     RETRAIN_PRESETS,
     SEARCH_PRESETS,
-    TRAIN_IMAGES,
     Method,
     Protocol,
 )
@@ -74,7 +73,8 @@ class SearchConfig:
 
     # What is searched.
     preset: str  # the set of numbers that this configuration started from; not part of the hash
-    dataset: str
+    dataset: str  # a name, folder:PATH or own:NAME
+    data_digest: str = ""  # of the content of a folder or of one's own images
     method: str  # one of METHODS
     protocol: str  # paper or authors
     budget: str  # edges to keep, in the text form of EdgeBudget
@@ -129,7 +129,7 @@ class SearchConfig:
 
     def __post_init__(self):
         one_of("preset", self.preset, PRESETS)
-        one_of("dataset", self.dataset, DATASETS)
+        check_name(self.dataset)
         one_of("method", self.method, METHODS)
         one_of("protocol", self.protocol, PROTOCOLS)
         _check_fields(self)
@@ -191,7 +191,8 @@ class RetrainConfig:
     """One training of a derived network from scratch. Made by `retrain_config`."""
 
     preset: str  # not part of the hash
-    dataset: str
+    dataset: str  # a name, folder:PATH or own:NAME
+    data_digest: str = ""  # of the content of a folder or of one's own images
     genotype: str  # the cell as compact JSON
     seed: int = _number(at_least=0)
     # Images: all that are not test images, or the first `train_images` of them.
@@ -203,6 +204,9 @@ class RetrainConfig:
     crop_padding: int = _number(at_least=0)
     flip: bool
     cutout: int = _number(at_least=0)  # side of the square that is blanked; 0: none
+    # padded: images in memory, padded and cropped. resized: files read at every use, random resized crops, jittered
+    # colours.
+    crops: str = "padded"
     # Derived network.
     form: str  # cifar or imagenet
     layers: int = _number(at_least=3)
@@ -235,10 +239,14 @@ class RetrainConfig:
 
     def __post_init__(self):
         one_of("preset", self.preset, PRESETS)
-        one_of("dataset", self.dataset, DATASETS)
+        check_name(self.dataset)
         one_of("form", self.form, FORMS)
         one_of("schedule", self.schedule, SCHEDULES)
+        one_of("crops", self.crops, CROPS)
         _check_fields(self)
+        for name in ("crop_padding", "cutout"):
+            if self.crops == "resized" and getattr(self, name):
+                raise refuse(name, getattr(self, name), "0 with crops = resized")
         if self.warmup and (self.schedule != "linear" or self.warmup >= self.epochs):
             raise refuse("warmup", self.warmup, f"0 with a cosine, else less than epochs = {self.epochs}")
         _check_side(self.side)
@@ -253,6 +261,7 @@ class RetrainConfig:
 
 
 FORMS = ("cifar", "imagenet")
+CROPS = ("padded", "resized")
 SCHEDULES = ("cosine", "linear")
 PRECISIONS = ("float32", "bfloat16", "float16")
 LAMBDAS = ("lambda_c", "lambda_1", "lambda_2")
@@ -275,7 +284,7 @@ def _check_computation(config: Any) -> None:
 
 def search_config(
     preset: str = "mini",
-    dataset: str = "fashion_mnist",
+    dataset: str | Dataset = "fashion_mnist",
     method: str = "da2s",
     protocol: str = "authors",
     **changes: Any,
@@ -286,12 +295,12 @@ def search_config(
     19,500 × 3e-4 ≈ 5.9, which is what a one-hot softmax needs; `quick` and `mini` state their own.
     """
     one_of("preset", preset, PRESETS)
-    one_of("dataset", dataset, DATASETS)
     one_of("method", method, METHODS)
     one_of("protocol", protocol, PROTOCOLS)
     refuse_unknown("search", changes, SearchConfig)
-    facts, constants, searcher = DATASETS[dataset], PROTOCOLS[protocol], METHODS[method]
+    facts, constants, searcher = facts_of(dataset), PROTOCOLS[protocol], METHODS[method]
     values = {
+        "data_digest": facts.digest,
         "seed": 0,
         "budget": "8/14",
         "split_seed": 0,
@@ -311,11 +320,9 @@ def search_config(
         "threads": 0,
     }
     values |= dict(zip(LAMBDAS, searcher.lambdas or ("const",) * 3, strict=True))
-    values |= SEARCH_PRESETS[preset](facts) | {key: value for key, value in changes.items() if value is not None}
+    values |= _at_most(facts.split, SEARCH_PRESETS[preset](facts))
+    values |= {key: value for key, value in changes.items() if value is not None}
     values.setdefault("crop_padding", max(1, _whole(values["side"], 4) // 8))
-    images = zip(("weight_images", "architecture_images", "held_out_images"), facts.split, strict=True)
-    for name, default in images:
-        values.setdefault(name, default)
     steps = max(1, (_whole(values["weight_images"], 1)) // _whole(values["batch_size"], 1))
     values.setdefault("steps", steps)
     epochs = _whole(values["epochs"], 1)
@@ -328,13 +335,21 @@ def search_config(
         values["arch_learning_rate"] = max(values["arch_learning_rate"], float(f"{EXACT_TRAVEL / active:.2g}"))
     delayed = method == "da2s" and constants.delay_alphas
     values.setdefault("alpha_delay", schedules.delay_epochs(epochs) if delayed else 0)
-    return SearchConfig(preset=preset, dataset=dataset, method=method, protocol=protocol, **values)
+    return SearchConfig(preset=preset, dataset=canonical(dataset), method=method, protocol=protocol, **values)
 
 
 # Adam's learning rate × steps of the paper's search, about how far α can move.
 ARCH_TRAVEL = 19_500 * 3e-4
 # What an exact search had after its hold when it left no edge undecided (digits, 8/14 and 4/14, 30 epochs of 12 steps).
 EXACT_TRAVEL = 9.0
+
+
+def _at_most(split: tuple[int, int, int], preset: dict) -> dict:
+    """The preset's numbers; where it asks for more images than there are, or for none in particular, all of them."""
+    names = ("weight_images", "architecture_images", "held_out_images")
+    if sum(preset.get(name, 0) for name in names) <= sum(split) and names[0] in preset:
+        return preset
+    return preset | dict(zip(names, split, strict=True))
 
 
 def _whole(value: Any, at_least: int) -> int:
@@ -346,14 +361,14 @@ def _whole(value: Any, at_least: int) -> int:
 
 
 def retrain_config(
-    genotype: Any, preset: str = "mini", dataset: str = "fashion_mnist", **changes: Any
+    genotype: Any, preset: str = "mini", dataset: str | Dataset = "fashion_mnist", **changes: Any
 ) -> RetrainConfig:
     """The retraining of `genotype` (a value, a published name or a file), with any field changed by keyword."""
     one_of("preset", preset, PRESETS)
-    one_of("dataset", dataset, DATASETS)
     refuse_unknown("retrain", changes, RetrainConfig)
-    facts = DATASETS[dataset]
+    facts = facts_of(dataset)
     values = {
+        "data_digest": facts.digest,
         "seed": 0,
         "split_seed": 0,
         "classes": facts.classes,
@@ -370,14 +385,18 @@ def retrain_config(
         "device": "cpu",
         "threads": 0,
     }
-    values |= RETRAIN_PRESETS[preset](facts) | {key: value for key, value in changes.items() if value is not None}
+    values |= RETRAIN_PRESETS[preset](facts)
+    values["crops"] = "resized" if dataset == "imagenet" else "padded"
+    values["train_images"] = min(values.get("train_images", facts.train_images), facts.train_images)
+    if changes.get("crops", values["crops"]) == "resized":  # these have crops of their own, and no cutout
+        values |= {"crop_padding": 0, "cutout": 0}
+    values |= {key: value for key, value in changes.items() if value is not None}
     side = _whole(values["side"], 4)
     values.setdefault("crop_padding", max(1, side // 8))
     values.setdefault("cutout", side // 2)
-    values.setdefault("train_images", TRAIN_IMAGES[dataset])
     values.setdefault("steps", max(1, _whole(values["train_images"], 1) // _whole(values["batch_size"], 1)))
     cells = json.dumps(load_genotype(genotype).to_json(), separators=(",", ":"))
-    return RetrainConfig(preset=preset, dataset=dataset, genotype=cells, **values)
+    return RetrainConfig(preset=preset, dataset=canonical(dataset), genotype=cells, **values)
 
 
 # --- identity ---------------------------------------------------------------------------------------------------------
@@ -404,7 +423,8 @@ def config_hash(config: SearchConfig | RetrainConfig) -> str:
     """
     added = {spec.name: spec.default for spec in fields(config) if spec.default is not MISSING}
     identity = {
-        key: value
+        # Where the content is known by its digest, its place does not matter.
+        key: value.partition(":")[0] if key == "dataset" and config.data_digest else value
         for key, value in asdict(config).items()
         if key not in _NOT_HASHED and not (key in added and value == added[key])
     }

@@ -1,11 +1,13 @@
 """Data sets, their splits, and batched augmentation on the device.
 
 Legend: N images of a set, B batch, C image channels, H = W side. Images are kept as uint8 [N, H, W, C] on the device of
-the training; a batch is gathered, augmented and normalised there as float32 [B, C, H, W] in channels-last memory.
+the training; a batch is gathered, augmented and normalised there as float32 [B, C, H, W] in channels-last memory. What
+is too large for that is a `FileSet` (image_files.py), which both kinds of batches take as well.
 """
 
 import gzip
 import math
+import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,8 +19,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from daas_lab.config import DATASETS, RetrainConfig, SearchConfig
+from daas_lab import image_files
+from daas_lab.config import RetrainConfig, SearchConfig
+from daas_lab.datasets import DATASETS, Dataset, facts_of, folder_of
 from daas_lab.errors import LabError, refuse
+from daas_lab.image_files import FileSet, normalise
+from daas_lab.image_folder import list_images
 
 # Where Debian's package `dataset-fashion-mnist` puts its files.
 SYSTEM_FOLDERS = {"fashion_mnist": Path("/usr/share/datasets/fashion-mnist")}
@@ -58,25 +64,56 @@ class Splits:
 # --- splits -----------------------------------------------------------------------------------------------------------
 
 
-def search_splits(config: SearchConfig, data: str | Path = "data") -> Splits:
+def search_splits(config: SearchConfig, data: str | Path | Dataset = "data") -> Splits:
     """The split of a search, by `split_seed`. Without held-out images the architecture's serve, as in the paper."""
-    train, test = load(config.dataset, data, config.side, config.split_seed)
+    train, test = _load_for(config, data)
     names = ("weight_images", "architecture_images", "held_out_images")
     sizes = [getattr(config, name) for name in names]
     if sum(sizes) > len(train):
         raise refuse(" + ".join(names), sum(sizes), f"at most the {len(train)} training images of {config.dataset}")
     weights, architecture, held_out = (
-        train.subset(part) for part in _shuffled(len(train), config.split_seed)[: sum(sizes)].split(sizes)
+        in_memory(train.subset(part)) for part in _shuffled(len(train), config.split_seed)[: sum(sizes)].split(sizes)
     )
     return Splits(weights, architecture, held_out if len(held_out) else architecture, test)
 
 
-def retrain_splits(config: RetrainConfig, data: str | Path = "data") -> tuple[ImageSet, ImageSet]:
+def retrain_splits(
+    config: RetrainConfig, data: str | Path | Dataset = "data"
+) -> tuple[ImageSet | FileSet, ImageSet | FileSet]:
     """Training images (the first `train_images` of the same order as in a search) and test images."""
-    train, test = load(config.dataset, data, config.side, config.split_seed)
+    train, test = _load_for(config, data)
     if config.train_images > len(train):
         raise refuse("train_images", config.train_images, f"at most the {len(train)} of {config.dataset}")
-    return train.subset(_shuffled(len(train), config.split_seed)[: config.train_images]), test
+    train = train.subset(_shuffled(len(train), config.split_seed)[: config.train_images])
+    if config.crops == "padded":
+        return in_memory(train), in_memory(test)
+    if isinstance(train, ImageSet):
+        raise refuse("crops", config.crops, f"padded for {config.dataset}, which is no folder of images")
+    return tuple(replace(part, workers=config.workers) for part in (train, test))
+
+
+def _load_for(config: SearchConfig | RetrainConfig, data: str | Path | Dataset):
+    """`load`, if the data set is still what the configuration was made for."""
+    if config.dataset.startswith("own:") and not isinstance(data, Dataset):
+        raise refuse("data", str(data), f"the Dataset object of {config.dataset}")
+    if config.data_digest:
+        digest = (data.facts if isinstance(data, Dataset) else facts_of(config.dataset)).digest
+        if digest != config.data_digest:
+            raise LabError(f"dataset = {config.dataset!r}: must hold the images that the configuration was made for")
+    return load(config.dataset, data, config.side, config.split_seed, config.classes)
+
+
+def in_memory(images: ImageSet | FileSet) -> ImageSet:
+    """The images themselves. Raises `LabError` if they would take more than half of this machine's memory."""
+    if isinstance(images, ImageSet):
+        return images
+    size = len(images) * images.side**2 * images.image_channels
+    if size > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2:
+        raise LabError(
+            f"{len(images):,} images of {images.side} × {images.side} pixels would take {size / 2**30:,.0f} GiB, more "
+            "than half of this machine's memory: take fewer of them or a smaller side, or retrain with crops = resized"
+        )
+    return ImageSet(images.read(), images.targets, images.mean, images.std)
 
 
 def _shuffled(count: int, seed: int) -> Tensor:
@@ -86,22 +123,31 @@ def _shuffled(count: int, seed: int) -> Tensor:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def load(dataset: str, data: str | Path, side: int, split_seed: int = 0) -> tuple[ImageSet, ImageSet]:
+def load(
+    dataset: str, data: str | Path | Dataset, side: int, split_seed: int = 0, classes: int = 1000
+) -> tuple[ImageSet, ImageSet] | tuple[FileSet, FileSet]:
     """(training images, test images) of a data set in the folder `data`, brought to `side` pixels.
 
     Raises `LabError` naming the folder and how to get the data if they are missing, or the file that is damaged.
+    ImageNet must have `classes` folders.
     """
-    (images, targets), (test_images, test_targets) = _READERS[dataset](Path(data), split_seed)
+    if dataset == "imagenet":
+        return _imagenet_files(_imagenet_folder(Path(data)), side, classes)
+    if dataset.startswith("folder:"):
+        return _folder_files(dataset, side, split_seed)
+    if isinstance(data, Dataset):
+        (images, targets), (test_images, test_targets) = _own_arrays(data)
+    else:
+        (images, targets), (test_images, test_targets) = _READERS[dataset](Path(data), split_seed)
     resized = [_resize(part, side) for part in (images, test_images)]
-    # The deviations of a constant channel would divide by zero.
-    pixels = resized[0].float().div(255).reshape(-1, resized[0].shape[-1])
-    std, mean = torch.std_mean(pixels, dim=0)
-    std = std.clamp(min=1e-3)
+    std, mean = image_files.pixel_statistics(resized[0])
     return ImageSet(resized[0], targets, mean, std), ImageSet(resized[1], test_targets, mean, std)
 
 
 def check_available(dataset: str, data: str | Path) -> None:
     """Raise what `load` would raise for missing data, without reading images: for a check before other work."""
+    if dataset.startswith("folder:"):
+        list_images(folder_of(dataset))
     if dataset in _PLACES:
         _PLACES[dataset](Path(data))
 
@@ -213,8 +259,34 @@ def _imagenet_folder(data: Path) -> Path:
     )
 
 
-def _read_imagenet(data: Path, split_seed: int):
-    raise LabError(f"dataset = 'imagenet': {_imagenet_folder(data)} does not fit in memory; only retraining reads it")
+def _imagenet_files(folder: Path, side: int, classes: int) -> tuple[FileSet, FileSet]:
+    listing = list_images(folder, ("val",))
+    if len(listing.classes) != classes:
+        raise refuse("classes", classes, f"{len(listing.classes)}, the folders in {folder / 'train'}")
+    mean, std = (torch.tensor(values) for values in (image_files.IMAGENET_MEAN, image_files.IMAGENET_STD))
+    return tuple(_files(part, side, mean, std) for part in (listing.train, listing.test))
+
+
+def _folder_files(dataset: str, side: int, split_seed: int) -> tuple[FileSet, FileSet]:
+    facts, listing = facts_of(dataset), list_images(folder_of(dataset))
+    blank = torch.zeros(facts.image_channels), torch.ones(facts.image_channels)
+    train = _files(listing.train, side, *blank)
+    if listing.test is not None:
+        test = _files(listing.test, side, *blank)
+    else:
+        order = _shuffled(len(train), split_seed)
+        train, test = (train.subset(part) for part in order.tensor_split([facts.train_images]))
+    train = image_files.with_statistics(train)
+    return train, replace(test, mean=train.mean, std=train.std)
+
+
+def _files(files: list[tuple[str, int]], side: int, mean: Tensor, std: Tensor) -> FileSet:
+    return FileSet([path for path, _ in files], torch.tensor([target for _, target in files]), side, mean, std)
+
+
+def _own_arrays(data: Dataset):
+    arrays = ((data.images, data.targets), (data.test_images, data.test_targets))
+    return [tuple(torch.from_numpy(array.copy()) for array in pair) for pair in arrays]
 
 
 def _torchvision_class(name: str):
@@ -232,7 +304,6 @@ _READERS = {
     "fashion_mnist": _read_fashion_mnist,
     "cifar10": _read_cifar("CIFAR10"),
     "cifar100": _read_cifar("CIFAR100"),
-    "imagenet": _read_imagenet,
 }
 _PLACES = {
     "fashion_mnist": _fashion_mnist_folder,
@@ -240,14 +311,14 @@ _PLACES = {
     "cifar100": lambda data: _cifar_folder("CIFAR100", data),
     "imagenet": _imagenet_folder,
 }
-assert _READERS.keys() == DATASETS.keys()
+assert {*_READERS, "imagenet"} == DATASETS.keys()
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------
 
 
 def training_batches(
-    images: ImageSet,
+    images: ImageSet | FileSet,
     *,
     batch_size: int,
     steps: int,
@@ -261,7 +332,13 @@ def training_batches(
 
     The generator lives on the device of the images. A set that is too small for `steps` batches is gone through again.
     `share` (part, of parts): only this part of every batch; all parts together are the batches of one process.
+    A `FileSet` has crops of its own.
     """
+    if isinstance(images, FileSet):
+        yield from image_files.training_batches(
+            images, batch_size=batch_size, steps=steps, generator=generator, flip=flip, share=share
+        )
+        return
     device = images.targets.device
     padded = F.pad(images.images, (0, 0, crop_padding, crop_padding, crop_padding, crop_padding))
     side = images.images.shape[1]
@@ -281,7 +358,7 @@ def training_batches(
             offsets = torch.randint(2 * crop_padding + 1, (2, *shape), generator=generator, device=device)[:, mine]
             rows, columns = rows + offsets[0], columns + offsets[1]
         pixels = padded[indices[:, None, None], rows[:, :, None], columns[:, None, :]]
-        batch = _normalise(pixels, images)
+        batch = normalise(pixels, images.mean, images.std)
         if cutout:
             centre = torch.randint(side, (2, *shape), generator=generator, device=device)[:, mine]
             inside = [(line >= middle - cutout // 2) & (line < middle - cutout // 2 + cutout) for middle in centre]
@@ -290,14 +367,12 @@ def training_batches(
 
 
 def plain_batches(
-    images: ImageSet, batch_size: int = 500, share: tuple[int, int] = (0, 1)
+    images: ImageSet | FileSet, batch_size: int = 500, share: tuple[int, int] = (0, 1)
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """All images once, in order, as they are. `share` (part, of parts): every so many-th batch."""
+    if isinstance(images, FileSet):
+        yield from image_files.plain_batches(images, min(batch_size, 100), share)
+        return
     batches = zip(images.images.split(batch_size), images.targets.split(batch_size), strict=True)
     for pixels, targets in islice(batches, share[0], None, share[1]):
-        yield _normalise(pixels, images), targets
-
-
-def _normalise(pixels: Tensor, images: ImageSet) -> Tensor:
-    """uint8 [B, H, W, C] → float32 [B, C, H, W] in channels-last memory."""
-    return ((pixels.float() / 255 - images.mean) / images.std).permute(0, 3, 1, 2)
+        yield normalise(pixels, images.mean, images.std), targets

@@ -20,7 +20,6 @@ from typing import Any
 from tqdm import tqdm
 
 from daas_lab.config import (
-    DATASETS,
     METHODS,
     PRESETS,
     RetrainConfig,
@@ -30,6 +29,7 @@ from daas_lab.config import (
     search_config,
 )
 from daas_lab.data import check_available, search_splits
+from daas_lab.datasets import short_name
 from daas_lab.discretize import accuracy_drops
 from daas_lab.errors import LabError, one_of, refuse, suggestion
 from daas_lab.evolution import genotype_after
@@ -104,7 +104,6 @@ def read_settings(namespace: dict[str, Any]) -> Settings:
         namespace["_settings_read"] = True
     settings = Settings(**{name: _read_setting(name, value) for name, value in given.items()})
     one_of("preset", settings.preset, PRESETS)
-    one_of("dataset", settings.dataset, DATASETS)
     for method in ("darts", "da2s"):
         settings.search(method, settings.seeds[0])
     check_available(settings.dataset, settings.data)
@@ -147,7 +146,7 @@ def project_folder() -> Path:
 def run_name(config: SearchConfig | RetrainConfig) -> str:
     """The name of a run's folder: readable, and the same exactly for the same configuration."""
     kind = config.method if isinstance(config, SearchConfig) else "retrain"
-    return f"{kind}-{config.dataset}-s{config.seed}-{config_hash(config)}"
+    return f"{kind}-{short_name(config.dataset)}-s{config.seed}-{config_hash(config)}"
 
 
 def make_runs(configs: Sequence[SearchConfig | RetrainConfig], settings: Settings) -> list[Run]:

@@ -1,4 +1,4 @@
-"""Facts and numbers that configurations are composed from: methods, protocols, data sets, presets of both trainers.
+"""Numbers that configurations are composed from: methods, protocols, presets of both trainers.
 
 A preset is a function of the data set's facts that gives the fields it sets; `config.search_config` and
 `config.retrain_config` add what all presets share.
@@ -56,29 +56,6 @@ PROTOCOLS = {
 }
 
 
-# --- data sets --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class DatasetFacts:
-    """What is known of a data set before it is read."""
-
-    classes: int
-    image_channels: int
-    side: int  # native side in pixels
-    flips: bool  # a mirrored image is still of its class
-    split: tuple[int, int, int]  # images for weights, for the architecture, and held out
-
-
-DATASETS = {
-    "digits": DatasetFacts(10, 1, 8, False, (600, 600, 200)),
-    "fashion_mnist": DatasetFacts(10, 1, 28, True, (27_500, 27_500, 5_000)),
-    "cifar10": DatasetFacts(10, 3, 32, True, (25_000, 25_000, 0)),
-    "cifar100": DatasetFacts(100, 3, 32, True, (25_000, 25_000, 0)),
-    "imagenet": DatasetFacts(1000, 3, 224, True, (640_583, 640_583, 0)),
-}
-
-
 # --- presets ----------------------------------------------------------------------------------------------------------
 
 SEARCH_PRESETS = {
@@ -130,14 +107,6 @@ SEARCH_PRESETS = {
         "epochs": 50,
         "arch_learning_rate": 3e-4,
     },
-}
-
-TRAIN_IMAGES = {
-    "digits": 1_400,
-    "fashion_mnist": 60_000,
-    "cifar10": 50_000,
-    "cifar100": 50_000,
-    "imagenet": 1_281_167,
 }
 
 _RETRAIN_IMAGENET = {

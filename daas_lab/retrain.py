@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from daas_lab import distributed
 from daas_lab.config import RetrainConfig
 from daas_lab.data import ImageSet, retrain_splits, training_batches
+from daas_lab.datasets import Dataset
+from daas_lab.image_files import FileSet
 from daas_lab.network import build_network, count, leaves_weights_unused
 from daas_lab.runs import RunWriter, is_finished, open_run
 from daas_lab.training import (
@@ -39,7 +41,7 @@ MOBILE_MULTIPLY_ADDS = 600_000_000
 def retrain(
     config: RetrainConfig,
     folder: str | Path,
-    data: str | Path = "data",
+    data: str | Path | Dataset = "data",
     progress: bool = True,
     on_epoch: Callable[[], None] = lambda: None,
 ) -> None:
@@ -55,7 +57,12 @@ def retrain(
 
 
 def _retrain(
-    config: RetrainConfig, writer: RunWriter, train: ImageSet, test: ImageSet, device: torch.device, progress: bool
+    config: RetrainConfig,
+    writer: RunWriter,
+    train: ImageSet | FileSet,
+    test: ImageSet | FileSet,
+    device: torch.device,
+    progress: bool,
 ) -> None:
     if progress and distributed.is_main():
         print(describe(config, _size(config)), file=sys.stderr)
@@ -83,7 +90,7 @@ def _retrain(
             train,
             batch_size=config.batch_size,
             steps=config.steps,
-            generator=generator(device, config.seed, "train", epoch),
+            generator=generator(train.targets.device, config.seed, "train", epoch),
             crop_padding=config.crop_padding,
             flip=config.flip,
             cutout=config.cutout,

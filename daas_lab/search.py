@@ -17,6 +17,7 @@ from torch import Tensor
 from daas_lab import distributed, losses
 from daas_lab.config import SearchConfig
 from daas_lab.data import Splits, search_splits, training_batches
+from daas_lab.datasets import Dataset
 from daas_lab.discretize import accuracy_drops, architecture_of, derive_genotype
 from daas_lab.errors import LabError
 from daas_lab.genotype import CELL_TYPES
@@ -46,7 +47,7 @@ from daas_lab.unrolled import unrolled_gradients
 def search(
     config: SearchConfig,
     folder: str | Path,
-    data: str | Path = "data",
+    data: str | Path | Dataset = "data",
     progress: bool = True,
     on_epoch: Callable[[], None] = lambda: None,
 ) -> None:

@@ -18,6 +18,7 @@ from daas_lab import distributed
 from daas_lab.config import RetrainConfig, SearchConfig
 from daas_lab.data import ImageSet, plain_batches
 from daas_lab.errors import LabError, refuse
+from daas_lab.image_files import FileSet
 from daas_lab.runs import RunWriter
 
 
@@ -144,14 +145,16 @@ def progress_bar(total: int, unit: str = "epoch", **options: Any) -> tqdm:
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, images: ImageSet, top: tuple[int, ...] = (1,), **forward: Any) -> tuple[float, ...]:
+def evaluate(
+    network: nn.Module, images: ImageSet | FileSet, top: tuple[int, ...] = (1,), **forward: Any
+) -> tuple[float, ...]:
     """Mean cross-entropy and accuracies in percent, in float32 and evaluation mode.
 
     An image counts for k of `top` if its class is among the k likeliest. `forward` goes to the network's call.
     """
     training = network.training
     network.eval()
-    totals = torch.zeros(1 + len(top), device=images.targets.device)
+    totals = torch.zeros(1 + len(top), device=images.mean.device)
     for x, y in plain_batches(images, share=distributed.share()):
         logits = network(x, **forward).float()
         totals[0] += F.cross_entropy(logits, y, reduction="sum")

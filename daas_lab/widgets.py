@@ -28,7 +28,8 @@ from daas_lab.discretize import EDGE_WEIGHTS
 from daas_lab.errors import LabError
 from daas_lab.experiments import Settings, run_name
 from daas_lab.genotype import EXTRA_PRIMITIVES, PRIMITIVES
-from daas_lab.presets import DATASETS, METHODS
+from daas_lab.datasets import DATASETS
+from daas_lab.presets import METHODS
 from daas_lab.runs import read_config
 
 PLAY_INTERVAL = 250  # milliseconds an epoch

@@ -13,8 +13,8 @@ from daas_lab.config import (
     retrain_config,
     search_config,
 )
+from daas_lab.datasets import DATASETS
 from daas_lab.errors import LabError
-from daas_lab.presets import DATASETS
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parent.parent
 CONDA_NAMES = {"torch": "pytorch", "graphviz": "python-graphviz"}
 TIERS = [
     ["errors", "provenance", "published"],
-    ["paper", "genotype", "schedules", "presets", "distributed"],
+    ["paper", "genotype", "schedules", "presets", "distributed", "image_folder"],
+    ["datasets", "image_files"],
     ["config", "tables"],
     ["data", "operations", "runs", "projection"],
     ["records"],
