@@ -6,12 +6,13 @@ refused here, before any long work starts. `config_hash` covers exactly the fiel
 
 import hashlib
 import json
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from daas_lab import schedules
 from daas_lab.datasets import Dataset, canonical, check_name, facts_of
-from daas_lab.errors import LabError, one_of, refuse, suggestion
+from daas_lab.errors import one_of, refuse
+from daas_lab.fields import check_fields, number, refuse_unknown, whole
 from daas_lab.genotype import EdgeBudget, Genotype, load_genotype
 from daas_lab.presets import (
     METHODS,
@@ -26,47 +27,6 @@ PRESETS = tuple(SEARCH_PRESETS)
 EDGE_WEIGHTS = ("one", "learned", "renormalised")  # of the edges that a discretization keeps (discretize.py)
 
 
-# --- fields and their checks ------------------------------------------------------------------------------------------
-
-
-def _number(
-    at_least: float | None = None, at_most: float | None = None, above: float | None = None, default: Any = MISSING
-) -> Any:
-    return field(default=default, metadata={"at_least": at_least, "at_most": at_most, "above": above})
-
-
-def _coerce(name: str, kind: type, value: Any, limits: dict) -> Any:
-    """`value` as `kind` within `limits`: texts such as "3e-4" count as the number they write, nothing is rounded."""
-    bounds = [(f"{words} {limits[key]}", key) for key, words in _BOUND_WORDS.items() if limits.get(key) is not None]
-    allowed = ("a whole number" if kind is int else "a number") + " ".join([""] + [words for words, _ in bounds])
-    if isinstance(value, bool):
-        raise refuse(name, value, allowed)
-    try:
-        number = float(value)
-        if kind is int and number != int(number):
-            raise ValueError
-    except (TypeError, ValueError, OverflowError) as error:
-        raise refuse(name, value, allowed) from error
-    inside = {"at_least": number.__ge__, "at_most": number.__le__, "above": number.__gt__}
-    if number != number or abs(number) == float("inf") or not all(inside[key](limits[key]) for _, key in bounds):
-        raise refuse(name, value, allowed)
-    return kind(number)
-
-
-_BOUND_WORDS = {"at_least": "of at least", "at_most": "of at most", "above": "above"}
-
-
-def _check_fields(config: Any) -> None:
-    for spec in fields(config):
-        value = getattr(config, spec.name)
-        if spec.type in (int, float):
-            object.__setattr__(config, spec.name, _coerce(spec.name, spec.type, value, spec.metadata))
-        elif spec.type is bool and not isinstance(value, bool):
-            if str(value).lower() not in ("true", "false"):
-                raise refuse(spec.name, value, "true or false")
-            object.__setattr__(config, spec.name, str(value).lower() == "true")
-
-
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
     """One architecture search. Made by `search_config`, which fills in preset, data set and protocol."""
@@ -78,51 +38,51 @@ class SearchConfig:
     method: str  # one of METHODS
     protocol: str  # paper or authors
     budget: str  # edges to keep, in the text form of EdgeBudget
-    seed: int = _number(at_least=0)
+    seed: int = number(at_least=0)
     # Images.
-    side: int = _number(at_least=4)  # images are scaled or padded to side × side pixels
-    classes: int = _number(at_least=2)
-    image_channels: int = _number(at_least=1)
-    weight_images: int = _number(at_least=1)  # images on which the network weights are trained
-    architecture_images: int = _number(at_least=1)  # images on which α and β are trained
-    held_out_images: int = _number(at_least=0)  # images for the accuracies; 0: the architecture's
-    split_seed: int = _number(at_least=0)  # the one seed of the split, so that test images stay test images
-    crop_padding: int = _number(at_least=0)  # pixels of padding before the random crop
+    side: int = number(at_least=4)  # images are scaled or padded to side × side pixels
+    classes: int = number(at_least=2)
+    image_channels: int = number(at_least=1)
+    weight_images: int = number(at_least=1)  # images on which the network weights are trained
+    architecture_images: int = number(at_least=1)  # images on which α and β are trained
+    held_out_images: int = number(at_least=0)  # images for the accuracies; 0: the architecture's
+    split_seed: int = number(at_least=0)  # the one seed of the split, so that test images stay test images
+    crop_padding: int = number(at_least=0)  # pixels of padding before the random crop
     flip: bool  # random horizontal flips
     # Super-network.
-    layers: int = _number(at_least=2)  # cells
-    channels: int = _number(at_least=2)  # initial channels C; the stem has 3 C
-    nodes: int = _number(at_least=3, at_most=12)  # nodes of a cell, two inputs included
-    partial_channels: int = _number(at_least=1)  # K: 1/K of the channels pass through the operations
+    layers: int = number(at_least=2)  # cells
+    channels: int = number(at_least=2)  # initial channels C; the stem has 3 C
+    nodes: int = number(at_least=3, at_most=12)  # nodes of a cell, two inputs included
+    partial_channels: int = number(at_least=1)  # K: 1/K of the channels pass through the operations
     # Training.
-    epochs: int = _number(at_least=1)
-    steps: int = _number(at_least=1)  # steps an epoch
-    batch_size: int = _number(at_least=2)
-    learning_rate: float = _number(above=0)  # of the weights, at the start of the cosine
-    learning_rate_min: float = _number(at_least=0)  # and at its end
-    momentum: float = _number(at_least=0, at_most=1)
-    weight_decay: float = _number(at_least=0)
-    gradient_clip: float = _number(above=0)  # largest norm of the weights' gradient
-    arch_learning_rate: float = _number(above=0)  # Adam's, for α and β; times steps it bounds how far α can move
-    arch_weight_decay: float = _number(at_least=0)
-    alpha_delay: int = _number(at_least=0)  # epochs in which α rests
-    warmup: int = _number(at_least=0, default=0)  # epochs in which α and β rest and only the weights are trained
-    hold: int = _number(at_least=0, default=0)  # da2s_exact: epochs before λ, k and the temperature begin to move
-    temperature: float = _number(above=0, default=1.0)  # da2s_exact: T of softmax(α / T) at the end
+    epochs: int = number(at_least=1)
+    steps: int = number(at_least=1)  # steps an epoch
+    batch_size: int = number(at_least=2)
+    learning_rate: float = number(above=0)  # of the weights, at the start of the cosine
+    learning_rate_min: float = number(at_least=0)  # and at its end
+    momentum: float = number(at_least=0, at_most=1)
+    weight_decay: float = number(at_least=0)
+    gradient_clip: float = number(above=0)  # largest norm of the weights' gradient
+    arch_learning_rate: float = number(above=0)  # Adam's, for α and β; times steps it bounds how far α can move
+    arch_weight_decay: float = number(at_least=0)
+    alpha_delay: int = number(at_least=0)  # epochs in which α rests
+    warmup: int = number(at_least=0, default=0)  # epochs in which α and β rest and only the weights are trained
+    hold: int = number(at_least=0, default=0)  # da2s_exact: epochs before λ, k and the temperature begin to move
+    temperature: float = number(above=0, default=1.0)  # da2s_exact: T of softmax(α / T) at the end
     lambda_c: str  # control function of the whole regulariser
     lambda_1: str  # of the operation loss
     lambda_2: str  # of the edge loss
     # How it is computed.
     precision: str = "float32"  # of the network's operations, by autocast: float32, bfloat16 or float16
     # A batch passes in so many parts, one by one or on as many processes, each with batch-norm statistics of its own.
-    micro_batches: int = _number(at_least=1, default=1)
+    micro_batches: int = number(at_least=1, default=1)
     sync_batch_norm: bool = False  # statistics over all processes (CUDA)
     # What is measured beside the search without changing it, and where it runs: none of these is part of the hash.
-    gap_every: int = _number(at_least=0, default=0)  # every so many epochs: the accuracy if discretized now; 0: never
+    gap_every: int = number(at_least=0, default=0)  # every so many epochs: the accuracy if discretized now; 0: never
     gap_budgets: str = ""  # for these budgets, with spaces between them; empty: the search's own
     gap_edge_weight: str = "learned"  # and with these weights of the kept edges
     device: str
-    threads: int = _number(at_least=0)  # 0: torch's default
+    threads: int = number(at_least=0)  # 0: torch's default
     tf32: bool = True  # TF32 in float32 products, on GPUs that have it
     deterministic: bool = False  # ask CUDA for the same bits every time; slower
     compile: bool = False  # the network by torch.compile
@@ -132,7 +92,7 @@ class SearchConfig:
         check_name(self.dataset)
         one_of("method", self.method, METHODS)
         one_of("protocol", self.protocol, PROTOCOLS)
-        _check_fields(self)
+        check_fields(self)
         _check_side(self.side)
         object.__setattr__(self, "budget", str(self._own_budget("budget", self.budget)))
         gap_budgets = [self._own_budget("gap_budgets", text) for text in str(self.gap_budgets).split()]
@@ -194,45 +154,45 @@ class RetrainConfig:
     dataset: str  # a name, folder:PATH or own:NAME
     data_digest: str = ""  # of the content of a folder or of one's own images
     genotype: str  # the cell as compact JSON
-    seed: int = _number(at_least=0)
+    seed: int = number(at_least=0)
     # Images: all that are not test images, or the first `train_images` of them.
-    side: int = _number(at_least=4)
-    classes: int = _number(at_least=2)
-    image_channels: int = _number(at_least=1)
-    train_images: int = _number(at_least=1)
-    split_seed: int = _number(at_least=0)
-    crop_padding: int = _number(at_least=0)
+    side: int = number(at_least=4)
+    classes: int = number(at_least=2)
+    image_channels: int = number(at_least=1)
+    train_images: int = number(at_least=1)
+    split_seed: int = number(at_least=0)
+    crop_padding: int = number(at_least=0)
     flip: bool
-    cutout: int = _number(at_least=0)  # side of the square that is blanked; 0: none
+    cutout: int = number(at_least=0)  # side of the square that is blanked; 0: none
     # padded: images in memory, padded and cropped. resized: files read at every use, random resized crops, jittered
     # colours.
     crops: str = "padded"
     # Derived network.
     form: str  # cifar or imagenet
-    layers: int = _number(at_least=3)
-    channels: int = _number(at_least=2)
-    drop_path: float = _number(at_least=0, at_most=0.9)  # probability at the last epoch, from 0 linearly
-    auxiliary_weight: float = _number(at_least=0)  # of the auxiliary head's loss; 0: no head
+    layers: int = number(at_least=3)
+    channels: int = number(at_least=2)
+    drop_path: float = number(at_least=0, at_most=0.9)  # probability at the last epoch, from 0 linearly
+    auxiliary_weight: float = number(at_least=0)  # of the auxiliary head's loss; 0: no head
     # Training.
-    epochs: int = _number(at_least=1)
-    steps: int = _number(at_least=1)  # steps an epoch
-    batch_size: int = _number(at_least=2)
-    learning_rate: float = _number(above=0)
+    epochs: int = number(at_least=1)
+    steps: int = number(at_least=1)  # steps an epoch
+    batch_size: int = number(at_least=2)
+    learning_rate: float = number(above=0)
     schedule: str = "cosine"  # how the learning rate falls to 0: cosine or linear
-    warmup: int = _number(at_least=0, default=0)  # linear: epochs in which it rises first
-    momentum: float = _number(at_least=0, at_most=1)
-    weight_decay: float = _number(at_least=0)
-    gradient_clip: float = _number(above=0)
-    label_smoothing: float = _number(at_least=0, at_most=1)
+    warmup: int = number(at_least=0, default=0)  # linear: epochs in which it rises first
+    momentum: float = number(at_least=0, at_most=1)
+    weight_decay: float = number(at_least=0)
+    gradient_clip: float = number(above=0)
+    label_smoothing: float = number(at_least=0, at_most=1)
     # How it is computed.
     precision: str = "float32"  # of the network's operations, by autocast: float32, bfloat16 or float16
     # A batch passes in so many parts, one by one or on as many processes, each with batch-norm statistics of its own.
-    micro_batches: int = _number(at_least=1, default=1)
+    micro_batches: int = number(at_least=1, default=1)
     sync_batch_norm: bool = False  # statistics over all processes (CUDA)
     # Where it runs; none of these is part of the hash.
     device: str
-    threads: int = _number(at_least=0)
-    workers: int = _number(at_least=0, default=4)  # processes that read image files
+    threads: int = number(at_least=0)
+    workers: int = number(at_least=0, default=4)  # processes that read image files
     tf32: bool = True  # TF32 in float32 products, on GPUs that have it
     deterministic: bool = False  # ask CUDA for the same bits every time; slower
     compile: bool = False  # the network by torch.compile
@@ -243,7 +203,7 @@ class RetrainConfig:
         one_of("form", self.form, FORMS)
         one_of("schedule", self.schedule, SCHEDULES)
         one_of("crops", self.crops, CROPS)
-        _check_fields(self)
+        check_fields(self)
         for name in ("crop_padding", "cutout"):
             if self.crops == "resized" and getattr(self, name):
                 raise refuse(name, getattr(self, name), "0 with crops = resized")
@@ -322,14 +282,14 @@ def search_config(
     values |= dict(zip(LAMBDAS, searcher.lambdas or ("const",) * 3, strict=True))
     values |= _at_most(facts.split, SEARCH_PRESETS[preset](facts))
     values |= {key: value for key, value in changes.items() if value is not None}
-    values.setdefault("crop_padding", max(1, _whole(values["side"], 4) // 8))
-    steps = max(1, (_whole(values["weight_images"], 1)) // _whole(values["batch_size"], 1))
+    values.setdefault("crop_padding", max(1, whole(values["side"], 4) // 8))
+    steps = max(1, (whole(values["weight_images"], 1)) // whole(values["batch_size"], 1))
     values.setdefault("steps", steps)
-    epochs = _whole(values["epochs"], 1)
+    epochs = whole(values["epochs"], 1)
     for name in ("warmup", "hold"):
         values.setdefault(name, round(getattr(searcher, name) * epochs))
     # Steps in which all architecture parameters are trained by all terms.
-    active = max(1, epochs - max(_whole(values["warmup"], 0), _whole(values["hold"], 0))) * _whole(values["steps"], 1)
+    active = max(1, epochs - max(whole(values["warmup"], 0), whole(values["hold"], 0))) * whole(values["steps"], 1)
     values.setdefault("arch_learning_rate", float(f"{ARCH_TRAVEL / active:.2g}"))
     if method == "da2s_exact" and changes.get("arch_learning_rate") is None:
         values["arch_learning_rate"] = max(values["arch_learning_rate"], float(f"{EXACT_TRAVEL / active:.2g}"))
@@ -350,14 +310,6 @@ def _at_most(split: tuple[int, int, int], preset: dict) -> dict:
     if sum(preset.get(name, 0) for name in names) <= sum(split) and names[0] in preset:
         return preset
     return preset | dict(zip(names, split, strict=True))
-
-
-def _whole(value: Any, at_least: int) -> int:
-    """A number needed to fill in others; what is wrong with it is said by the field's own check."""
-    try:
-        return max(at_least, int(float(value)))
-    except (TypeError, ValueError, OverflowError):
-        return at_least
 
 
 def retrain_config(
@@ -391,10 +343,10 @@ def retrain_config(
     if changes.get("crops", values["crops"]) == "resized":  # these have crops of their own, and no cutout
         values |= {"crop_padding": 0, "cutout": 0}
     values |= {key: value for key, value in changes.items() if value is not None}
-    side = _whole(values["side"], 4)
+    side = whole(values["side"], 4)
     values.setdefault("crop_padding", max(1, side // 8))
     values.setdefault("cutout", side // 2)
-    values.setdefault("steps", max(1, _whole(values["train_images"], 1) // _whole(values["batch_size"], 1)))
+    values.setdefault("steps", max(1, whole(values["train_images"], 1) // whole(values["batch_size"], 1)))
     cells = json.dumps(load_genotype(genotype).to_json(), separators=(",", ":"))
     return RetrainConfig(preset=preset, dataset=canonical(dataset), genotype=cells, **values)
 
@@ -405,14 +357,6 @@ _NOT_HASHED = (
     *("preset", "gap_every", "gap_budgets", "gap_edge_weight"),
     *("device", "threads", "workers", "tf32", "deterministic", "compile"),
 )
-
-
-def refuse_unknown(what: str, changes: dict, config_class: type) -> None:
-    """Raise for a keyword that is no field, naming the closest one."""
-    known = [spec.name for spec in fields(config_class)]
-    for name in changes:
-        if name not in known:
-            raise LabError(f"unknown {what} setting {name!r}{suggestion(name, known)}; known: {', '.join(known)}")
 
 
 def config_hash(config: SearchConfig | RetrainConfig) -> str:

@@ -24,11 +24,11 @@ from pathlib import Path
 
 from daas_lab import drawing, editor, explorer, live
 from daas_lab.config import PRESETS
+from daas_lab.datasets import DATASETS
 from daas_lab.discretize import EDGE_WEIGHTS
 from daas_lab.errors import LabError
 from daas_lab.experiments import Settings, run_name
 from daas_lab.genotype import EXTRA_PRIMITIVES, PRIMITIVES
-from daas_lab.datasets import DATASETS
 from daas_lab.presets import METHODS
 from daas_lab.runs import read_config
 

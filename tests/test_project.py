@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 CONDA_NAMES = {"torch": "pytorch", "graphviz": "python-graphviz"}
 TIERS = [
     ["errors", "provenance", "published"],
-    ["paper", "genotype", "schedules", "presets", "distributed", "image_folder"],
+    ["paper", "genotype", "schedules", "presets", "distributed", "image_folder", "fields"],
     ["datasets", "image_files"],
     ["config", "tables"],
     ["data", "operations", "runs", "projection"],

@@ -288,5 +288,5 @@ def test_a_search_under_autocast_keeps_softmax_and_entropies_in_float32(tmp_path
     ours, theirs = (read_run(tmp_path / name).history[0] for name in ("16", "32"))
     for loss in ("train_loss", "architecture_loss"):
         assert ours[loss] == pytest.approx(theirs[loss], rel=0.05) and ours[loss] != theirs[loss]
-    assert ours["operation_loss"] == pytest.approx(theirs["operation_loss"], rel=0.01)
+    assert ours["operation_loss"] == pytest.approx(theirs["operation_loss"], rel=0.05)
     assert weights(tmp_path / "16")["alphas_normal"].dtype == torch.float32

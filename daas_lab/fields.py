@@ -1,0 +1,62 @@
+"""Fields of a configuration: numbers within limits, coerced from what users write, refused by name."""
+
+from dataclasses import MISSING, field, fields
+from typing import Any
+
+from daas_lab.errors import LabError, refuse, suggestion
+
+
+def number(
+    at_least: float | None = None, at_most: float | None = None, above: float | None = None, default: Any = MISSING
+) -> Any:
+    """A field that holds a number, with the limits that `check_fields` keeps."""
+    return field(default=default, metadata={"at_least": at_least, "at_most": at_most, "above": above})
+
+
+def _coerce(name: str, kind: type, value: Any, limits: dict) -> Any:
+    """`value` as `kind` within `limits`: texts such as "3e-4" count as the number they write, nothing is rounded."""
+    bounds = [(f"{words} {limits[key]}", key) for key, words in _BOUND_WORDS.items() if limits.get(key) is not None]
+    allowed = ("a whole number" if kind is int else "a number") + " ".join([""] + [words for words, _ in bounds])
+    if isinstance(value, bool):
+        raise refuse(name, value, allowed)
+    try:
+        number = float(value)
+        if kind is int and number != int(number):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError) as error:
+        raise refuse(name, value, allowed) from error
+    inside = {"at_least": number.__ge__, "at_most": number.__le__, "above": number.__gt__}
+    if number != number or abs(number) == float("inf") or not all(inside[key](limits[key]) for _, key in bounds):
+        raise refuse(name, value, allowed)
+    return kind(number)
+
+
+_BOUND_WORDS = {"at_least": "of at least", "at_most": "of at most", "above": "above"}
+
+
+def check_fields(config: Any) -> None:
+    """Coerce every number and truth value of a frozen configuration; raises `LabError` naming a wrong one."""
+    for spec in fields(config):
+        value = getattr(config, spec.name)
+        if spec.type in (int, float):
+            object.__setattr__(config, spec.name, _coerce(spec.name, spec.type, value, spec.metadata))
+        elif spec.type is bool and not isinstance(value, bool):
+            if str(value).lower() not in ("true", "false"):
+                raise refuse(spec.name, value, "true or false")
+            object.__setattr__(config, spec.name, str(value).lower() == "true")
+
+
+def whole(value: Any, at_least: int) -> int:
+    """A number needed to fill in others; what is wrong with it is said by the field's own check."""
+    try:
+        return max(at_least, int(float(value)))
+    except (TypeError, ValueError, OverflowError):
+        return at_least
+
+
+def refuse_unknown(what: str, changes: dict, config_class: type) -> None:
+    """Raise for a keyword that is no field, naming the closest one."""
+    known = [spec.name for spec in fields(config_class)]
+    for name in changes:
+        if name not in known:
+            raise LabError(f"unknown {what} setting {name!r}{suggestion(name, known)}; known: {', '.join(known)}")
