@@ -3,11 +3,11 @@
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from daas_lab import config, discretize, evolution, experiments, genotype
+from daas_lab import config, discretize, distributed, evolution, experiments, genotype
 from daas_lab.data import search_splits
 from daas_lab.datasets import DATASETS
 from daas_lab.errors import LabError, one_of, refuse
@@ -43,9 +43,6 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--protocol", default="authors", help="paper or authors (default: authors)")
     _add_training_options(search)
     _add_fields(search, ("budget", "lambda_c", "lambda_1", "lambda_2", "gap_every", "gap_budgets", "gap_edge_weight"))
-    search.add_argument(
-        "--tensorboard", action="store_true", help="also write RUN/tensorboard: scalars, α, β and cells as they evolve"
-    )
 
     gap = _command(commands, "gap", _gap, "accuracy of a searched super-network before and after discretization")
     gap.add_argument("run_folder", metavar="RUN")
@@ -115,7 +112,13 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="mini", help=f"{', '.join(config.PRESETS)} (default: mini)")
     parser.add_argument("--dataset", default="fashion_mnist", help=f"{', '.join(DATASETS)}, or folder:PATH")
     parser.add_argument("--data", default="data", help="folder of the data sets (default: data)")
-    parser.add_argument("--out", required=True, help="the run's folder")
+    parser.add_argument("--out", help="the run's folder")
+    parser.add_argument(
+        "--estimate", action="store_true", help="train nothing, but measure a step and state time and memory of the run"
+    )
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="also write RUN/tensorboard: scalars, α, β and cells as they evolve"
+    )
     _add_fields(parser, _COMMON_FIELDS)
     parser.add_argument(
         "--set",
@@ -153,24 +156,39 @@ def _search(options: argparse.Namespace) -> None:
     from daas_lab.search import search
 
     changes = _changes(options, config.SearchConfig)
-    settings = config.search_config(options.preset, options.dataset, options.method, options.protocol, **changes)
-    if options.tensorboard:
-        from daas_lab.events import follow
-
-        search(settings, options.out, options.data, on_epoch=follow(options.out))
-    else:
-        search(settings, options.out, options.data)
-    print(options.out)
+    _train(
+        options,
+        search,
+        config.search_config(options.preset, options.dataset, options.method, options.protocol, **changes),
+    )
 
 
 def _retrain(options: argparse.Namespace) -> None:
     from daas_lab.retrain import retrain
 
     changes = _changes(options, config.RetrainConfig)
-    retrain(
-        config.retrain_config(options.genotype, options.preset, options.dataset, **changes), options.out, options.data
-    )
-    print(options.out)
+    _train(options, retrain, config.retrain_config(options.genotype, options.preset, options.dataset, **changes))
+
+
+def _train(
+    options: argparse.Namespace, trainer: Callable, settings: config.SearchConfig | config.RetrainConfig
+) -> None:
+    """Run a trainer as the options say, or only say what that would take."""
+    if options.estimate:
+        from daas_lab.estimate import describe, estimate
+
+        print(describe(settings, estimate(settings)))
+        return
+    if options.out is None:
+        raise refuse("--out", None, "the run's folder")
+    if options.tensorboard:
+        from daas_lab.events import follow
+
+        trainer(settings, options.out, options.data, on_epoch=follow(options.out))
+    else:
+        trainer(settings, options.out, options.data)
+    if distributed.is_main():
+        print(options.out)
 
 
 def _gap(options: argparse.Namespace) -> None:

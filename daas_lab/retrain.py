@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from daas_lab import distributed
@@ -69,13 +69,7 @@ def _retrain(
     torch.manual_seed(seed_of(config.seed, "initial"))
     network = place(build_network(config), config, device)
     trained = distributed.parallel(network, leaves_weights_unused(config.cells))
-    optimizer = torch.optim.SGD(
-        network.parameters(),
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        fused=device.type == "cuda",
-    )
+    optimizer = make_optimizer(config, network)
     scaler = make_scaler(config, device)
 
     def train_epoch(epoch: int, tick: Callable[[], Any]) -> dict:
@@ -97,22 +91,9 @@ def _retrain(
             share=distributed.share(),
         )
         for step, (x, y) in enumerate(batches):
-            parts = micro_batches(config, x, y)
-            terms = torch.zeros(2, device=device)
-            optimizer.zero_grad()
-            for number, (part_x, part_y) in enumerate(parts):
-                if config.micro_batches > 1:  # a part drops the same paths whichever process takes it
-                    part = distributed.rank() * len(parts) + number
-                    torch.manual_seed(seed_of(config.seed, "drop-path", epoch, step, part))
-                with distributed.without_averaging(trained, number < len(parts) - 1):
-                    outputs = forward(trained, config.precision, part_x)
-                    logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
-                    loss, auxiliary_loss = losses(config, logits, auxiliary, part_y)
-                    scaler.scale((loss + config.auxiliary_weight * auxiliary_loss) / len(parts)).backward()
-                terms += torch.stack([loss.detach(), auxiliary_loss.detach()]) / len(parts)
-                correct += (logits.argmax(dim=1) == part_y).sum()
-            apply_gradients(optimizer, scaler, config.gradient_clip, averaged=True)
+            terms, hits = train_step(trained, optimizer, scaler, x, y, config, (epoch, step))
             step_losses.add(*terms)
+            correct += hits
             tick()
         record = {"learning_rate": rate, "drop_path": network.drop_path} | step_losses.means(epoch)
         images = config.steps * config.batch_size
@@ -133,6 +114,44 @@ def _retrain(
 
 def _size(config: RetrainConfig) -> dict[str, int]:
     return count(config.cells, config.form, config.channels, config.layers, config.classes, config.side)
+
+
+def make_optimizer(config: RetrainConfig, network: nn.Module) -> torch.optim.SGD:
+    """SGD for all of the network's weights."""
+    fused = next(network.parameters()).is_cuda
+    rules = {"momentum": config.momentum, "weight_decay": config.weight_decay, "fused": fused}
+    return torch.optim.SGD(network.parameters(), lr=config.learning_rate, **rules)
+
+
+def train_step(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    x: Tensor,
+    y: Tensor,
+    config: RetrainConfig,
+    key: tuple[int, int],
+) -> tuple[Tensor, Tensor]:
+    """One update of the weights; returns both losses [2] before it and the number of images that were right.
+
+    `network` is one made by `distributed.parallel`; `key` (epoch, step) seeds the drop-path of micro-batches.
+    """
+    parts = micro_batches(config, x, y)
+    terms, correct = x.new_zeros(2), x.new_zeros(())
+    optimizer.zero_grad()
+    for number, (part_x, part_y) in enumerate(parts):
+        if config.micro_batches > 1:  # a part drops the same paths whichever process takes it
+            part = distributed.rank() * len(parts) + number
+            torch.manual_seed(seed_of(config.seed, "drop-path", *key, part))
+        with distributed.without_averaging(network, number < len(parts) - 1):
+            outputs = forward(network, config.precision, part_x)
+            logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+            loss, auxiliary_loss = losses(config, logits, auxiliary, part_y)
+            scaler.scale((loss + config.auxiliary_weight * auxiliary_loss) / len(parts)).backward()
+        terms += torch.stack([loss.detach(), auxiliary_loss.detach()]) / len(parts)
+        correct += (logits.argmax(dim=1) == part_y).sum()
+    apply_gradients(optimizer, scaler, config.gradient_clip, averaged=True)
+    return terms, correct
 
 
 def losses(config: RetrainConfig, logits: Tensor, auxiliary: list[Tensor], y: Tensor) -> tuple[Tensor, Tensor]:

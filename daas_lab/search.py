@@ -92,21 +92,7 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
     )
     # Asked for once: each call walks through the whole network.
     architecture_parameters, weight_parameters = network.arch_parameters(), network.weight_parameters()
-    weight_optimizer = torch.optim.SGD(
-        weight_parameters,
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        fused=device.type == "cuda",
-    )
-    alphas, betas = ([get(cell_type) for cell_type in CELL_TYPES] for get in (network.alphas, network.betas))
-    arch_optimizer = torch.optim.Adam(
-        [{"params": alphas}, {"params": betas}],
-        lr=config.arch_learning_rate,
-        betas=(0.5, 0.999),
-        weight_decay=config.arch_weight_decay,
-        fused=device.type == "cuda",
-    )
+    weight_optimizer, arch_optimizer = make_optimizers(config, network)
     scaler = make_scaler(config, device)
 
     def train_epoch(epoch: int, tick: Callable[[], Any]) -> dict:
@@ -182,6 +168,16 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
         progress=progress,
     )
     _finish(config, writer, writer.snapshots[-1])
+
+
+def make_optimizers(config: SearchConfig, network: SuperNetwork) -> tuple[torch.optim.SGD, torch.optim.Adam]:
+    """SGD for the weights, and Adam for α and β in a group each."""
+    fused = network.alphas_normal.is_cuda
+    rules = {"momentum": config.momentum, "weight_decay": config.weight_decay, "fused": fused}
+    weight_optimizer = torch.optim.SGD(network.weight_parameters(), lr=config.learning_rate, **rules)
+    groups = [{"params": [get(cell_type) for cell_type in CELL_TYPES]} for get in (network.alphas, network.betas)]
+    rules = {"betas": (0.5, 0.999), "weight_decay": config.arch_weight_decay, "fused": fused}
+    return weight_optimizer, torch.optim.Adam(groups, lr=config.arch_learning_rate, **rules)
 
 
 def _finish(config: SearchConfig, writer: RunWriter, parameters: Mapping[str, Tensor]) -> None:

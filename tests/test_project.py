@@ -21,7 +21,7 @@ TIERS = [
     ["supernet", "network", "training"],
     ["textbook", "discretize", "unrolled"],
     ["search", "retrain", "bench", "evolution"],
-    ["experiments"],
+    ["experiments", "estimate"],
     ["studies", "plots", "cell_layout"],
     ["plots_losses", "plots_evolution", "drawing", "explorer"],
     ["claims", "editor", "events", "live"],
