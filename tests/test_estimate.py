@@ -1,0 +1,39 @@
+"""The paper's own presets at full width: real steps of them, and what they say a run will take."""
+
+import re
+
+import pytest
+
+from daas_lab import cli
+from daas_lab.config import retrain_config, search_config
+from daas_lab.errors import LabError
+from daas_lab.estimate import describe, estimate
+
+
+@pytest.mark.parametrize("config", [search_config("full", "cifar10"), retrain_config("DARTS_V2", "full", "cifar10")])
+def test_the_full_presets_for_cifar_run_real_steps_and_state_time_and_memory(config):
+    figures = estimate(config, images=4, steps=1)
+    assert figures["images"] == 4 and figures["step_s"] > 0.1
+    assert figures["epoch_s"] == pytest.approx(figures["step_s"] * config.steps)
+    assert figures["run_s"] == pytest.approx(figures["epoch_s"] * config.epochs)
+    # Both keep some 50 to 100 MB an image for the backward pass.
+    assert 1e9 < figures["peak_bytes"] < 20e9
+    text = describe(config, figures)
+    assert f"an epoch of {config.steps} steps" in text and f"for {config.epochs} epochs" in text and "GiB" in text
+
+
+def test_memory_grows_with_the_images_that_pass_at_a_time_and_time_does_not():
+    whole = retrain_config("DARTS_V2", "tiny", "digits", side=32, channels=16, batch_size=64)
+    parts = retrain_config("DARTS_V2", "tiny", "digits", side=32, channels=16, batch_size=64, micro_batches=16)
+    assert estimate(whole, images=16)["peak_bytes"] > estimate(parts, images=16)["peak_bytes"]
+
+
+def test_estimate_on_the_command_line_trains_nothing(capsys, tmp_path):
+    command = ["retrain", "--genotype", "PDARTS", "--preset", "tiny", "--dataset", "digits", "--estimate"]
+    assert cli.main([*command, "--out", str(tmp_path / "x")]) == 0
+    assert re.match(r"[\d.e-]+ s a step of 16 images, [\d.]+ s an epoch of 3 steps", capsys.readouterr().out)
+    assert not (tmp_path / "x").exists()
+    assert cli.main(command[:-1]) == 2
+    assert "--out = None: must be the run's folder" in capsys.readouterr().err
+    with pytest.raises(LabError, match="method = 'random': must be one that trains a super-network"):
+        estimate(search_config("tiny", "digits", "random"))
