@@ -17,7 +17,7 @@ from matplotlib.patches import Ellipse, FancyBboxPatch, PathPatch, Polygon
 from matplotlib.path import Path as Curve
 
 from daas_lab.cell_layout import ARROW, CHARACTER, FONT_SIZE, NODE, Layout, Route, Vertex, layout_cell, stack
-from daas_lab.genotype import CELL_TYPES, CellGenotype, Genotype
+from daas_lab.genotype import CELL_TYPES, Genotype
 from daas_lab.plots import INK, OPERATION_COLOURS, save_figure, themed
 
 TITLES = {"normal": "normal cell", "reduce": "reduction cell"}
@@ -37,26 +37,15 @@ def draw_cells(
     nodes: int | None = None,
     values: Values | None = None,
     value_label: str = "value",
-) -> graphviz.Digraph:
+) -> graphviz.Digraph | Figure:
     """Fig. 6: both cells, inputs left, output right, edges labelled with and coloured by their operation.
 
     A node below `nodes` without input is drawn dashed, as dropped. With `values` edges (and nodes) are coloured by
-    value instead, pale to dark, the number beside the operation and `value_label` below. Displays itself in a notebook.
+    value instead, pale to dark, the number beside the operation and `value_label` below. Displays itself in a notebook:
+    a graph, or matplotlib's figure where graphviz's program is missing.
     """
-    return _digraph(*_sheet(genotype, title, nodes, values, value_label))
-
-
-def draw_cell(
-    cell: CellGenotype,
-    name: str = "normal",
-    *,
-    title: str = "",
-    nodes: int | None = None,
-    values: Mapping[tuple[int, int] | int, float] | None = None,
-) -> graphviz.Digraph:
-    """One cell, as `draw_cells` draws it; `name` begins the ids of its nodes and edges."""
-    layout = layout_cell(cell, name, title=title or TITLES.get(name, name), nodes=nodes, values=values)
-    return _digraph(layout, _colours(layout, {name: values} if values else None))
+    draw = _figure if missing_dot_notice() else _digraph
+    return draw(*_sheet(genotype, title, nodes, values, value_label))
 
 
 def cells_svg(
