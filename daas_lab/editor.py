@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from daas_lab.errors import LabError, refuse
-from daas_lab.experiments import genotype_of
+from daas_lab.evolution import genotype_after
 from daas_lab.explorer import read_search
 from daas_lab.genotype import PUBLISHED, CellGenotype, Genotype, load_genotype
 from daas_lab.network import count
@@ -23,7 +23,7 @@ def starting_cell(name: str, found: Mapping[str, Path]) -> Genotype:
     """The cell that a search under its own budget would keep now, or a published one."""
     if name in found:
         run = read_search(found[name])
-        return genotype_of(run, run.config.budget)
+        return genotype_after(run)
     return load_genotype(name)
 
 

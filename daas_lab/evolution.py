@@ -17,6 +17,8 @@ from daas_lab.runs import Run
 def genotype_after(run: Run, epoch: int = -1, budget: str | EdgeBudget | None = None) -> Genotype:
     """The cell that `budget` (default: the run's) keeps after `epoch`: 0 is the start, -1 the last one."""
     budget = EdgeBudget.parse(budget or run.config.budget)
+    if not run.config.searcher.trains:
+        return derive_genotype(run.config, {}, budget)
     epoch = range(len(run.alphas["normal"]))[epoch]
     return derive_genotype(run.config, run.architecture(epoch), budget, max(1, epoch))
 

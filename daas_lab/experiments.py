@@ -32,8 +32,7 @@ from daas_lab.data import check_available, search_splits
 from daas_lab.datasets import short_name
 from daas_lab.discretize import accuracy_drops
 from daas_lab.errors import LabError, one_of, refuse, suggestion
-from daas_lab.evolution import genotype_after
-from daas_lab.genotype import EdgeBudget, Genotype
+from daas_lab.genotype import EdgeBudget
 from daas_lab.records import read_record, write_record
 from daas_lab.retrain import retrain
 from daas_lab.runs import Run, is_finished, read_run, write_atomically, writer
@@ -227,11 +226,6 @@ def _train(config: SearchConfig | RetrainConfig, folder: Path, data: Path, threa
 def _epochs_done(folder: Path) -> int:
     path = folder / "history.jsonl"
     return path.read_text(encoding="utf-8").count("\n") if path.is_file() else 0
-
-
-def genotype_of(run: Run, budget: str) -> Genotype:
-    """The cell that `budget` keeps at the end of a search."""
-    return genotype_after(run, budget=budget)
 
 
 def drops(

@@ -8,6 +8,7 @@ import numpy as np
 from daas_lab import experiments, paper
 from daas_lab.config import SearchConfig
 from daas_lab.discretize import weight_evolution
+from daas_lab.evolution import genotype_after
 from daas_lab.experiments import Settings
 from daas_lab.genotype import NAMED_BUDGETS, Genotype, cell_edges
 from daas_lab.network import count
@@ -88,7 +89,7 @@ def retraining_rows(searches: Sequence[Run], settings: Settings, budgets: Sequen
     jobs = []
     for run in searches:
         for budget in [run.config.budget] if budgets is None else budgets_of(run, budgets):
-            jobs.append((run, budget, experiments.genotype_of(run, budget)))
+            jobs.append((run, budget, genotype_after(run, budget=budget)))
     configs = [settings.retraining(cells, run.config.seed) for run, _, cells in jobs]
     rows = []
     for (run, budget, cells), retrained in zip(jobs, experiments.make_runs(configs, settings), strict=True):
@@ -130,7 +131,7 @@ def node_panel(run: Run, node: int, budgets: Sequence[str], drops: Sequence[Row]
     edges = [e for e, pair in enumerate(cell_edges(run.config.nodes)) if pair[1] == node]
     kept, parts = {}, []
     for budget in budgets:
-        cell = experiments.genotype_of(run, budget).normal
+        cell = genotype_after(run, budget=budget).normal
         kept[budget] = sorted({edge.source for edge in cell.edges if edge.node == node})
         [drop] = [
             row
