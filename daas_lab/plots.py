@@ -177,7 +177,7 @@ def control_functions(
     epochs: int = 50, *, delayed: bool = False, authors_log: bool = True, ax: Axes | None = None
 ) -> Axes:
     """Fig. 5: the five control functions of epochs 1 … `epochs`; `delayed` ones are 0 for the first 16 %."""
-    ax = ax or new_axes((5.2, 3.4))
+    ax = ax or new_axes((5.2, 3.8))
     suffix, x = ":delayed" if delayed else "", range(1, epochs + 1)
     for function, colour, dashes in zip(schedules.FUNCTIONS, LINE_COLOURS, DASHES, strict=False):
         y = [schedules.coefficient(function + suffix, epoch, epochs, authors_log) for epoch in x]
@@ -185,14 +185,14 @@ def control_functions(
         ax.plot(x, y, color=colour, linestyle=dashes, drawstyle=drawstyle, label=function)
     when = f", delayed by {schedules.delay_epochs(epochs)} epochs" if delayed else ""
     ax.set(title=f"Control functions{when}", xlabel="epoch", ylabel="coefficient λ", ylim=(-0.04, 1.06))
-    ax.legend()
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=5, columnspacing=1, handlelength=1.6)
     return ax
 
 
 @themed
 def control_function_panels(epochs: int = 50) -> Figure:
     """Fig. 5: the control functions that begin at once, and the delayed ones, side by side."""
-    figure = Figure(figsize=(9.6, 3.5), layout="constrained")
+    figure = Figure(figsize=(9.6, 3.9), layout="constrained")
     for ax, delayed in zip(figure.subplots(1, 2, sharey=True), (False, True), strict=True):
         control_functions(epochs, delayed=delayed, ax=ax)
     return figure

@@ -93,7 +93,9 @@ def edge_loss_surface(
     `keep` is k, the edges to keep; `trajectory` [T, 2]: the two β of a run over its epochs.
     """
     ax = ax or new_axes((5.6, 4.6))
-    axis = np.linspace(-2, 2, 161)
+    path = None if trajectory is None else np.asarray(trajectory, dtype=float)
+    reach = 2.0 if path is None else max(2.0, 1.1 * float(np.abs(path).max()))
+    axis = np.linspace(-reach, reach, 161)
 
     def loss(first, second):
         rest = [np.full_like(first, value) for value in others]
@@ -103,23 +105,21 @@ def edge_loss_surface(
     limits = {"vmin": values.min(), "vmax": values.min() + PALE * np.ptp(values)}
     shades = ax.contourf(axis, axis, values, levels=16, cmap="Blues", **limits)
     ax.figure.colorbar(shades, ax=ax, label="edge loss of the node")
-    x, y = np.meshgrid(*2 * [np.linspace(-1.85, 1.85, 13)])
+    x, y = np.meshgrid(*2 * [np.linspace(-0.925 * reach, 0.925 * reach, 13)])
     h = 1e-4
     flow = -np.stack([loss(x + h, y) - loss(x - h, y), loss(x, y + h) - loss(x, y - h)]) / (2 * h)
     length = np.linalg.norm(flow, axis=0)
-    flow = np.divide(flow, length, out=np.zeros_like(flow), where=length > 1e-6) * 0.2
+    flow = np.divide(flow, length, out=np.zeros_like(flow), where=length > 1e-6) * 0.1 * reach
     ax.quiver(x, y, *flow, color=INK, angles="xy", scale_units="xy", scale=1, width=0.004)
-    if trajectory is not None:
-        _draw_trajectory(ax, np.asarray(trajectory, dtype=float))
+    if path is not None:
+        _draw_trajectory(ax, path)
     # Above 1 the cap leaves no gradient, below 0 a β is outside the squared term's sum.
     for limit in (0, 1):
         ax.axhline(limit, color="#888888", linestyle=":", linewidth=1)
         ax.axvline(limit, color="#888888", linestyle=":", linewidth=1)
     held = ", ".join(f"{value:g}" for value in others)
     default = f"Edge loss, Eq. (4), k = {keep:g}, factor {square_factor:g}" + (f"; other β = {held}" if held else "")
-    ax.set(
-        title=title or default, xlabel="β of the first edge", ylabel="β of the second edge", xlim=(-2, 2), ylim=(-2, 2)
-    )
+    ax.set(title=title or default, xlabel="β of the first edge", ylabel="β of the second edge")
     ax.grid(visible=False)
     return ax
 
