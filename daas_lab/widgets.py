@@ -14,6 +14,7 @@ except ImportError as error:
         f"daas_lab.widgets needs {error.name}, of the extra `lab`: python -m pip install 'daas-lab[lab]'"
     ) from error
 
+import base64
 import contextlib
 import threading
 import time
@@ -48,7 +49,10 @@ class View(ipywidgets.VBox):
         self.picture = picture
 
     def _repr_mimebundle_(self, **kwargs) -> dict:
-        return super()._repr_mimebundle_(**kwargs) | {"image/svg+xml": self.picture()}
+        svg = self.picture()
+        # JupyterLab shows neither widgets nor SVG of a notebook that it does not trust, but such an image it does.
+        image = f'<img src="data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}" alt="static picture">'
+        return super()._repr_mimebundle_(**kwargs) | {"text/html": image, "image/svg+xml": svg}
 
     def save(self, stem: str, folder: str | Path) -> Path:
         """Write the static picture as `<stem>.svg`."""

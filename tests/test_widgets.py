@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from base64 import b64decode
 from html import unescape
 
 import pytest
@@ -66,6 +67,8 @@ def test_a_view_leaves_a_static_picture_beside_the_widget(settings, tmp_path):
         bundle = view._repr_mimebundle_()
         assert "application/vnd.jupyter.widget-view+json" in bundle
         assert bundle["image/svg+xml"].startswith("<svg ")
+        encoded = bundle["text/html"].split("base64,")[1].split('"')[0]
+        assert b64decode(encoded).decode() == bundle["image/svg+xml"]
         assert view.save("view", tmp_path / "new").read_text() == bundle["image/svg+xml"]
 
 
