@@ -243,18 +243,24 @@ def test_a_number_of_micro_batches_that_cannot_be_is_refused(tmp_path, monkeypat
 # --- in other precisions ----------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def in_float32(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("float32")
+    retrain(tiny(drop_path=0, epochs=1), folder, progress=False)
+    return read_run(folder)
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_retraining_under_autocast_stays_near_float32(tmp_path, precision):
-    retrain(tiny(drop_path=0), tmp_path / "32", progress=False)
-    retrain(tiny(drop_path=0, precision=precision), tmp_path / "16", progress=False)
-    theirs, ours = (read_run(tmp_path / name).history for name in ("32", "16"))
-    assert ours[0]["train_loss"] == pytest.approx(theirs[0]["train_loss"], rel=0.02)
-    assert ours[0]["train_loss"] != theirs[0]["train_loss"]
-    assert all(value.dtype in (torch.float32, torch.int64) for value in weights(tmp_path / "16").values())
-    scaler = read_checkpoint(tmp_path / "16").get("scaler")
+def test_retraining_under_autocast_stays_near_float32(in_float32, tmp_path, precision):
+    retrain(tiny(drop_path=0, epochs=1, precision=precision), tmp_path, progress=False)
+    theirs, ours = in_float32.history[0]["train_loss"], read_run(tmp_path).history[0]["train_loss"]
+    assert ours == pytest.approx(theirs, rel=0.02) and ours != theirs
+    assert all(value.dtype in (torch.float32, torch.int64) for value in weights(tmp_path).values())
+    scaler = read_checkpoint(tmp_path).get("scaler")
     assert (scaler is not None) == (precision == "float16")
     if scaler is not None:
-        assert scaler["scale"] > 0 and scaler["_growth_tracker"] + 2 >= 6 - 4
+        # Each of the three steps is counted: as one that went well, or by halving the scale.
+        assert scaler["_growth_tracker"] > 0 or scaler["scale"] < 65536
 
 
 def test_under_autocast_logits_and_batch_norm_statistics_are_float32():
