@@ -230,7 +230,7 @@ def _attribution(options: argparse.Namespace) -> None:
     )
     _print_accuracies(rows, run_config, len(splits.held_out), options.json)
     if options.out:
-        cells = evolution.genotype_after(read_run(options.run_folder), -1, _every_edge(run_config.nodes))
+        cells = evolution.genotype_after(read_run(options.run_folder), -1, genotype.every_edge(run_config.nodes))
         _save_cells(cells, options.out, discretize.attribution_values(rows), "points of accuracy lost")
 
 
@@ -239,11 +239,6 @@ def _read_search_config(folder: str) -> config.SearchConfig:
     if not isinstance(run_config, config.SearchConfig):
         raise refuse("run", folder, "the folder of a search")
     return run_config
-
-
-def _every_edge(nodes: int) -> genotype.EdgeBudget:
-    """The budget that keeps all edges, so that a picture shows each."""
-    return genotype.EdgeBudget.parse(",".join(str(node) for node in range(2, nodes)))
 
 
 def _print_accuracies(rows: Sequence[dict], run_config: config.SearchConfig, images: int, as_json: bool) -> None:

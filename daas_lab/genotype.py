@@ -355,6 +355,11 @@ def derive_cell(
     return CellGenotype(tuple(edges), tuple(sorted({edge.node for edge in edges})))
 
 
+def every_edge(nodes: int = 6) -> EdgeBudget:
+    """The budget that keeps all edges, so that a picture of its cell shows each."""
+    return EdgeBudget.parse(",".join(str(node) for node in range(2, nodes)))
+
+
 def random_genotype(budget: EdgeBudget, seed: int) -> Genotype:
     """A pair of cells drawn uniformly from those that `budget` allows, by rejection of cells that leave it unmet."""
     rng = random.Random(seed)

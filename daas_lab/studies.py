@@ -7,12 +7,14 @@ import numpy as np
 
 from daas_lab import experiments, paper
 from daas_lab.config import SearchConfig
-from daas_lab.discretize import weight_evolution
+from daas_lab.data import search_splits
+from daas_lab.discretize import attribution, weight_evolution
 from daas_lab.evolution import genotype_after
 from daas_lab.experiments import Settings
 from daas_lab.genotype import NAMED_BUDGETS, Genotype, cell_edges
 from daas_lab.network import count
 from daas_lab.runs import Run
+from daas_lab.search import load_supernet
 from daas_lab.tables import Row
 
 IMBALANCED_BUDGETS = tuple(budget for budget in NAMED_BUDGETS if budget != "8/14")  # those of Table 4
@@ -107,6 +109,17 @@ def size_of(cells: Genotype, form: str = "cifar") -> dict[str, float]:
     """`params_m` and `multiply_adds_m`, both in millions, of the paper's network with these cells."""
     size = count(cells, form)
     return {"params_m": size["parameters"] / 1e6, "multiply_adds_m": size["multiply_adds"] / 1e6}
+
+
+def attribution_rows(run: Run, budget: str, settings: Settings) -> list[Row]:
+    """What each single decision of the cut to `budget` costs a search's super-network alone (`discretize.attribution`).
+
+    The run must have its folder: a record holds no weights.
+    """
+    network, config = load_supernet(run.folder)
+    splits = search_splits(config, settings.data)
+    named = {"method": config.method, "seed": config.seed, "budget": budget}
+    return [named | row for row in attribution(network, config, splits.held_out, splits.weights, budget)]
 
 
 def best_by_held_out(searches: Sequence[Run], rows: Sequence[Row], edge_weight: str = "learned") -> Run:
