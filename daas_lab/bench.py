@@ -6,14 +6,11 @@ medians are reported; peak memory is that of a fresh process for each form. The 
 take, each as torch runs it on its own in channels_last: forward and backward of both updates.
 """
 
-import argparse
-import json
 import statistics
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -26,6 +23,7 @@ from daas_lab.config import SearchConfig, search_config
 from daas_lab.errors import one_of
 from daas_lab.provenance import machine
 from daas_lab.relaxations import make_relaxation
+from daas_lab.distributed import open_device
 from daas_lab.training import train_only
 
 SIZES = {
@@ -110,10 +108,16 @@ class CountOperations(TorchDispatchMode):
 
 
 def run(sizes: list[str] | None = None, device: str = "cpu", repeats: int = 3) -> dict:
-    """Measures `sizes` (all of `SIZES` if None) on `device`: the figures in the form that `bench --json` prints."""
-    result: dict = {"sizes": {}, "machine": describe_machine(device)}
-    for size in list(SIZES) if sizes is None else sizes:
+    """Measures `sizes` (all of `SIZES` if None) on `device`: the figures in the form that `bench --json` prints.
+
+    Raises `LabError` naming the size or the device before anything runs.
+    """
+    chosen = list(SIZES) if sizes is None else sizes
+    for size in chosen:
         one_of("size", size, SIZES)
+    open_device(device)
+    result: dict = {"sizes": {}, "machine": describe_machine(device)}
+    for size in chosen:
         config = SIZES[size]()
         steps = {form: Step(config, form, device) for form in FORMS}
         figures: dict = {form: {} for form in FORMS}
@@ -178,7 +182,7 @@ def _convolution_seconds(call: tuple, step: Step, repeats: int) -> float:
 
 def peak_bytes(size: str, form: str, device: str) -> int:
     """Peak memory of two steps in a fresh process (on CUDA: of the device's allocator)."""
-    command = [sys.executable, "-m", "daas_lab.bench", "--peak", size, form, device, str(torch.get_num_threads())]
+    command = [sys.executable, "-m", "daas_lab.bench", size, form, device, str(torch.get_num_threads())]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -246,23 +250,11 @@ def format_table(result: dict) -> str:
     return "\n".join([", ".join(f"{key} {value}" for key, value in result["machine"].items()), *lines])
 
 
-def main(arguments: list[str] | None = None, report: Callable[[str], None] = print) -> None:
-    """`python -m daas_lab.bench [--size full …] [--device cuda] [--repeats N] [--json]`."""
-    parser = argparse.ArgumentParser(prog="daas-lab bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--size", action="append", choices=list(SIZES))
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--peak", nargs=4, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    if options.peak:
-        *what, threads = options.peak
-        torch.set_num_threads(int(threads))
-        report(str(_own_peak_bytes(*what)))
-        return
-    result = run(options.size, options.device, options.repeats)
-    report(json.dumps(result, indent=2) if options.json else format_table(result))
+def _print_own_peak(size: str, form: str, device: str, threads: str) -> None:
+    """What `peak_bytes` asks a fresh process."""
+    torch.set_num_threads(int(threads))
+    print(_own_peak_bytes(size, form, device))
 
 
 if __name__ == "__main__":
-    main()
+    _print_own_peak(*sys.argv[1:])

@@ -99,6 +99,13 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--workers", type=int, default=0, help="runs side by side (default: one a core)")
     for name in ("data", "runs"):
         reproduce.add_argument(f"--{name}", default=name)
+
+    bench = _command(commands, "bench", _bench, "step time and peak memory of the super-network on this machine")
+    bench.add_argument("--sizes", nargs="+", metavar="SIZE", help="full, half, mini, tiny (default: all)")
+    bench.add_argument("--device", default="cpu", help="default: cpu")
+    bench.add_argument("--threads", help="CPU threads (default: torch's)")
+    bench.add_argument("--repeats", default="3", help="steps of each form, of which the median counts (default: 3)")
+    bench.add_argument("--json", action="store_true")
     return parser
 
 
@@ -265,12 +272,7 @@ def _budget_for(text: str, run_config: config.SearchConfig) -> genotype.EdgeBudg
 def _count(options: argparse.Namespace) -> None:
     from daas_lab.network import count
 
-    sizes = {}
-    for name in ("channels", "layers", "classes", "side"):
-        value = getattr(options, name)
-        if value is not None and not (value.isdigit() and int(value) > 0):
-            raise refuse(name, value, "a whole number of at least 1")
-        sizes[name] = int(value) if value is not None else None
+    sizes = {name: _count_option(options, name) for name in ("channels", "layers", "classes", "side")}
     result = count(genotype.load_genotype(options.genotype), options.form, **sizes)
     if options.json:
         print(json.dumps(result))
@@ -318,3 +320,22 @@ def _reproduce(options: argparse.Namespace) -> None:
         print(f"{row['notebook']:<32} {row['seconds']:>6} s  {row['result']}")
     if any(row["result"] != "done" for row in rows):
         raise LabError("not every notebook ended well; the same command goes on where they stopped")
+
+
+def _bench(options: argparse.Namespace) -> None:
+    threads, repeats = _count_option(options, "threads"), _count_option(options, "repeats")
+    import torch
+
+    from daas_lab import bench
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    result = bench.run(options.sizes, options.device, repeats)
+    print(json.dumps(result, indent=1) if options.json else bench.format_table(result))
+
+
+def _count_option(options: argparse.Namespace, name: str) -> int | None:
+    value = getattr(options, name)
+    if value is not None and not (value.isdigit() and int(value) > 0):
+        raise refuse(name, value, "a whole number of at least 1")
+    return None if value is None else int(value)

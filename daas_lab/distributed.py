@@ -26,11 +26,7 @@ def processes(device_name: str) -> Iterator[torch.device]:
     """
     if device_name == "cuda" and started_by_torchrun():
         device_name = f"cuda:{os.environ['LOCAL_RANK']}"
-    try:
-        device = torch.device(device_name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise refuse("device", device_name, f"a device of this machine ({str(error).splitlines()[0]})") from error
+    device = open_device(device_name)
     joins = started_by_torchrun() and not dist.is_initialized()
     if joins:
         if device.type == "cuda":
@@ -41,6 +37,16 @@ def processes(device_name: str) -> Iterator[torch.device]:
     finally:
         if joins:
             dist.destroy_process_group()
+
+
+def open_device(name: str) -> torch.device:
+    """The device, or `LabError` if this machine has none of that name."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise refuse("device", name, f"a device of this machine ({str(error).splitlines()[0]})") from error
+    return device
 
 
 def started_by_torchrun() -> bool:

@@ -2,12 +2,15 @@
 
 import json
 
-from daas_lab import bench
+import pytest
+
+from daas_lab import bench, cli
 
 
-def test_tiny_has_every_figure():
-    result = bench.run(["tiny"], repeats=1)
-    json.dumps(result)
+def test_tiny_has_every_figure(capsys):
+    assert cli.main(["bench", "--sizes", "tiny", "--repeats", "1", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result) == {"sizes", "machine"} and set(result["sizes"]) == {"tiny"}
     tiny = result["sizes"]["tiny"]
     assert set(tiny) == {*bench.FORMS, "convolutions_s"}
     keys = {"step_s", "forward_s", "architecture_s", "weights_s", "peak_bytes", "dispatched_ops"}
@@ -18,3 +21,18 @@ def test_tiny_has_every_figure():
     table = bench.format_table(result)
     assert "step / floor" in table
     assert all(form in table for form in bench.FORMS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--sizes", "tiny", "huge"], ["size", "huge", "half"]),
+        (["--device", "abacus"], ["device", "abacus"]),
+        (["--repeats", "0"], ["repeats", "0", "at least 1"]),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_at_once(capsys, arguments, words):
+    assert cli.main(["bench", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    assert all(word in captured.err for word in words), captured.err
