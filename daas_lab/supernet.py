@@ -1,21 +1,19 @@
 """The super-network: every edge mixes all operations, every node sums all its edges.
 
-Legend: B batch, C channels of a cell, H = W side of its map, E edges of a cell, O operations, G edges of a group.
+Legend: B batch, C channels of a cell, H = W side of its map, E edges of a cell, O operations.
 
     mixed edge   f_ij(z) = Σ_o a_ij^o o(z)                                     (§3.1 of the paper)
     node         z_j = Σ_{i<j} b_ij f_ij(z_i)
     cell         concat(z_2, …, z_{N-1})
 
 a and b come from a relaxation of α and β (relaxations.py) that the network is given and does not know. `textbook.py` is
-these three lines as loops and the place to read first; here the same sums are taken in another order:
-
-    1. The edges that leave a node share its ReLU, its pools with their batch-norm, and its sub-grids (fused.py, 3).
-    2. The convolutions of the edges that leave a node run as grouped ones, as many edges together as pays.
-    3. b_ij a_ij^o is the gain of the batch-norm in which operation o ends (fused.py, 4 to 6).
-    4. What enters a node on sub-grids is added up there, and brought back once.
+these three lines as loops and the place to read first; here a cell holds the weights of all its edges in a few stacks,
+and a training pass through it is one function (mixed_cell.py). A `state_dict` has the names of the textbook form.
 """
 
+import math
 from collections.abc import Mapping
+from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
@@ -25,243 +23,179 @@ from torch.utils.checkpoint import checkpoint
 from daas_lab import fused
 from daas_lab.config import SearchConfig
 from daas_lab.genotype import CELL_TYPES, PRIMITIVES, cell_edges
+from daas_lab.mixed_cell import MixedCellFunction, Plan, evaluate_cell
 from daas_lab.operations import FactorizedReduce, make_candidate, relu_conv_norm
 from daas_lab.relaxations import ArchitectureWeights, Relaxation, initial_architecture
 
-MAX_POOL, AVERAGE_POOL, SKIP, SEP_3, SEP_5, DIL_3, DIL_5 = range(len(PRIMITIVES))
+# Kinds of batch-norm in a cell's stack of running statistics, as `MixedCellFunction` orders them.
+NORMS = (
+    "max_pool_3x3.norm",
+    "avg_pool_3x3.norm",
+    "sep_conv_3x3.norm_1",
+    "sep_conv_5x5.norm_1",
+    "sep_conv_3x3.norm_2",
+    "sep_conv_5x5.norm_2",
+    "dil_conv_3x3.norm",
+    "dil_conv_5x5.norm",
+)
 
 
-class Statistics:
-    """Batch statistics of a forward pass, collected to update all running statistics at once."""
+class StackedNorms(nn.BatchNorm2d):
+    """Running statistics of many batch-norms without affine parameters, one after the other; the cell names them."""
 
-    def __init__(self):
-        self.norms: list[nn.BatchNorm2d] = []
-        self.means: list[Tensor] = []
-        self.variances: list[Tensor] = []
+    def __init__(self, channels: int):
+        super().__init__(channels, affine=False)
 
-    def add(self, norms: list[nn.BatchNorm2d], means: Tensor, variances: Tensor) -> None:
-        """Means and unbiased variances [G C] of the G `norms`, or [C] that all of them share."""
-        self.norms += norms
-        shared = means.dim() == 1 and means.numel() == norms[0].num_features
-        self.means += [means] * len(norms) if shared else means.view(len(norms), -1).unbind()
-        self.variances += [variances] * len(norms) if shared else variances.view(len(norms), -1).unbind()
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        pass
 
-    def extend(self, norms: list[nn.BatchNorm2d], means: list[Tensor], variances: list[Tensor]) -> None:
-        """What a cell has collected."""
-        self.norms += norms
-        self.means += means
-        self.variances += variances
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Move the running statistics of every norm by its momentum; None: average over all batches so far."""
-        if not self.norms:
-            return
-        counts = [norm.num_batches_tracked for norm in self.norms]
-        torch._foreach_add_(counts, 1)
-        by_momentum: dict[float, list[int]] = {}
-        for k, norm in enumerate(self.norms):
-            momentum = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
-            by_momentum.setdefault(momentum, []).append(k)
-        for momentum, chosen in by_momentum.items():
-            running = [self.norms[k].running_mean for k in chosen] + [self.norms[k].running_var for k in chosen]
-            batch = [self.means[k] for k in chosen] + [self.variances[k] for k in chosen]
-            torch._foreach_lerp_(running, batch, momentum)
+    def _load_from_state_dict(self, *arguments):
+        pass
 
 
-class MixedEdge(nn.ModuleDict):
-    """The candidate operations of one edge, by name; with partial channels only C / K channels pass through them."""
-
-    def __init__(self, channels: int, stride: int, partial_channels: int):
-        super().__init__({name: make_candidate(name, channels // partial_channels, stride) for name in PRIMITIVES})
-        self.stride, self.partial_channels = stride, partial_channels
+def update_statistics(norms: list[nn.BatchNorm2d], batch: list[tuple[Tensor, Tensor]]) -> None:
+    """Move running statistics towards the batch's by each norm's momentum; None: average over all batches so far."""
+    torch._foreach_add_([norm.num_batches_tracked for norm in norms], 1)
+    by_momentum: dict[float, list[int]] = {}
+    for k, norm in enumerate(norms):
+        momentum = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+        by_momentum.setdefault(momentum, []).append(k)
+    for momentum, chosen in by_momentum.items():
+        running = [value for k in chosen for value in (norms[k].running_mean, norms[k].running_var)]
+        torch._foreach_lerp_(running, [value for k in chosen for value in batch[k]], momentum)
 
 
 class MixedCell(nn.Module):
-    """A cell with all its edges. Its inputs are the outputs of the two cells before it, brought to C channels."""
-
-    make_edge = MixedEdge
+    """A cell with all its edges. Its inputs are the outputs of the two cells before it, after a ReLU."""
 
     def __init__(self, config: SearchConfig, channels_in: tuple[int, int], channels: int, reduces: tuple[bool, bool]):
         super().__init__()
         before_reduces, self_reduces = reduces
         self.cell_type = "reduce" if self_reduces else "normal"
-        self.nodes, self.partial_channels = config.nodes, config.partial_channels
         preprocess = FactorizedReduce if before_reduces else relu_conv_norm
         self.preprocess_0 = preprocess(channels_in[0], channels, affine=False)
         self.preprocess_1 = relu_conv_norm(channels_in[1], channels, affine=False)
-        self.edges = nn.ModuleList(
-            self.make_edge(channels, 2 if self_reduces and source < 2 else 1, config.partial_channels)
-            for source, _ in cell_edges(config.nodes)
-        )
+        edges, C = cell_edges(config.nodes), channels // config.partial_channels
+        E, reducing = len(edges), 2 * (config.nodes - 2) if self_reduces else 0
+        self.depthwise_3 = nn.Parameter(torch.empty(3 * E, C, 9))
+        self.depthwise_5 = nn.Parameter(torch.empty(3 * E, C, 25))
+        self.pointwise = nn.Parameter(torch.empty(6 * E, C, C))
+        self.norms = StackedNorms(len(NORMS) * E * C)
+        if reducing:
+            self.skip_1 = nn.Parameter(torch.empty(reducing, C // 2, C))
+            self.skip_2 = nn.Parameter(torch.empty(reducing, C - C // 2, C))
+            self.skip_norms = StackedNorms(reducing * C)
+        self.plan = Plan(config.nodes, self_reduces, config.partial_channels, self.norms.eps)
+        order = [edges.index(edge) for edge in self.plan.edges()]
+        self.register_buffer("order", torch.tensor(order), persistent=False)
+        self.layout = self._lay_out(order, C, reducing)
+        # Drawn as the textbook form draws them, so that a seed gives both the same weights.
+        for e, (source, _) in enumerate(edges):
+            for name in PRIMITIVES:
+                operation = make_candidate(name, C, 2 if self_reduces and source < 2 else 1)
+                for key, value in operation.named_parameters():
+                    self.entry(f"edges.{e}.{name}.{key}").data.copy_(value.data)
+
+    def _lay_out(self, order: list[int], C: int, reducing: int) -> dict[str, tuple[str, int, tuple[int, ...]]]:
+        """Name in the textbook form → where it is here: tensor, place of its first number, shape."""
+        layout: dict[str, tuple[str, int, tuple[int, ...]]] = {}
+        E = len(order)
+
+        def put_norm(name: str, owner: str, start: int):
+            layout[f"{name}.running_mean"] = f"{owner}.running_mean", start, (C,)
+            layout[f"{name}.running_var"] = f"{owner}.running_var", start, (C,)
+            layout[f"{name}.num_batches_tracked"] = f"{owner}.num_batches_tracked", 0, ()
+
+        for position, e in enumerate(order):
+            edge = f"edges.{e}"
+            for k in (3, 5):
+                kinds = (f"sep_conv_{k}x{k}.depthwise_1", f"sep_conv_{k}x{k}.depthwise_2", f"dil_conv_{k}x{k}.depthwise")
+                for kind, name in enumerate(kinds):
+                    start = (kind * E + position) * C * k * k
+                    layout[f"{edge}.{name}.weight"] = f"depthwise_{k}", start, (C, 1, k, k)
+            for kind, name in enumerate(NORMS):
+                put_norm(f"{edge}.{name}", "norms", (kind * E + position) * C)
+                if "pool" not in name:
+                    start = ((kind - 2) * E + position) * C * C
+                    layout[f"{edge}.{name.replace('norm', 'pointwise')}.weight"] = "pointwise", start, (C, C, 1, 1)
+            if position < reducing:
+                for which, width in ((1, C // 2), (2, C - C // 2)):
+                    name = f"{edge}.skip_connect.conv_{which}.weight"
+                    layout[name] = f"skip_{which}", position * width * C, (width, C, 1, 1)
+                put_norm(f"{edge}.skip_connect.norm", "skip_norms", position * C)
+        return layout
+
+    def entry(self, key: str, of: str = "") -> Tensor:
+        """The part of a stack, or of its gradient with `of=".grad"`, that the textbook form calls `key`; a view."""
+        owner, start, shape = self.layout[key]
+        return attrgetter(owner + of)(self).view(-1)[start : start + math.prod(shape)].view(shape)
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        for key in self.layout:
+            value = self.entry(key)
+            destination[prefix + key] = value if keep_vars else value.detach()
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, errors):
+        for key in self.layout:
+            value, own = state_dict.get(prefix + key), self.entry(key).detach()
+            if value is None:
+                missing_keys.append(prefix + key)
+            elif value.shape != own.shape:
+                errors.append(f"{prefix + key} is {list(value.shape)}, must be {list(own.shape)}")
+            else:
+                own.copy_(value)
+        known = (*(prefix + name for name in ("preprocess_0.", "preprocess_1.")),)
+        unexpected_keys += [
+            key
+            for key in state_dict
+            if key.startswith(prefix) and not key.startswith(known) and key.removeprefix(prefix) not in self.layout
+        ]
 
     def forward(self, input_0: Tensor, input_1: Tensor, operations: Tensor, edges: Tensor):
         """Operation weights a [E, O], edge weights b [E] → [B, (N-2) C, H, W], and batch statistics if training."""
-        statistics = Statistics() if self.training else None
-        gains = edges.unsqueeze(1) * operations
-        sums: list[list[Tensor]] = [[] for _ in range(self.nodes)]  # what enters each node
-        subgrid_sums: list[list[Tensor]] = [[] for _ in range(self.nodes)]  # the same on sub-grids
-        bypasses: list[list[Tensor]] = [[] for _ in range(self.nodes)]  # channels that pass no operation
         states = [
-            _preprocess(self.preprocess_0, input_0, statistics),
-            _preprocess(self.preprocess_1, input_1, statistics),
+            _preprocess(module, x, self.training)
+            for module, x in ((self.preprocess_0, input_0), (self.preprocess_1, input_1))
         ]
-        for source in range(self.nodes - 1):
-            if source >= 2:
-                states.append(self._node(sums[source], subgrid_sums[source], bypasses[source]))
-            leaving = [(e, node) for e, (i, node) in enumerate(cell_edges(self.nodes)) if i == source]
-            chosen, targets = zip(*leaving, strict=True)
-            z = states[source]
-            if self.partial_channels > 1:
-                passed = z.shape[1] // self.partial_channels
-                bypass = z[:, passed:] if self.edges[chosen[0]].stride == 1 else F.max_pool2d(z[:, passed:], 2)
-                z = fused.as_pixels_last(z[:, :passed])
-                scaled = fused.mix(edges[list(chosen)].unsqueeze(1), fused.as_pixels_last(bypass))
-                for node, x in zip(targets, scaled, strict=True):
-                    bypasses[node].append(x)
-            plain, on_subgrids = self._leave(z, chosen, gains, statistics)
-            for node, x in zip(targets, plain, strict=True):
-                sums[node] += x
-            for node, x in zip(targets, on_subgrids, strict=True):
-                subgrid_sums[node] += x
-        states.append(self._node(sums[-1], subgrid_sums[-1], bypasses[-1]))
-        output = torch.cat(states[2:], dim=1)
-        batch = statistics or Statistics()
-        return output, batch.norms, batch.means, batch.variances
+        zs, batch = [z for z, _ in states], [statistics for _, statistics in states]
+        gains = (edges.unsqueeze(1) * operations)[self.order]
+        edges = edges[self.order]
+        skips = (self.skip_1, self.skip_2) if self.plan.reduces else ()
+        stacks = (self.depthwise_3, self.depthwise_5, self.pointwise, *skips)
+        if not self.training:
+            norms = [self.norms, self.skip_norms] if self.plan.reduces else [self.norms]
+            running = [(norm.running_mean, norm.running_var) for norm in norms]
+            return evaluate_cell(self.plan, *zs, gains, edges, *stacks, running=running), ()
+        device = zs[0].device.type
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+            zs, stacks = [z.to(dtype) for z in zs], [stack.to(dtype) for stack in stacks]
+        with torch.autocast(device, enabled=False):
+            output, statistics, skip_statistics = MixedCellFunction.apply(self.plan, *zs, gains, edges, *stacks)
+        batch.append(statistics.flatten(1).unbind())
+        if skip_statistics is not None:
+            batch.append(skip_statistics.unbind())
+        return output, batch
 
-    def _node(self, sums: list[Tensor], subgrid_sums: list[Tensor], bypasses: list[Tensor]) -> Tensor:
-        """All that enters a node, [B, C, H, W]."""
-        if subgrid_sums:
-            sums = [*sums, fused.from_subgrids(_total(subgrid_sums))]
-        z = _total(sums)
-        return F.channel_shuffle(torch.cat([z, _total(bypasses)], 1), self.partial_channels) if bypasses else z
-
-    def _leave(self, z: Tensor, chosen: tuple[int, ...], gains: Tensor, statistics: Statistics | None):
-        """z [B, C, H, W] → for each of the `chosen` edges the maps whose sum is its output: plain, and on sub-grids."""
-        edges = [self.edges[e] for e in chosen]
-        stride = edges[0].stride
-        r = F.relu(z)
-        even = z.shape[2] % 2 == 0 and z.shape[3] % 2 == 0
-        dilated, dilation = r, 2
-        if even:
-            # With stride 2 a dilated convolution sees one sub-grid only.
-            dilated = fused.as_pixels_last(r[:, :, ::2, ::2]) if stride == 2 else fused.to_subgrids(r)
-            dilation = 1
-        shared = [
-            self._norm(pool, [edge[name].norm for edge in edges], statistics)
-            for name, pool in (
-                ("max_pool_3x3", F.max_pool2d(z, 3, stride, 1)),
-                ("avg_pool_3x3", fused.average_pool(z, stride)),
-            )
-        ]
-        shares = [MAX_POOL, AVERAGE_POOL]
-        if stride == 1:
-            shared, shares = [*shared, z], [*shares, SKIP]
-        rows = gains[list(chosen)]
-        plain = [[x] for x in fused.mix(rows[:, shares], *shared)]
-        on_subgrids: list[list[Tensor]] = [[] for _ in chosen]
-        size = fused.group_size(r, len(edges))
-        for start in range(0, len(edges), size):
-            group, weights = edges[start : start + size], rows[start : start + size]
-            seps = []
-            for name in ("sep_conv_3x3", "sep_conv_5x5"):
-                operations = [edge[name] for edge in group]
-                u = fused.depthwise(r, _stack(operations, "depthwise_1"), stride)
-                u = self._pointwise([u], [operations], "1", torch.ones_like(weights[:, :1]), statistics)
-                seps.append(fused.depthwise(F.relu(u, inplace=True), _stack(operations, "depthwise_2")))
-            operations = [[edge[name] for edge in group] for name in ("sep_conv_3x3", "sep_conv_5x5")]
-            out = self._pointwise(seps, operations, "2", weights[:, [SEP_3, SEP_5]], statistics)
-            operations = [[edge[name] for edge in group] for name in ("dil_conv_3x3", "dil_conv_5x5")]
-            dils = [
-                fused.depthwise(dilated, _stack(ops, "depthwise"), 1 if even else stride, dilation)
-                for ops in operations
-            ]
-            dil = self._pointwise(dils, operations, "", weights[:, [DIL_3, DIL_5]], statistics)
-            if even and stride == 1:
-                for maps, x in zip(on_subgrids[start:], _split(dil, len(group)), strict=False):
-                    maps.append(x)
-            else:
-                out = out + dil
-            for maps, x in zip(plain[start:], _split(out, len(group)), strict=False):
-                maps.append(x)
-        if stride == 2:
-            skips = [edge["skip_connect"] for edge in edges]
-            for maps, x in zip(plain, self._skip_reduce(r, skips, rows[:, SKIP], statistics), strict=True):
-                maps.append(x)
-        return plain, on_subgrids
-
-    def _norm(self, y: Tensor, norms: list[nn.BatchNorm2d], statistics: Statistics | None) -> Tensor:
-        """Batch-norm of a map that all `norms` see: once in training; at evaluation by the first one's statistics,
-        which are those of all, as long as they were updated together."""
-        if statistics is None:
-            return F.batch_norm(y, norms[0].running_mean, norms[0].running_var, None, None, False, 0.0, norms[0].eps)
-        y, mean, variance = fused.batch_norm(y, None, norms[0].eps)
-        statistics.add(norms, mean, variance)
-        return y
-
-    def _pointwise(self, inputs, operations, suffix: str, gains: Tensor, statistics: Statistics | None) -> Tensor:
-        """K maps [B, G C, H, W] through pointwise convolution and norm of K × G operations, summed by gains [G, K]."""
-        suffix = f"_{suffix}" if suffix else ""
-        weights = [_stack(ops, f"pointwise{suffix}") for ops in operations]
-        norms = [[getattr(op, f"norm{suffix}") for op in ops] for ops in operations]
-        eps = norms[0][0].eps
-        if statistics is not None:
-            out, means, variances = fused.pointwise_norm_sum(inputs, weights, gains.t(), eps)
-            for ops, mean, variance in zip(norms, means.unbind(), variances.unbind(), strict=True):
-                statistics.add(ops, mean, variance)
-            return out
-        return fused.pointwise_running_norm_sum(inputs, weights, gains.t(), norms)
-
-    def _skip_reduce(self, r: Tensor, skips, gains: Tensor, statistics: Statistics | None) -> list[Tensor]:
-        """The factorised reductions of all edges that leave a node, each times its gain [n]."""
-        corners = (fused.as_pixels_last(r[:, :, ::2, ::2]), fused.as_pixels_last(r[:, :, 1::2, 1::2]))
-        halves = [
-            fused.pointwise(x, torch.cat([getattr(skip, name).weight for skip in skips]))
-            for x, name in zip(corners, ("conv_1", "conv_2"), strict=True)
-        ]
-        split = zip(*(half.chunk(len(skips), 1) for half in halves), strict=True)
-        y = torch.cat([torch.cat(pair, 1) for pair in split], 1)
-        norms = [skip.norm for skip in skips]
-        gain = gains.repeat_interleave(y.shape[1] // len(skips))
-        if statistics is None:
-            mean, variance = (torch.cat([getattr(n, f"running_{what}") for n in norms]) for what in ("mean", "var"))
-            y = F.batch_norm(y, mean, variance, gain, None, False, 0.0, norms[0].eps)
-        else:
-            y, mean, variance = fused.batch_norm(y, gain, norms[0].eps)
-            statistics.add(norms, mean, variance)
-        return _split(y, len(skips))
+    def all_norms(self) -> list[nn.BatchNorm2d]:
+        """In the order of the batch statistics."""
+        norms = [self.preprocess_0.norm, self.preprocess_1.norm, self.norms]
+        return [*norms, self.skip_norms] if self.plan.reduces else norms
 
 
-def _preprocess(module: nn.Module, x: Tensor, statistics: Statistics | None) -> Tensor:
-    """What `module` computes; its running statistics wait for the end of the forward pass like all others."""
-    r = F.relu(x)
+def _preprocess(module: nn.Module, r: Tensor, training: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """What `module` computes from an input r that has passed its ReLU; its running statistics wait for the end of the
+    forward pass like all others."""
     if isinstance(module, FactorizedReduce):
         corners = (fused.as_pixels_last(r[:, :, a::2, a::2]) for a in (0, 1))
         convs = (module.conv_1, module.conv_2)
-        y = torch.cat([fused.pointwise(c, conv.weight) for c, conv in zip(corners, convs, strict=True)], 1)
+        y = torch.cat([F.conv2d(x, conv.weight) for x, conv in zip(corners, convs, strict=True)], 1)
     else:
-        y = fused.pointwise(r, module.conv.weight)
-    if statistics is None:
-        return module.norm(y)
-    y, mean, variance = fused.batch_norm(y, None, module.norm.eps)
-    statistics.add([module.norm], mean, variance)
-    return y
-
-
-def _total(maps: list[Tensor]) -> Tensor:
-    total = maps[0]
-    for x in maps[1:]:
-        total = total + x
-    return total
-
-
-def _split(x: Tensor, groups: int) -> list[Tensor]:
-    return [x] if groups == 1 else list(x.chunk(groups, 1))
-
-
-def _stack(operations, name: str) -> Tensor:
-    weights = [getattr(operation, name).weight for operation in operations]
-    return weights[0] if len(weights) == 1 else torch.cat(weights)
+        y = F.conv2d(r, module.conv.weight)
+    if not training:
+        return module.norm(y), ()
+    statistics = torch.zeros(2, y.shape[1], dtype=fused.statistics_dtype(y), device=y.device).unbind()
+    return F.batch_norm(y, *statistics, None, None, True, 1.0, module.norm.eps), statistics
 
 
 class SuperNetwork(nn.Module):
@@ -294,18 +228,22 @@ class SuperNetwork(nn.Module):
     def forward(self, x: Tensor, weights: Mapping[str, ArchitectureWeights] | None = None) -> Tensor:
         """Images [B, image channels, H, W] → logits [B, classes], mixed by `weights` or else by α and β."""
         weights = self.architecture_weights() if weights is None else weights
-        states = (self.stem(fused.as_pixels_last(x)),) * 2
-        statistics = Statistics()
+        x = self.stem(fused.as_pixels_last(x))
+        states = (F.relu(x),) * 2  # both cells after a cell begin with this ReLU
+        norms, statistics = [], []
         for cell in self.cells:
             arguments = (*states, weights[cell.cell_type].operations, weights[cell.cell_type].edges)
             if self.checkpointed and torch.is_grad_enabled():
-                output, *batch = checkpoint(cell, *arguments, use_reentrant=False)
+                x, batch = checkpoint(cell, *arguments, use_reentrant=False)
             else:
-                output, *batch = cell(*arguments)
-            statistics.extend(*batch)
-            states = (states[1], output)
-        statistics.update()
-        return self.classifier(states[1].mean(dim=(2, 3)))
+                x, batch = cell(*arguments)
+            if self.training:
+                norms += cell.all_norms()
+                statistics += batch
+            states = (states[1], F.relu(x))
+        if self.training:
+            update_statistics(norms, statistics)
+        return self.classifier(x.mean(dim=(2, 3)))
 
     def architecture_weights(self) -> dict[str, ArchitectureWeights]:
         """Cell type → what the relaxation makes of its α and β."""

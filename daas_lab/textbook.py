@@ -14,15 +14,22 @@ a and b come from a relaxation of α and β (relaxations.py) that the network is
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from daas_lab import supernet
+from daas_lab.config import SearchConfig
+from daas_lab.genotype import PRIMITIVES, cell_edges
+from daas_lab.operations import FactorizedReduce, make_candidate, relu_conv_norm
 from daas_lab.relaxations import ArchitectureWeights
 
 
-class MixedEdge(supernet.MixedEdge):
-    """An edge that mixes its own operations; with partial channels only C / K channels pass through them."""
+class MixedEdge(nn.ModuleDict):
+    """The candidate operations of one edge, by name; with partial channels only C / K channels pass through them."""
+
+    def __init__(self, channels: int, stride: int, partial_channels: int):
+        super().__init__({name: make_candidate(name, channels // partial_channels, stride) for name in PRIMITIVES})
+        self.stride, self.partial_channels = stride, partial_channels
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """x [B, C, H, W], weights a_ij [O] → [B, C, H / stride, W / stride]."""
@@ -37,10 +44,20 @@ class MixedEdge(supernet.MixedEdge):
         return sum(weight * operation(x) for weight, operation in zip(weights, self.values(), strict=True))
 
 
-class MixedCell(supernet.MixedCell):
-    """A cell that computes edge after edge."""
+class MixedCell(nn.Module):
+    """A cell that computes edge after edge. Its inputs are the outputs of the two cells before it."""
 
-    make_edge = MixedEdge
+    def __init__(self, config: SearchConfig, channels_in: tuple[int, int], channels: int, reduces: tuple[bool, bool]):
+        super().__init__()
+        before_reduces, self_reduces = reduces
+        self.cell_type, self.nodes = "reduce" if self_reduces else "normal", config.nodes
+        preprocess = FactorizedReduce if before_reduces else relu_conv_norm
+        self.preprocess_0 = preprocess(channels_in[0], channels, affine=False)
+        self.preprocess_1 = relu_conv_norm(channels_in[1], channels, affine=False)
+        self.edges = nn.ModuleList(
+            MixedEdge(channels, 2 if self_reduces and source < 2 else 1, config.partial_channels)
+            for source, _ in cell_edges(config.nodes)
+        )
 
     def forward(self, input_0: Tensor, input_1: Tensor, operations: Tensor, edges: Tensor) -> Tensor:
         """Operation weights a [E, O], edge weights b [E] → [B, (N-2) C, H, W]."""
