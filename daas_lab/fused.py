@@ -4,7 +4,7 @@ Legend: B batch, C channels of an edge, G edges of a group, H = W side of a map,
 K operations. A grouped map is [B, G C, H, W] in channels_last memory: the channels of one edge lie together.
 
     1. A depthwise convolution's input gradient is the convolution of the output gradient with the flipped kernel.
-    2. Its 5×5 weight gradient is that of two 5×3 kernels, on the output gradient shifted by two columns.
+    2. Its 5×5 weight gradient is that of two 5×3 kernels on the map shifted by a column; of four 3×3 on small maps.
     3. A convolution of dilation 2 is a plain one on each of the four sub-grids of every other row and column.
     4. Batch-norm without affine parameters times an architecture weight w is batch-norm of gain w.
     5. y = W d, d of mean m and second moment S = E[d dᵀ]: y has the mean μ = W m, the variance diag(W S Wᵀ) − μ², and
@@ -54,24 +54,40 @@ def depthwise(x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> 
 
 
 def depthwise_input_gradient(x: Tensor, g: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
-    """∂x. Identity 1, for stride 1."""
-    if stride == 1:
-        return depthwise(g, weight.flip(2, 3), 1, dilation)
-    padding, groups = dilation * (weight.shape[-1] // 2), weight.shape[0]
-    steps, pads, spread, mask = [stride] * 2, [padding] * 2, [dilation] * 2, [True, False, False]
-    return _aten.convolution_backward(g, x, weight, None, steps, pads, spread, False, [0, 0], groups, mask)[0]
+    """∂x. Identity 1; a stride leaves zeros between the numbers of g."""
+    if stride > 1:
+        spread = torch.zeros_like(x)
+        spread[:, :, ::stride, ::stride] = g
+        g = spread
+    return depthwise(g, weight.flip(2, 3), 1, dilation)
 
 
 def depthwise_weight_gradient(x: Tensor, g: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
     """∂ of the kernels. Identity 2, for float32 on CPU, whose 5×5 weight gradient has no fast kernel."""
-    k = weight.shape[-1]
+    k, side = weight.shape[-1], x.shape[-1]
     if k != 5 or dilation > 1 or x.device.type != "cpu" or x.dtype != torch.float32:
         return weight_gradient(x, g, weight, stride, [dilation * (k // 2)] * 2, dilation)
+    if stride == 1 and side <= 2:  # the outer ring of the kernel meets padding only
+        return F.pad(weight_gradient(x, g, weight[..., 1:4, 1:4], 1, [1, 1]), (1, 1, 1, 1))
+    if stride == 1 and side <= 4:
+        x = F.pad(x, (1, 1, 1, 1))
+        corners = [
+            weight_gradient(x, F.pad(g, (2 - a, a, 2 - b, b)), weight[..., :3, :3], 1, [1, 1])
+            for b in (2, 0)
+            for a in (2, 0)
+        ]
+        top, bottom = (torch.cat([corners[i], corners[i + 1][..., 1:]], 3) for i in (0, 2))
+        return torch.cat([top, bottom[..., 1:, :]], 2)
+    if stride == 1:
+        # On a map shifted by a column the 5×3 kernel is exact, but for its column that then lacks the map's last.
+        left, right = (weight_gradient(F.pad(x, pad), g, weight[..., :3], 1, [2, 1]) for pad in ((1, -1), (-1, 1)))
+        middle = left[..., 2:] + weight_gradient(x[..., -1:], g[..., -1:], weight[..., :1], 1, [2, 0])
+        return torch.cat([left[..., :2], middle, right[..., 1:]], 3)
     x, shift = F.pad(x, (1, 1)), 2 // stride
     left, right = (
         weight_gradient(x, F.pad(g, pad), weight[..., :3], stride, [2, 1]) for pad in ((0, shift), (shift, 0))
     )
-    return torch.cat([left, right[..., 1:]], dim=3)
+    return torch.cat([left, right[..., 1:]], 3)
 
 
 def copies(x: Tensor, count: int) -> Tensor:
@@ -89,7 +105,7 @@ def sum_copies(x: Tensor, count: int) -> Tensor:
 def group_size(x: Tensor, numbers: int) -> int:
     """How many of the edges that leave a node to run together: on CPU, as long as their map, of `numbers`
     numbers for each, stays within the cache."""
-    return 1000 if x.device.type != "cpu" else max(1, 2**20 // numbers)
+    return 1000 if x.device.type != "cpu" else max(1, 2**19 // numbers)
 
 
 # --- sub-grids --------------------------------------------------------------------------------------------------------
@@ -162,13 +178,13 @@ class Normalisation(NamedTuple):
 def normalisation(x: Tensor, channels: int) -> Normalisation:
     """The faster one for maps like x with C = `channels`, both being the same function.
 
-    The second moments cost C² products a pixel, the other way a pass over C numbers. They also need sums in full
-    precision, which products of bfloat16, or of TensorFloat-32 on CUDA, are not.
+    The second moments cost C² products a pixel, the other way a pass over C numbers, which is dear where the map has
+    left the cache. They also need sums in full precision, which products of bfloat16, or of TensorFloat-32 on CUDA,
+    are not.
     """
-    full = x.dtype == torch.float64 or (
-        x.dtype == torch.float32 and not (x.device.type == "cuda" and torch.backends.cudnn.allow_tf32)
-    )
-    return BY_MOMENTS if full and channels <= 32 else BY_PIXELS
+    cuda = x.device.type == "cuda"
+    full = x.dtype in (torch.float32, torch.float64) and not (cuda and torch.backends.cudnn.allow_tf32)
+    return BY_MOMENTS if full and (cuda or x.numel() >= 2**20) and channels <= 16 else BY_PIXELS
 
 
 def _moments_forward(inputs: list[Tensor], W: Tensor, gains: Tensor | None, eps: float):
@@ -250,9 +266,7 @@ def _pixels_backward(gs: list[Tensor], inputs: list[Tensor], W: Tensor, saved: t
     grad_inputs, grad_W, grad_gains = [], [], []
     mask = [wanted[0] or wanted[1], wanted[2], False]
     for k, (g, d) in enumerate(zip(gs, inputs, strict=True)):
-        g, grad_gain, _ = _aten.native_batch_norm_backward(
-            g, ys[k], gains[k], None, None, *scales[k], True, 0.0, mask
-        )
+        g, grad_gain, _ = _aten.native_batch_norm_backward(g, ys[k], gains[k], None, None, *scales[k], True, 0.0, mask)
         grad_gains.append(grad_gain)
         if wanted[0]:
             grad_inputs.append(F.conv2d(g, back[k], groups=G))

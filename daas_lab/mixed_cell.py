@@ -26,8 +26,27 @@ from torch.nn import functional as F
 
 from daas_lab import fused
 from daas_lab.genotype import PRIMITIVES, cell_edges
-
-MAX_POOL, AVERAGE_POOL, SKIP, SEP_3, SEP_5, DIL_3, DIL_5 = range(len(PRIMITIVES))
+from daas_lab.mixed_edges import (
+    AVERAGE_POOL,
+    MAX_POOL,
+    SEP_3,
+    SKIP,
+    Dilated,
+    Wanted,
+    again,
+    as_map,
+    by_node,
+    convolve,
+    convolve_backward,
+    flat,
+    grouped,
+    last_inputs,
+    pool,
+    pool_backward,
+    reduce_skips,
+    skip_maps,
+    split_weights,
+)
 
 _aten = torch.ops.aten
 
@@ -54,261 +73,12 @@ class Plan(NamedTuple):
         return 2 if self.reduces and source < 2 else 1
 
 
-# --- grouped maps and maps by node ------------------------------------------------------------------------------------
-
-
-def _map(x: Tensor) -> Tensor:
-    """[B, H, W, C] → [B, C, H, W]."""
-    return x.permute(0, 3, 1, 2)
-
-
-def _flat(x: Tensor) -> Tensor:
-    """[B, C, H, W] in channels_last memory → [B H W C]."""
-    return x.permute(0, 2, 3, 1).reshape(-1)
-
-
-def _by_node(x: Tensor, count: int) -> Tensor:
-    """[B, n C, H, W] → [n, B, H, W, C]."""
-    return x.permute(0, 2, 3, 1).unflatten(3, (count, -1)).permute(3, 0, 1, 2, 4)
-
-
-def _grouped(x: Tensor) -> Tensor:
-    """[n, B, H, W, C] → [B, n C, H, W]."""
-    if len(x) == 1:
-        return _map(x[0])
-    return _map(x.permute(1, 2, 3, 0, 4).flatten(3))
-
-
-# --- the dilated convolutions of a node -------------------------------------------------------------------------------
-
-
-class Dilated(NamedTuple):
-    """How the convolutions of dilation 2 read a node (fused.py, 3): from which map, with which stride and dilation."""
-
-    map: Tensor
-    on_subgrids: bool = False
-    stride: int = 1
-    dilation: int = 1
-
-    @classmethod
-    def of(cls, r: Tensor, stride: int) -> "Dilated":
-        if r.shape[2] % 2 or r.shape[3] % 2:
-            return cls(r, False, stride, 2)
-        if stride == 2:  # the output then sees one sub-grid only
-            return cls(fused.as_pixels_last(r[:, :, ::2, ::2]))
-        return cls(fused.to_subgrids(r), True)
-
-    def add_gradient(self, g: Tensor, grad_r: Tensor) -> Tensor:
-        """∂r, `grad_r` with the gradient g of `map` added to it."""
-        if self.on_subgrids:
-            return grad_r.add_(fused.from_subgrids(g))
-        if g.shape != grad_r.shape:
-            grad_r[:, :, ::2, ::2].add_(g)
-            return grad_r
-        return grad_r.add_(g)
-
-
-# --- convolutions of a few edges that leave the same node -------------------------------------------------------------
-
-
-class Weights(NamedTuple):
-    """Of n edges: kernels [n C, 1, k, k] of sep_1, sep_2 and dil for both k, and the pointwise matrices."""
-
-    three: tuple[Tensor, ...]
-    five: tuple[Tensor, ...]
-    first: Tensor  # [2 n, C, C]: sep_1 with 3×3 and 5×5
-    last: Tensor  # [4 n, C, C]: sep_2 with both, dil with both
-
-    def cells(self) -> tuple[tuple[Tensor, Tensor], ...]:
-        """(3×3, 5×5) kernels of sep_1, of sep_2, and of dil."""
-        return tuple(zip(self.three, self.five, strict=True))
-
-
-def split_weights(three: Tensor, five: Tensor, pointwise: Tensor, sizes: list[int]) -> list[Weights]:
-    """The stacks of a cell (supernet.py) for groups of `sizes` edges."""
-    C = pointwise.shape[1]
-    groups = [
-        tuple(zip(*(kind.split([size * C for size in sizes]) for kind in stack.view(3, -1, 1, k, k).unbind()), strict=True))
-        for k, stack in ((3, three), (5, five))
-    ]
-    first, last = (
-        [part.flatten(0, 1) for part in kinds.split(sizes, dim=1)]
-        for kinds in pointwise.view(6, -1, C, C).split([2, 4])
-    )
-    return [Weights(*parts) for parts in zip(*groups, first, last, strict=True)]
-
-
-def _convolve(r: Tensor, dilated: Dilated, weights: Weights, gains: Tensor, stride: int, eps: float):
-    """gains [4, n] → what enters the nodes [B, n C, H, W]: plainly, and as `dilated` reads it; statistics; kept."""
-    n = gains.shape[1]
-    normalise = fused.normalisation(r, r.shape[1])
-    sep_1, sep_2, dil = weights.cells()
-    x = fused.copies(r, n)
-    maps = [fused.depthwise(x, kernel, stride) for kernel in sep_1]
-    middle, *statistics_1, kept_1 = normalise.forward(maps, weights.first, None, eps)
-    middle = tuple(u.relu_() for u in middle)
-    maps = _last_inputs(middle, fused.copies(dilated.map, n), dilated, sep_2, dil)
-    outputs, *statistics_2, kept_2 = normalise.forward(maps, weights.last, gains, eps)
-    statistics = torch.stack([torch.cat(pair) for pair in zip(statistics_1, statistics_2, strict=True)])
-    return outputs[0].add_(outputs[1]), outputs[2].add_(outputs[3]), statistics, (middle, kept_1, kept_2)
-
-
-def _last_inputs(middle: tuple[Tensor, ...], y: Tensor, dilated: Dilated, sep_2, dil) -> list[Tensor]:
-    """What the last pointwise convolutions read."""
-    maps = [fused.depthwise(u, kernel) for u, kernel in zip(middle, sep_2, strict=True)]
-    return maps + [fused.depthwise(y, kernel, dilated.stride, dilated.dilation) for kernel in dil]
-
-
-class Wanted(NamedTuple):
-    """Which gradients the backward pass is asked for."""
-
-    inputs: bool
-    weights: bool
-    gains: bool
-
-
-def _convolve_backward(
-    g: Tensor, g_dilated: Tensor, r: Tensor, dilated: Dilated, weights: Weights, kept: tuple, stride: int, wanted: Wanted
-):
-    """→ ∂r without the dilated part, ∂ of the dilated map, ∂ kernels (3×3 [3, n C, 9], 5×5 [3, n C, 25]), ∂ pointwise
-    [6, n, C, C], ∂ gains [4, n]; None for what is not wanted."""
-    middle, kept_1, kept_2 = kept
-    n = g.shape[1] // r.shape[1]
-    normalise = fused.normalisation(r, r.shape[1])
-    sep_1, sep_2, dil = weights.cells()
-    y = fused.copies(dilated.map, n)
-    maps = _last_inputs(middle, y, dilated, sep_2, dil)
-    deeper = wanted.inputs or wanted.weights
-    gs, grad_last, grad_gains = normalise.backward(
-        [g, g, g_dilated, g_dilated], maps, weights.last, kept_2, (deeper, wanted.weights, wanted.gains)
-    )
-    if not deeper:
-        return None, None, None, None, None, grad_gains
-    del maps
-    x = fused.copies(r, n)
-    grad_sep_1, grad_sep_2, grad_dil = [], [], []
-    grad_r = grad_y = None
-    for g_y, kernel in zip(gs[2:], dil, strict=True):
-        if wanted.weights:
-            grad_dil.append(fused.depthwise_weight_gradient(y, g_y, kernel, dilated.stride, dilated.dilation))
-        if wanted.inputs:
-            part = fused.depthwise_input_gradient(y, g_y, kernel, dilated.stride, dilated.dilation)
-            grad_y = part if grad_y is None else grad_y.add_(part)
-    gs = gs[:2]
-    for k, (u, kernel) in enumerate(zip(middle, sep_2, strict=True)):
-        if wanted.weights:
-            grad_sep_2.append(fused.depthwise_weight_gradient(u, gs[k], kernel))
-        gs[k] = fused.depthwise_input_gradient(u, gs[k], kernel)
-        _aten.threshold_backward.grad_input(gs[k], u, 0, grad_input=gs[k])
-    maps = [fused.depthwise(x, kernel, stride) for kernel in sep_1]
-    gs, grad_first, _ = normalise.backward(gs, maps, weights.first, kept_1, (True, wanted.weights, False))
-    for g_x, kernel in zip(gs, sep_1, strict=True):
-        if wanted.weights:
-            grad_sep_1.append(fused.depthwise_weight_gradient(x, g_x, kernel, stride))
-        if wanted.inputs:
-            part = fused.depthwise_input_gradient(x, g_x, kernel, stride)
-            grad_r = part if grad_r is None else grad_r.add_(part)
-    grad_three = grad_five = grad_pointwise = None
-    if wanted.weights:
-        grad_three, grad_five = (
-            torch.stack(parts).flatten(2) for parts in zip(grad_sep_1, grad_sep_2, grad_dil, strict=True)
-        )
-        grad_pointwise = torch.cat([grad_first, grad_last]).unflatten(0, (6, n))
-    if wanted.inputs:
-        grad_r, grad_y = fused.sum_copies(grad_r, n), fused.sum_copies(grad_y, n)
-    return grad_r, grad_y, grad_three, grad_five, grad_pointwise, grad_gains
-
-
-# --- pools and skip ---------------------------------------------------------------------------------------------------
-
-
-def _pool(z: Tensor, gains: Tensor, sums: Tensor, stride: int, eps: float):
-    """Adds the pools of z, normalised, and for stride 1 z itself, times gains [n, 2 or 3], to sums [n, B, H, W, C].
-
-    Returns the batch statistics [2, 2, C] and what the backward pass needs.
-    """
-    largest, indices = _aten.max_pool2d_with_indices(z, [3, 3], [stride, stride], [1, 1])
-    indices = indices.to(torch.int16 if z[0, 0].numel() < 2**15 else torch.int32)
-    statistics = torch.zeros(2, 2, z.shape[1], dtype=fused.statistics_dtype(z), device=z.device)
-    (mean_0, mean_1), (variance_0, variance_1) = (part.unbind() for part in statistics.unbind())
-    maps, scales = [], []
-    for x, mean, variance in (
-        (largest, mean_0, variance_0),
-        (fused.average_pool(z, stride), mean_1, variance_1),
-    ):
-        x, _, scale = torch.native_batch_norm(x, None, None, mean, variance, True, 1.0, eps)
-        maps.append(_flat(x))
-        scales.append(scale)
-    X = torch.stack([*maps, _flat(z)] if stride == 1 else maps)
-    sums.view(len(sums), -1).addmm_(gains.to(X.dtype), X)
-    return statistics, (X, indices, *scales)
-
-
-def _pool_backward(gs: Tensor, z: Tensor, gains: Tensor, kept: tuple, stride: int, wanted: Wanted):
-    """gs [n, B, H, W, C] → ∂z, ∂gains."""
-    X, indices, *scales = kept
-    flat = gs.view(len(gs), -1)
-    grad_gains = torch.mm(flat, X.t()) if wanted.gains else None
-    if not wanted.inputs:
-        return None, grad_gains
-    grad_maps = torch.mm(gains.t().to(X.dtype), flat).view(len(X), *gs.shape[1:]).unbind()
-    maps = X.view(len(X), *gs.shape[1:]).unbind()
-    zeros, ones = torch.zeros_like(scales[0]), torch.ones_like(scales[0])
-    largest, average = (
-        _aten.native_batch_norm_backward(
-            _map(g), _map(x), scale, None, None, zeros, ones, True, 0.0, [True, False, False]
-        )[0]
-        for g, x, scale in zip(grad_maps, maps, scales, strict=False)
-    )
-    steps = [stride, stride]
-    grad_z = _aten.max_pool2d_with_indices_backward(
-        largest, z, [3, 3], steps, [1, 1], [1, 1], False, indices.to(torch.int64)
-    )
-    grad_z.add_(fused.average_pool_backward(average, z, stride))
-    if stride == 1:
-        grad_z.add_(_map(grad_maps[2]))
-    return grad_z, grad_gains
-
-
-def skip_maps(r: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """The factorised reductions of n edges before their batch-norm, [B, n C, H / 2, W / 2].
-
-    `first` [n, C // 2, C] reads the even pixels of r, `second` [n, C − C // 2, C] the odd ones.
-    """
-    corners = (fused.as_pixels_last(r[:, :, ::2, ::2]), fused.as_pixels_last(r[:, :, 1::2, 1::2]))
-    halves = [
-        F.conv2d(x, weight.flatten(0, 1)[..., None, None]).unflatten(1, (len(weight), -1))
-        for x, weight in zip(corners, (first, second), strict=True)
-    ]
-    return fused.as_pixels_last(torch.cat(halves, 2).flatten(1, 2))
-
-
-def reduce_skips(r: Tensor, first: Tensor, second: Tensor, gains: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The same normalised, times gains [n]; mean and variance [n C]."""
-    y = skip_maps(r, first, second)
-    gains = gains.to(fused.statistics_dtype(y)).repeat_interleave(y.shape[1] // len(gains))
-    mean, variance = torch.zeros(2, y.shape[1], dtype=gains.dtype, device=y.device)
-    return F.batch_norm(y, mean, variance, gains, None, True, 1.0, eps), mean, variance
-
-
-def _again(function, inputs: list[Tensor], wanted: list[bool], g: Tensor) -> list[Tensor | None]:
-    """∂inputs of a part that is too small for a backward pass of its own: its first result is computed once more."""
-    if not any(wanted):
-        return [None] * len(inputs)
-    with torch.enable_grad():
-        inputs = [x.detach().requires_grad_(want) for x, want in zip(inputs, wanted, strict=True)]
-        output, *_ = function(*inputs)
-        asked = [x for x in inputs if x.requires_grad]
-        grads = iter(torch.autograd.grad(output, asked, g))
-    return [next(grads) if want else None for want in wanted]
-
-
 # --- the cell ---------------------------------------------------------------------------------------------------------
 
 
 class MixedCellFunction(Function):
-    """(plan, inputs [B, K C, H, W] twice, gains [E, O], edge weights [E], kernels [3 E, C, 9] and [3 E, C, 25], pointwise
-    [6 E, C, C], skips) → cell output [B, (N-2) K C, H, W], batch statistics [2, 8, E, C] and, of skips, [2, n C].
+    """(plan, inputs [B, K C, H, W] twice, gains [E, O], edge weights [E], kernels [3 E, C, 9] and [3 E, C, 25],
+    pointwise [6 E, C, C], skips) → cell output [B, (N-2) K C, H, W], batch statistics [2, 8, E, C], of skips [2, n C].
 
     The kinds of the statistics: both pools, sep_1 (3×3, 5×5), sep_2 (both), dil (both); mean, then unbiased variance.
     """
@@ -329,11 +99,11 @@ class MixedCellFunction(Function):
 
         def close(node: int) -> Tensor:
             """Node `node`, counted from 0, once everything has entered it."""
-            z = _map(sums[node])
+            z = as_map(sums[node])
             if on_subgrids:
-                z.add_(fused.from_subgrids(_map(subgrid_sums[node])))
+                z.add_(fused.from_subgrids(as_map(subgrid_sums[node])))
             if K > 1:
-                z = fused.as_pixels_last(F.channel_shuffle(torch.cat([z, _map(bypass[node])], 1), K))
+                z = fused.as_pixels_last(F.channel_shuffle(torch.cat([z, as_map(bypass[node])], 1), K))
             outputs.append(z)
             return z
 
@@ -343,27 +113,27 @@ class MixedCellFunction(Function):
             first, stop, node = plan.leaving(source)
             z, stride = zs[source], plan.stride(source)
             if K > 1:
-                passing = _flat(_bypass(z, C, stride))
+                passing = flat(_bypass(z, C, stride))
                 weight = edge_weights[first:stop].to(z.dtype).unsqueeze(1)
                 bypass[node:].view(stop - first, -1).addmm_(weight, passing.unsqueeze(0))
                 z = fused.as_pixels_last(z[:, :C])
             pooled = gains[first:stop, : SKIP + 1 if stride == 1 else SKIP]
-            pool_statistics, kept_pool = _pool(z, pooled, sums[node:], stride, plan.eps)
+            pool_statistics, kept_pool = pool(z, pooled, sums[node:], stride, plan.eps)
             r = z.relu()
             dilated = Dilated.of(r, stride)
             kept_groups, group_statistics = [], []
             for a, b in groups[source]:
-                out, out_dilated, batch, kept_group = _convolve(
+                out, out_dilated, batch, kept_group = convolve(
                     r, dilated, next(weights), gains[a:b, SEP_3:].t(), stride, plan.eps
                 )
                 at = slice(node + a - first, node + b - first)
-                sums[at].add_(_by_node(out, b - a))
-                (subgrid_sums if dilated.on_subgrids else sums)[at].add_(_by_node(out_dilated, b - a))
+                sums[at].add_(by_node(out, b - a))
+                (subgrid_sums if dilated.on_subgrids else sums)[at].add_(by_node(out_dilated, b - a))
                 kept_groups.append(kept_group)
                 group_statistics.append(batch.unflatten(2, (b - a, C)))
             if stride == 2:
                 out, *batch = reduce_skips(r, *(skip[first:stop] for skip in skips), gains[first:stop, SKIP], plan.eps)
-                sums[node:].add_(_by_node(out, stop - first))
+                sums[node:].add_(by_node(out, stop - first))
                 skip_statistics.append(torch.stack(batch))
             shared = pool_statistics.unsqueeze(2).expand(2, 2, stop - first, C)
             statistics.append(torch.cat([shared, torch.cat(group_statistics, 2)], 1))
@@ -403,29 +173,29 @@ class MixedCellFunction(Function):
         def open_node(node: int) -> None:
             """Split node `node`'s gradient, now complete, into what the operations see and what passes by."""
             if K > 1:
-                grad = F.channel_shuffle(_map(node_grads[node]), channels // K)
-                _map(mixed[node]).copy_(grad[:, :C])
-                _map(passed[node]).copy_(grad[:, C:])
+                grad = F.channel_shuffle(as_map(node_grads[node]), channels // K)
+                as_map(mixed[node]).copy_(grad[:, :C])
+                as_map(passed[node]).copy_(grad[:, C:])
 
         open_node(count - 1)
         for source in reversed(range(plan.nodes - 1)):
             first, stop, node = plan.leaving(source)
             stride = plan.stride(source)
             own, kept_pool, kept_groups = kept[source]
-            whole = _map(kept_pool[0][SKIP].view(mixed.shape[1:])) if isinstance(own, tuple) else own
+            whole = as_map(kept_pool[0][SKIP].view(mixed.shape[1:])) if isinstance(own, tuple) else own
             z = whole if K == 1 else fused.as_pixels_last(whole[:, :C])
             inputs_wanted = source >= 2 or ctx.needs_input_grad[1 + source]
             wanted = Wanted(inputs_wanted, weights_wanted, gains_wanted)
             pooled = gains[first:stop, : SKIP + 1 if stride == 1 else SKIP]
-            grad_z, grad_pooled = _pool_backward(mixed[node:], z, pooled, kept_pool, stride, wanted)
+            grad_z, grad_pooled = pool_backward(mixed[node:], z, pooled, kept_pool, stride, wanted)
             r = z.relu()
             dilated = Dilated.of(r, stride)
             grad_r, grad_dilated, rows = None, None, []
             for (a, b), kept_group in zip(ctx.groups[source], kept_groups, strict=True):
-                g_nodes = _grouped(mixed[node + a - first : node + b - first])
+                g_nodes = grouped(mixed[node + a - first : node + b - first])
                 g_dilated = fused.to_subgrids(g_nodes) if dilated.on_subgrids else g_nodes
                 at = len(weights) - sum(map(len, ctx.groups[source:])) + len(rows)
-                *grads, grad_gains = _convolve_backward(
+                *grads, grad_gains = convolve_backward(
                     g_nodes, g_dilated, r, dilated, weights[at], kept_group, stride, wanted
                 )
                 if inputs_wanted:
@@ -434,11 +204,11 @@ class MixedCellFunction(Function):
                 rows.append((grad_gains, *grads[2:]))
             grad_skip = []
             if stride == 2:
-                grad_part, *grads, grad_skip = _again(
+                grad_part, *grads, grad_skip = again(
                     lambda *tensors: reduce_skips(*tensors, plan.eps),
                     [r, *(skip[first:stop] for skip in skips), gains[first:stop, SKIP]],
                     [inputs_wanted, weights_wanted, weights_wanted, gains_wanted],
-                    _grouped(mixed[node:]),
+                    grouped(mixed[node:]),
                 )
                 if inputs_wanted:
                     grad_r.add_(grad_part)
@@ -459,7 +229,7 @@ class MixedCellFunction(Function):
                 )
                 parts["edges"].insert(0, grad_weight)
             if source >= 2:
-                _map(node_grads[source - 2]).add_(grad_z)
+                as_map(node_grads[source - 2]).add_(grad_z)
                 open_node(source - 2)
             else:
                 input_grads[source] = grad_z
@@ -516,10 +286,8 @@ def evaluate_cell(plan, input_0, input_1, gains, edge_weights, three, five, poin
             kernel = kernels[kind, edges].reshape(-1, C, 1, 1)
             return F.conv2d(x, kernel, bias[2 + kind, edges].reshape(-1), groups=n)
 
-        middle = [
-            fold(k, fused.depthwise(fused.copies(r, n), kernel, stride)).relu() for k, kernel in enumerate(sep_1)
-        ]
-        maps = _last_inputs(middle, fused.copies(dilated.map, n), dilated, sep_2, dil)
+        middle = [fold(k, fused.depthwise(fused.copies(r, n), kernel, stride)).relu() for k, kernel in enumerate(sep_1)]
+        maps = last_inputs(middle, fused.copies(dilated.map, n), dilated, sep_2, dil)
         outputs = [fold(2 + k, x) for k, x in enumerate(maps)]
         on_grid = outputs[2] + outputs[3]
         out = outputs[0] + outputs[1] + (fused.from_subgrids(on_grid) if dilated.on_subgrids else on_grid)
@@ -554,12 +322,12 @@ def _bypass(z: Tensor, C: int, stride: int) -> Tensor:
 
 def _bypass_backward(z, C, stride, edge_weights, gs, grad_z, inputs_wanted):
     """→ ∂z of all channels, from that of the first C; ∂edge_weights."""
-    flat = gs.view(len(gs), -1)
-    grad_weights = torch.mv(flat, _flat(_bypass(z, C, stride)))
+    g_rows = gs.view(len(gs), -1)
+    grad_weights = torch.mv(g_rows, flat(_bypass(z, C, stride)))
     if not inputs_wanted:
         return None, grad_weights
-    g = _map((edge_weights.to(flat.dtype) @ flat).view(gs.shape[1:]))
-    (grad,) = [g] if stride == 1 else _again(lambda x: (F.max_pool2d(x, 2),), [z[:, C:]], [True], g)
+    g = as_map((edge_weights.to(g_rows.dtype) @ g_rows).view(gs.shape[1:]))
+    (grad,) = [g] if stride == 1 else again(lambda x: (F.max_pool2d(x, 2),), [z[:, C:]], [True], g)
     return torch.cat([grad_z, grad], 1), grad_weights
 
 

@@ -109,7 +109,11 @@ class MixedCell(nn.Module):
         for position, e in enumerate(order):
             edge = f"edges.{e}"
             for k in (3, 5):
-                kinds = (f"sep_conv_{k}x{k}.depthwise_1", f"sep_conv_{k}x{k}.depthwise_2", f"dil_conv_{k}x{k}.depthwise")
+                kinds = (
+                    f"sep_conv_{k}x{k}.depthwise_1",
+                    f"sep_conv_{k}x{k}.depthwise_2",
+                    f"dil_conv_{k}x{k}.depthwise",
+                )
                 for kind, name in enumerate(kinds):
                     start = (kind * E + position) * C * k * k
                     layout[f"{edge}.{name}.weight"] = f"depthwise_{k}", start, (C, 1, k, k)

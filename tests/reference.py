@@ -117,6 +117,23 @@ def _shared_key(key: str) -> str:
     return key
 
 
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def gradients(network: SuperNetwork) -> dict[str, torch.Tensor | None]:
+    """Gradients of the fast super-network under the names of its `state_dict`; None where there is none."""
+    found = {}
+    for name, parameter in network.named_parameters():
+        match = re.match(r"cells\.(\d+)\.", name)
+        cell = network.cells[int(match[1])] if match else None
+        parts = [key for key, (owner, *_) in cell.layout.items() if match[0] + owner == name] if cell else []
+        for key in parts:
+            found[match[0] + key] = None if parameter.grad is None else cell.entry(key, ".grad")
+        if not parts:
+            found[name] = parameter.grad
+    return found
+
+
 def _load(network: torch.nn.Module, state: dict[str, Tensor], path: Path) -> None:
     """Load `state`, all of it; a file does not hold batch-norm's running statistics, which stay at their start."""
     own = network.state_dict()
@@ -125,8 +142,7 @@ def _load(network: torch.nn.Module, state: dict[str, Tensor], path: Path) -> Non
             raise KeyError(f"{path}: {key} is no parameter of the network")
         if own[key].shape != value.shape:
             raise ValueError(f"{path}: {key} is {list(value.shape)}, the network's is {list(own[key].shape)}")
-    buffers = {name for name, _ in network.named_buffers()}
-    missing = sorted(set(own) - set(state) - buffers)
+    missing = sorted(key for key in set(own) - set(state) if not key.endswith(_BUFFERS))
     if missing:
         raise KeyError(f"{path}: no value for {', '.join(missing)}")
     network.load_state_dict(own | state)

@@ -18,6 +18,8 @@ TIERS = [
     ["data", "operations", "runs", "projection"],
     ["records"],
     ["relaxations", "losses", "fused"],
+    ["mixed_edges"],
+    ["mixed_cell"],
     ["supernet", "network", "training"],
     ["textbook", "discretize", "unrolled"],
     ["search", "retrain", "bench", "evolution"],
