@@ -2,8 +2,9 @@
 
 A step is the search's first-order step: one architecture update (backward pass to α and β only, Adam), then one weight
 update (backward pass to the weights only, gradient norm clipped, SGD). The forms are measured in turn within one run,
-medians are reported; peak memory is that of a fresh process for each form. The floor is what the convolutions alone
-take, each as torch runs it on its own in channels_last: forward and backward of both updates.
+medians are reported; peak memory is that of a fresh process for each form. Counted operations are those that reach a
+backend in a whole step, views and the optimisers' included. The floor is what the convolutions alone take, forward and
+backward of both updates, each in the fastest form that the library knows.
 """
 
 import statistics
@@ -11,6 +12,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from daas_lab import supernet, textbook
+from daas_lab import fused, supernet, textbook
 from daas_lab.config import SearchConfig, search_config
 from daas_lab.errors import one_of
 from daas_lab.provenance import machine
@@ -140,44 +143,75 @@ def run(sizes: list[str] | None = None, device: str = "cpu", repeats: int = 3) -
 
 
 def convolution_seconds(step: Step, repeats: int) -> float:
-    """The floor: seconds of all bare convolutions of a step, each as one call of torch in channels_last.
+    """The floor: seconds of all bare convolutions of a step, forward and backward, each in the fastest form known here.
 
-    Both updates need the forward convolution and its input gradient, the weight update the weight gradient too.
+    Both updates need the forward convolution, and its input gradient where something behind it is trained; the weight
+    update needs the weight gradient too. Nothing else that a step does is counted.
     """
-    calls: Counter = Counter()
+    modules = [module for module in step.network.modules() if isinstance(module, nn.Conv2d)]
+    parts: Counter = Counter()
 
     def note(module, inputs, output):
-        shape = tuple(inputs[0].shape)
-        calls[shape, module.weight.shape, module.stride, module.padding, module.dilation, module.groups] += 1
+        x = inputs[0]
+        call = tuple(x.shape), module.weight.shape, module.stride[0], module.dilation[0], module.groups
+        parts.update([(call, "forward")])
+        parts.update([(call, "input")] if x.requires_grad else [])
+        parts.update([(call, "weight")] if module.weight.requires_grad else [])
 
-    modules = [module for module in step.network.modules() if isinstance(module, nn.Conv2d)]
     hooks = [module.register_forward_hook(note) for module in modules]
-    with torch.no_grad():
+    for trained, resting in ((step.architecture, step.weights), (step.weights, step.architecture)):
+        train_only(trained, resting)
         step.network(step.images)
     for hook in hooks:
         hook.remove()
-    return sum(count * _convolution_seconds(call, step, repeats) for call, count in calls.items())
-
-
-def _convolution_seconds(call: tuple, step: Step, repeats: int) -> float:
-    shape, weight_shape, stride, padding, dilation, groups = call
-    x = torch.randn(shape, device=step.device).contiguous(memory_format=torch.channels_last)
-    weight = torch.randn(weight_shape, device=step.device).contiguous(memory_format=torch.channels_last)
-    g = torch.empty_like(F.conv2d(x, weight, None, stride, padding, dilation, groups)).normal_()
-
-    def once(mask: list[bool]) -> None:
-        F.conv2d(x, weight, None, stride, padding, dilation, groups)
-        torch.ops.aten.convolution_backward(g, x, weight, None, stride, padding, dilation, False, [0, 0], groups, mask)
-
-    def both() -> float:
-        start = step._mark()
-        once([True, False, False])
-        once([True, True, False])
-        return step._seconds(start, step._mark())
-
+    calls = {call for call, _ in parts}
     with torch.no_grad():
-        both()
-        return statistics.median(both() for _ in range(max(3, repeats)))
+        seconds = {call: _convolution_seconds(call, step, max(3, repeats)) for call in calls}
+    return sum(count * seconds[call][part] for (call, part), count in parts.items())
+
+
+def _convolution_seconds(call: tuple, step: Step, repeats: int) -> dict[str, float]:
+    """Seconds of a convolution, of its input gradient and of its weight gradient."""
+    shape, weight_shape, stride, dilation, groups = call
+    weight = torch.randn(weight_shape, device=step.device)
+    forms = [(shape, stride, dilation)]
+    if dilation == 2 and shape[2] % 2 == 0 and shape[3] % 2 == 0:  # on sub-grids: all four, or with a stride only one
+        batch = shape[0] * (4 if stride == 1 else 1)
+        forms.append(((batch, shape[1], shape[2] // 2, shape[3] // 2), 1, 1))
+    best = dict.fromkeys(("forward", "input", "weight"), float("inf"))
+    for shape, stride, dilation in forms:
+        x = fused.as_pixels_last(torch.randn(shape, device=step.device))
+        spread = dilation * (weight_shape[-1] // 2)
+        options = [stride] * 2, [spread] * 2, [dilation] * 2
+        g = torch.randn_like(F.conv2d(x, weight, None, *options, groups))
+
+        def backward(*mask, x=x, g=g, options=options):
+            torch.ops.aten.convolution_backward(g, x, weight, None, *options, False, [0, 0], groups, [*mask, False])
+
+        candidates = [
+            ("forward", partial(F.conv2d, x, weight, None, *options, groups)),
+            ("input", partial(backward, True, False)),
+            ("weight", partial(backward, False, True)),
+        ]
+        if groups == shape[1]:
+            arguments = (x, g, weight, stride, dilation)
+            candidates += [
+                ("input", partial(fused.depthwise_input_gradient, *arguments)),
+                ("weight", partial(fused.depthwise_weight_gradient, *arguments)),
+            ]
+        elif weight_shape[-1] == 1 and stride == 1:
+            transposed = weight.transpose(0, 1).contiguous()
+            candidates.append(("input", partial(F.conv2d, g, transposed)))
+        for part, run_once in candidates:
+            run_once()
+            best[part] = min(best[part], statistics.median(_time(run_once, step) for _ in range(repeats)))
+    return best
+
+
+def _time(run_once: Callable[[], object], step: Step) -> float:
+    start = step._mark()
+    run_once()
+    return step._seconds(start, step._mark())
 
 
 def peak_bytes(size: str, form: str, device: str) -> int:
