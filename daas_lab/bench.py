@@ -17,13 +17,15 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from daas_lab import fused, supernet, textbook
-from daas_lab.config import SearchConfig, search_config
+from daas_lab.config import RetrainConfig, SearchConfig, retrain_config, search_config
+from daas_lab.data import ImageSet, training_batches
 from daas_lab.errors import one_of
+from daas_lab.network import build_network, plain_network
 from daas_lab.provenance import machine
 from daas_lab.relaxations import make_relaxation
 from daas_lab.distributed import open_device
@@ -34,6 +36,12 @@ SIZES = {
     "half": lambda: search_config("full", "cifar10", side=16),
     "mini": lambda: search_config("mini", "fashion_mnist"),
     "tiny": lambda: search_config("tiny", "digits"),
+}
+DERIVED = {
+    "full": lambda: retrain_config("DARTS_V2", "full", "cifar10"),
+    "half": lambda: retrain_config("DARTS_V2", "full", "cifar10", side=16),
+    "mini": lambda: retrain_config("DARTS_V2", "mini", "fashion_mnist"),
+    "tiny": lambda: retrain_config("DARTS_V2", "tiny", "digits"),
 }
 FORMS = ("textbook", "fast", "checkpointed")
 
@@ -61,11 +69,11 @@ class Step:
 
     def __call__(self) -> dict[str, float]:
         """Seconds of the whole step, of the architecture's and the weights' part, and of one forward pass."""
-        marks = [self._mark()]
+        marks = [_mark(self.device)]
         self._update(self.architecture, self.weights, self.adam, None, marks)
         self._update(self.weights, self.architecture, self.sgd, self.clip, marks)
         start, forward, middle, _, end = marks
-        seconds = self._seconds
+        seconds = _seconds
         return {
             "step_s": seconds(start, end),
             "forward_s": seconds(start, forward),
@@ -76,26 +84,30 @@ class Step:
     def _update(self, trained, resting, optimizer, clip, marks) -> None:
         train_only(trained, resting)
         loss = F.cross_entropy(self.network(self.images), self.classes)
-        marks.append(self._mark())
+        marks.append(_mark(self.device))
         loss.backward()
         if clip is not None:
             nn.utils.clip_grad_norm_(trained, clip)
         optimizer.step()
         optimizer.zero_grad()
-        marks.append(self._mark())
+        marks.append(_mark(self.device))
 
-    def _mark(self):
-        if self.device.type != "cuda":
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
 
-    def _seconds(self, start, end) -> float:
-        if self.device.type != "cuda":
-            return end - start
-        end.synchronize()
-        return start.elapsed_time(end) / 1000
+def _mark(device: torch.device):
+    """A point in time; on CUDA one of the device's own, which costs no synchronisation."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def _seconds(start, end) -> float:
+    """Between two marks."""
+    if isinstance(end, float):
+        return end - start
+    end.synchronize()
+    return start.elapsed_time(end) / 1000
 
 
 class CountOperations(TorchDispatchMode):
@@ -135,11 +147,61 @@ def run(sizes: list[str] | None = None, device: str = "cpu", repeats: int = 3) -
         for form in FORMS:
             figures[form] |= {key: statistics.median(t[key] for t in times[form]) for key in times[form][0]}
         figures["convolutions_s"] = convolution_seconds(steps["textbook"], repeats)
+        figures["batches_s"] = batch_seconds(config, steps["fast"], max(3, repeats))
         del steps, step
+        figures["derived"] = derived_seconds(DERIVED[size](), device, repeats)
         for form in FORMS:
             figures[form]["peak_bytes"] = peak_bytes(size, form, device)
         result["sizes"][size] = figures
     return result
+
+
+def batch_seconds(config: SearchConfig, step: Step, repeats: int) -> float:
+    """Seconds of the two batches of a step: shuffled, cropped, flipped and normalised on the device."""
+    count, side, channels = 1000 + config.batch_size, config.side, config.image_channels
+    images = ImageSet(
+        torch.randint(256, (count, side, side, channels), dtype=torch.uint8),
+        torch.zeros(count, dtype=torch.int64),
+        *torch.ones(2, channels),
+    ).to(step.device)
+    batches = training_batches(
+        images,
+        batch_size=config.batch_size,
+        steps=2 * (repeats + 1),
+        generator=torch.Generator(step.device).manual_seed(0),
+        crop_padding=config.crop_padding,
+        flip=config.flip,
+    )
+    pairs = [_time(lambda: (next(batches), next(batches)), step.device) for _ in range(repeats + 1)]
+    return statistics.median(pairs[1:])  # the first one also pads the set and draws its order
+
+
+def derived_seconds(config: RetrainConfig, device: str, repeats: int) -> dict[str, float]:
+    """Seconds of a retraining step of the derived network: of torch's own convolutions, and of the fast form."""
+    shape = (config.batch_size, config.image_channels, config.side, config.side)
+    images = torch.randn(shape, device=device)
+    classes = torch.randint(config.classes, (config.batch_size,), device=device)
+    steps = {}
+    for form, build in (("textbook_s", plain_network), ("fast_s", build_network)):
+        network = build(config).to(device)
+        optimizer = torch.optim.SGD(network.parameters(), config.learning_rate, config.momentum)
+        steps[form] = partial(_retrain, network, optimizer, images, classes, config.gradient_clip)
+    times: dict[str, list] = {form: [] for form in steps}
+    for _ in range(repeats + 1):
+        for form, run_once in steps.items():
+            times[form].append(_time(run_once, torch.device(device)))
+    return {form: statistics.median(values[1:]) for form, values in times.items()}
+
+
+def _retrain(
+    network: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, classes: Tensor, clip: float
+) -> None:
+    outputs = network(images)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    optimizer.zero_grad()
+    sum(F.cross_entropy(logits, classes) for logits in outputs).backward()
+    nn.utils.clip_grad_norm_(network.parameters(), clip)
+    optimizer.step()
 
 
 def convolution_seconds(step: Step, repeats: int) -> float:
@@ -204,14 +266,14 @@ def _convolution_seconds(call: tuple, step: Step, repeats: int) -> dict[str, flo
             candidates.append(("input", partial(F.conv2d, g, transposed)))
         for part, run_once in candidates:
             run_once()
-            best[part] = min(best[part], statistics.median(_time(run_once, step) for _ in range(repeats)))
+            best[part] = min(best[part], statistics.median(_time(run_once, step.device) for _ in range(repeats)))
     return best
 
 
-def _time(run_once: Callable[[], object], step: Step) -> float:
-    start = step._mark()
+def _time(run_once: Callable[[], object], device: torch.device) -> float:
+    start = _mark(device)
     run_once()
-    return step._seconds(start, step._mark())
+    return _seconds(start, _mark(device))
 
 
 def peak_bytes(size: str, form: str, device: str) -> int:
@@ -278,7 +340,14 @@ def format_table(result: dict) -> str:
                     f"{f['step_s'] / floor:.2f}",
                 )
             )
-        rows.append((size, "convolutions", f"{floor:.3f}", *[""] * 9))
+        derived = figures["derived"]
+        for name, seconds, ratio in (
+            ("convolutions", floor, ""),
+            ("batches", figures["batches_s"], ""),
+            ("derived textbook", derived["textbook_s"], ""),
+            ("derived fast", derived["fast_s"], f"{derived['textbook_s'] / derived['fast_s']:.2f}"),
+        ):
+            rows.append((size, name, f"{seconds:.3f}", "", "", "", ratio, *[""] * 5))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([", ".join(f"{key} {value}" for key, value in result["machine"].items()), *lines])

@@ -129,10 +129,11 @@ class MixedCell(nn.Module):
                 put_norm(f"{edge}.skip_connect.norm", "skip_norms", position * C)
         return layout
 
-    def entry(self, key: str, of: str = "") -> Tensor:
-        """The part of a stack, or of its gradient with `of=".grad"`, that the textbook form calls `key`; a view."""
+    def entry(self, key: str, stack: Tensor | None = None) -> Tensor:
+        """What the textbook form calls `key`: a view of its stack here, or of a `stack` of the same shape."""
         owner, start, shape = self.layout[key]
-        return attrgetter(owner + of)(self).view(-1)[start : start + math.prod(shape)].view(shape)
+        stack = attrgetter(owner)(self) if stack is None else stack
+        return stack.view(-1)[start : start + math.prod(shape)].view(shape)
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         for key in self.layout:

@@ -120,17 +120,19 @@ def _shared_key(key: str) -> str:
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def gradients(network: SuperNetwork) -> dict[str, torch.Tensor | None]:
-    """Gradients of the fast super-network under the names of its `state_dict`; None where there is none."""
+def gradients(network: SuperNetwork, read=lambda parameter: parameter.grad) -> dict[str, Tensor | None]:
+    """Gradients of the fast super-network, or what else `read` finds for a parameter, under the names of its
+    `state_dict`; None where there is none."""
     found = {}
     for name, parameter in network.named_parameters():
         match = re.match(r"cells\.(\d+)\.", name)
         cell = network.cells[int(match[1])] if match else None
         parts = [key for key, (owner, *_) in cell.layout.items() if match[0] + owner == name] if cell else []
+        value = read(parameter)
         for key in parts:
-            found[match[0] + key] = None if parameter.grad is None else cell.entry(key, ".grad")
+            found[match[0] + key] = None if value is None else cell.entry(key, value)
         if not parts:
-            found[name] = parameter.grad
+            found[name] = value
     return found
 
 

@@ -1,0 +1,57 @@
+"""The derived network's fast depthwise convolutions against torch's own."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from daas_lab.depthwise import Depthwise, speed_up
+from daas_lab.genotype import PUBLISHED
+from daas_lab.network import Network
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("side", "k", "stride", "dilation"), [
+    (16, 3, 1, 1), (16, 5, 1, 1), (16, 5, 2, 1), (8, 3, 2, 2), (8, 5, 1, 2), (16, 5, 2, 2), (7, 5, 1, 2), (4, 5, 1, 1),
+    (2, 5, 1, 1), (9, 7, 1, 1),
+])  # fmt: skip
+def test_output_and_gradients_are_those_of_torch(dtype, side, k, stride, dilation):
+    torch.manual_seed(0)
+    plain = torch.nn.Conv2d(6, 6, k, stride, dilation * (k // 2), dilation, groups=6, bias=False).to(dtype)
+    fast = speed_up(torch.nn.Sequential(copy.deepcopy(plain)))
+    assert type(fast[0]) is Depthwise
+    x = torch.randn(3, 6, side, side, dtype=dtype, requires_grad=True)
+    y, ours = plain(x), fast(x)
+    g = torch.randn_like(y)
+    tolerance = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 1e-10, "atol": 1e-10}
+    torch.testing.assert_close(ours, y, **tolerance)
+    pairs = zip(
+        torch.autograd.grad(ours, (x, fast[0].weight), g), torch.autograd.grad(y, (x, plain.weight), g), strict=True
+    )
+    for gradient, expected in pairs:
+        torch.testing.assert_close(gradient, expected, **tolerance)
+
+
+@pytest.mark.parametrize("name", ["DARTS_V2", "NASNet"])
+def test_a_network_computes_the_same_and_keeps_its_names(name):
+    torch.manual_seed(0)
+    plain = Network(PUBLISHED[name], channels=4, layers=4).double()
+    fast = speed_up(copy.deepcopy(plain))
+    assert any(isinstance(module, Depthwise) for module in fast.modules())
+    assert list(fast.state_dict()) == list(plain.state_dict())
+    x, classes = torch.randn(4, 3, 16, 16, dtype=torch.float64), torch.arange(4)
+    for mode in (True, False):
+        losses = []
+        for network in (plain.train(mode), fast.train(mode)):
+            network.zero_grad()
+            outputs = network(x)
+            logits, auxiliary = outputs if mode else (outputs, outputs)
+            losses.append(F.cross_entropy(logits, classes) + F.cross_entropy(auxiliary, classes))
+            losses[-1].backward()
+        torch.testing.assert_close(*losses, rtol=1e-10, atol=1e-10)
+        for (key, theirs), ours in zip(plain.named_parameters(), fast.parameters(), strict=True):
+            if theirs.grad is not None:
+                torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-8, atol=1e-10, msg=key)
+    for (key, theirs), ours in zip(plain.named_buffers(), fast.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10, msg=key)
