@@ -24,11 +24,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from daas_lab import fused, supernet, textbook
 from daas_lab.config import RetrainConfig, SearchConfig, retrain_config, search_config
 from daas_lab.data import ImageSet, training_batches
+from daas_lab.distributed import open_device
 from daas_lab.errors import one_of
 from daas_lab.network import build_network, plain_network
 from daas_lab.provenance import machine
 from daas_lab.relaxations import make_relaxation
-from daas_lab.distributed import open_device
 from daas_lab.training import train_only
 
 SIZES = {
