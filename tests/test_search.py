@@ -19,8 +19,8 @@ COMMAND = [sys.executable, "-m", "daas_lab", "search", "--preset", "tiny", "--da
 FILES = ("history.jsonl", "architecture.safetensors", "genotype.json")
 
 
-def start(folder):
-    return subprocess.Popen([*COMMAND, "--epochs", "6", "--out", str(folder)], stderr=subprocess.DEVNULL)
+def start(folder, epochs=6):
+    return subprocess.Popen([*COMMAND, "--epochs", str(epochs), "--out", str(folder)], stderr=subprocess.DEVNULL)
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +95,10 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(undisturbed, tmp_pa
 
 def test_a_folder_that_is_being_written_is_refused_with_the_pid(tmp_path):
     folder = tmp_path / "run"
-    process = start(folder)
+    process = start(folder, epochs=500)  # so many that it is still at work when the second one has started
     while epochs_done(folder) < 1:
         time.sleep(0.02)
-    second = subprocess.run([*COMMAND, "--epochs", "6", "--out", str(folder)], capture_output=True, text=True)
+    second = subprocess.run([*COMMAND, "--epochs", "500", "--out", str(folder)], capture_output=True, text=True)
     process.kill()
     process.wait()
     assert second.returncode == 2 and str(process.pid) in second.stderr
