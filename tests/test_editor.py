@@ -6,7 +6,7 @@ import pytest
 
 from daas_lab import editor
 from daas_lab.errors import LabError
-from daas_lab.experiments import genotype_of
+from daas_lab.evolution import genotype_after
 from daas_lab.explorer import read_search
 from daas_lab.genotype import PUBLISHED, EdgeBudget, load_genotype, random_genotype
 from daas_lab.network import count
@@ -70,5 +70,5 @@ def test_an_export_is_what_retrain_reads(tmp_path):
 def test_it_starts_from_searches_and_published_cells(tmp_path):
     found = {"mine": write_search(tmp_path / "mine", "da2s", "tiny", "digits", finish=False)}
     assert editor.starting_cells(found) == ["mine", *PUBLISHED]
-    assert editor.starting_cell("mine", found) == genotype_of(read_search(tmp_path / "mine"), "8/14")
+    assert editor.starting_cell("mine", found) == genotype_after(read_search(tmp_path / "mine"))
     assert editor.starting_cell("PDARTS", found) == PUBLISHED["PDARTS"]
