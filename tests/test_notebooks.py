@@ -217,7 +217,8 @@ def test_discretization_lab(root):
     for row in parts:
         lost = sum(row[f"{part}_mean"] for part in ("statistics", "operations", "edges", "together"))
         assert lost == pytest.approx(row["drop_mean"]) and row["drop_mean"] == row["before_mean"] - row["after_mean"]
-    decisions = [row for row in rows if "stage" in row]
+    attribution = root / "lab" / "runs" / "figures" / "tiny" / "discretization_lab_attribution.json"
+    decisions = json.loads(attribution.read_text())["rows"]
     assert len(decisions) == 2 * 2 * (14 + 4)  # methods, cells; edges and nodes
 
 
