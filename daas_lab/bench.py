@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from daas_lab import fused, supernet, textbook
 from daas_lab.config import RetrainConfig, SearchConfig, retrain_config, search_config
 from daas_lab.data import ImageSet, training_batches
+from daas_lab.discretize import accuracy_drops
 from daas_lab.distributed import open_device
 from daas_lab.errors import one_of
 from daas_lab.network import build_network, plain_network
@@ -44,6 +45,7 @@ DERIVED = {
     "tiny": lambda: retrain_config("DARTS_V2", "tiny", "digits"),
 }
 FORMS = ("textbook", "fast", "checkpointed")
+GAP_IMAGES = 500
 
 
 class Step:
@@ -148,6 +150,7 @@ def run(sizes: list[str] | None = None, device: str = "cpu", repeats: int = 3) -
             figures[form] |= {key: statistics.median(t[key] for t in times[form]) for key in times[form][0]}
         figures["convolutions_s"] = convolution_seconds(steps["textbook"], repeats)
         figures["batches_s"] = batch_seconds(config, steps["fast"], max(3, repeats))
+        figures["gap_s"] = gap_seconds(config, steps["fast"], repeats)
         del steps, step
         figures["derived"] = derived_seconds(DERIVED[size](), device, repeats)
         for form in FORMS:
@@ -158,12 +161,7 @@ def run(sizes: list[str] | None = None, device: str = "cpu", repeats: int = 3) -
 
 def batch_seconds(config: SearchConfig, step: Step, repeats: int) -> float:
     """Seconds of the two batches of a step: shuffled, cropped, flipped and normalised on the device."""
-    count, side, channels = 1000 + config.batch_size, config.side, config.image_channels
-    images = ImageSet(
-        torch.randint(256, (count, side, side, channels), dtype=torch.uint8),
-        torch.zeros(count, dtype=torch.int64),
-        *torch.ones(2, channels),
-    ).to(step.device)
+    images = _random_images(config, 1000 + config.batch_size, step.device)
     batches = training_batches(
         images,
         batch_size=config.batch_size,
@@ -174,6 +172,30 @@ def batch_seconds(config: SearchConfig, step: Step, repeats: int) -> float:
     )
     pairs = [_time(lambda: (next(batches), next(batches)), step.device) for _ in range(repeats + 1)]
     return statistics.median(pairs[1:])  # the first one also pads the set and draws its order
+
+
+def gap_seconds(config: SearchConfig, step: Step, repeats: int) -> float:
+    """Seconds of the gap while searching for one budget on `GAP_IMAGES` images: accuracy before and after the cut."""
+    images = _random_images(config, GAP_IMAGES, step.device)
+
+    def measure() -> None:
+        accuracy_drops(
+            step.network,
+            config,
+            images,
+            images,
+            [config.budget],
+            edge_weights=["learned"],
+            batch_norms=["as-trained"],
+            stages=["both"],
+        )
+
+    return statistics.median(_time(measure, step.device) for _ in range(repeats))
+
+
+def _random_images(config: SearchConfig, count: int, device: torch.device) -> ImageSet:
+    pixels = torch.randint(256, (count, config.side, config.side, config.image_channels), dtype=torch.uint8)
+    return ImageSet(pixels, torch.zeros(count, dtype=torch.int64), *torch.ones(2, config.image_channels)).to(device)
 
 
 def derived_seconds(config: RetrainConfig, device: str, repeats: int) -> dict[str, float]:
@@ -344,6 +366,7 @@ def format_table(result: dict) -> str:
         for name, seconds, ratio in (
             ("convolutions", floor, ""),
             ("batches", figures["batches_s"], ""),
+            (f"gap, {GAP_IMAGES} images", figures["gap_s"], ""),
             ("derived textbook", derived["textbook_s"], ""),
             ("derived fast", derived["fast_s"], f"{derived['textbook_s'] / derived['fast_s']:.2f}"),
         ):
