@@ -12,7 +12,8 @@ import torch
 
 from daas_lab import losses, paper
 from daas_lab.discretize import Evolution, derive_genotype, weight_evolution
-from daas_lab.genotype import CELL_TYPES, EdgeBudget, cell_edges
+from daas_lab.evolution import genotype_after
+from daas_lab.genotype import CELL_TYPES, EdgeBudget, cell_edges, input_edges
 from daas_lab.plots_losses import simplex_entropy
 from daas_lab.presets import PROTOCOLS
 from daas_lab.relaxations import authors
@@ -37,14 +38,8 @@ def entropy_rows(run: Run) -> list[Row]:
 
 
 def _node_entropy(weights: Evolution, node: int) -> np.ndarray:
-    edges = _inputs(weights.edges.shape[1], node)
-    b = weights.edges[:, edges]
+    b = weights.edges[:, input_edges(node)]
     return simplex_entropy(b / b.sum(axis=1, keepdims=True))
-
-
-def _inputs(edges: int, node: int) -> list[int]:
-    first = sum(range(2, node))
-    return list(range(first, min(first + node, edges)))
 
 
 def differentiation_epoch(operations: np.ndarray, share: float = 0.1) -> int | None:
@@ -96,10 +91,10 @@ def selection_rows(searches: Sequence[Run], budget: str, tolerance: float = 0.1)
     """
     rows = []
     for run in searches:
-        cells = derive_genotype(run.config, run.architecture(), EdgeBudget.parse(budget))
+        cells = genotype_after(run, budget=budget)
         for cell_type, weights in weight_evolution(run).items():
             for node in range(run.config.constants.first_edge_node, run.config.nodes):
-                b = weights.edges[:, _inputs(weights.edges.shape[1], node)]
+                b = weights.edges[:, input_edges(node)]
                 kept = sorted({edge.source for edge in cells.cell(cell_type).edges if edge.node == node})
                 selected = [_settle_epoch(b[:, source], tolerance * b[-1].max()) for source in kept]
                 row = {"seed": run.config.seed, "cell": cell_type, "node": node, "kept": kept, "selected": selected}
@@ -212,7 +207,7 @@ def kept_edge_weights(nodes: int = 6, keep: int = 2) -> list[Row]:
     }
     return [
         {"node": node, "inputs": node, "kept": keep}
-        | {f"b of a kept edge, {name}": edges[_inputs(len(edges), node)[0]].item() for name, edges in weights.items()}
+        | {f"b of a kept edge, {name}": edges[input_edges(node)[0]].item() for name, edges in weights.items()}
         | {"weight in the discrete cell": 1.0}
         for node in range(2, nodes)
     ]

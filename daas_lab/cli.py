@@ -11,7 +11,7 @@ from daas_lab import config, discretize, distributed, evolution, experiments, ge
 from daas_lab.data import search_splits
 from daas_lab.datasets import DATASETS
 from daas_lab.errors import LabError, one_of, refuse
-from daas_lab.runs import read_config, read_run
+from daas_lab.runs import read_run, read_search_config
 from daas_lab.search import load_supernet
 
 
@@ -208,7 +208,7 @@ def _gap(options: argparse.Namespace) -> None:
     for name, values in chosen.items():
         for value in values:
             one_of(name, value, allowed[name])
-    run_config = _read_search_config(options.run_folder)
+    run_config = read_search_config(options.run_folder)
     budgets = [_budget_for(budget, run_config) for budget in options.budget or genotype.NAMED_BUDGETS]
     network, _ = load_supernet(options.run_folder)
     splits = search_splits(run_config, options.data)
@@ -222,7 +222,7 @@ def _attribution(options: argparse.Namespace) -> None:
     one_of("batch_norm", options.batch_norm, discretize.BATCH_NORMS)
     if options.out:
         _check_picture(options.out)
-    run_config = _read_search_config(options.run_folder)
+    run_config = read_search_config(options.run_folder)
     budget = _budget_for(options.budget or run_config.budget, run_config)
     network, _ = load_supernet(options.run_folder)
     splits = search_splits(run_config, options.data)
@@ -239,13 +239,6 @@ def _attribution(options: argparse.Namespace) -> None:
     if options.out:
         cells = evolution.genotype_after(read_run(options.run_folder), -1, genotype.every_edge(run_config.nodes))
         _save_cells(cells, options.out, discretize.attribution_values(rows), "points of accuracy lost")
-
-
-def _read_search_config(folder: str) -> config.SearchConfig:
-    run_config = read_config(folder)
-    if not isinstance(run_config, config.SearchConfig):
-        raise refuse("run", folder, "the folder of a search")
-    return run_config
 
 
 def _print_accuracies(rows: Sequence[dict], run_config: config.SearchConfig, images: int, as_json: bool) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from daas_lab import drawing, plots
 from daas_lab.config import SearchConfig
-from daas_lab.discretize import derive_genotype, weight_evolution
+from daas_lab.discretize import weight_evolution
 from daas_lab.errors import LabError
+from daas_lab.evolution import genotype_after
 from daas_lab.runs import Run, read_run
 
 
@@ -54,6 +55,5 @@ def _pictures(run: Run) -> dict:
         if run.config.searcher.learns_edges:
             figures[f"edge_weights/{name}"] = plots.beta_evolution(evolution.edges, first_node=2, title=title)
     epoch = len(run.history)
-    genotype = derive_genotype(run.config, run.architecture(), run.config.edge_budget, epoch)
-    figures["cells"] = drawing.cells_figure(genotype, title=f"Epoch {epoch}, {run.config.budget}")
+    figures["cells"] = drawing.cells_figure(genotype_after(run), title=f"Epoch {epoch}, {run.config.budget}")
     return figures

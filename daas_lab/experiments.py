@@ -35,7 +35,7 @@ from daas_lab.errors import LabError, one_of, refuse, suggestion
 from daas_lab.genotype import EdgeBudget
 from daas_lab.records import read_record, write_record
 from daas_lab.retrain import retrain
-from daas_lab.runs import Run, is_finished, read_run, write_atomically, writer
+from daas_lab.runs import Run, epochs_done, is_finished, read_run, write_atomically, writer
 from daas_lab.search import load_supernet, search
 from daas_lab.training import prepare, progress_bar
 
@@ -70,8 +70,8 @@ class Settings:
         searcher = METHODS.get(method)
         if searcher and searcher.lambdas is None:
             given["protocol"] = "authors"
-            if searcher.trains:  # one search serves every budget
-                given["budget"] = "8/14"
+        if searcher and searcher.serves_every_budget:
+            given["budget"] = "8/14"
         return search_config(self.preset, self.dataset, method, **given, seed=seed)
 
     def retraining(self, genotype: Any, seed: int, **changes: Any) -> RetrainConfig:
@@ -158,11 +158,8 @@ def make_runs(configs: Sequence[SearchConfig | RetrainConfig], settings: Setting
     tasks = [(_train, (config, _folder(config, settings), settings.data)) for config in missing]
     folders = [_folder(config, settings) for config in missing]
 
-    def epochs_done() -> int:
-        return sum(_epochs_done(folder) for folder in folders)
-
     bar = progress_bar(sum(config.epochs for config in missing), disable=not missing)
-    _side_by_side(tasks, settings, bar, epochs_done)
+    _side_by_side(tasks, settings, bar, lambda ended: sum(map(epochs_done, folders)))
     runs = [_find(config, settings) for config in configs]
     for run in runs:
         _publish(run, settings)
@@ -190,8 +187,8 @@ def _publish(run: Run, settings: Settings) -> None:
         write_record(run, _record(run.config, settings))
 
 
-def _side_by_side(tasks: Sequence[tuple], settings: Settings, bar: tqdm, done: Callable[[], int]) -> None:
-    """Run the tasks (function, arguments) in processes of their own; `done()` is how far `bar` has come."""
+def _side_by_side(tasks: Sequence[tuple], settings: Settings, bar: tqdm, done: Callable[[int], int]) -> None:
+    """Run the tasks (function, arguments) in processes of their own; `done(ended tasks)`: how far `bar` has come."""
     workers = min(settings.workers or os.cpu_count() or 1, len(tasks))
     # Side by side a thread each: two processes that both use every core slow each other down.
     threads = 1 if workers > 1 else 0
@@ -208,7 +205,7 @@ def _side_by_side(tasks: Sequence[tuple], settings: Settings, bar: tqdm, done: C
                 finished, pending = wait(pending, timeout=1, return_when=FIRST_EXCEPTION)
                 for future in finished:
                     future.result()
-                bar.update(done() - bar.n)
+                bar.update(done(len(tasks) - len(pending)) - bar.n)
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
         for child in multiprocessing.active_children():
@@ -221,11 +218,6 @@ def _train(config: SearchConfig | RetrainConfig, folder: Path, data: Path, threa
         time.sleep(1)
     train = search if isinstance(config, SearchConfig) else retrain
     train(replace(config, threads=threads), folder, data, progress=False)
-
-
-def _epochs_done(folder: Path) -> int:
-    path = folder / "history.jsonl"
-    return path.read_text(encoding="utf-8").count("\n") if path.is_file() else 0
 
 
 def drops(
@@ -257,11 +249,7 @@ def drops(
         if lacking:
             missing[run.folder] = lacking
     tasks = [(_measure_drops, (folder, keys, settings.data)) for folder, keys in missing.items()]
-
-    def done() -> int:
-        return sum(_measured(read_run(folder)).issuperset(keys) for folder, keys in missing.items())
-
-    _side_by_side(tasks, settings, progress_bar(len(tasks), unit="gap", disable=not tasks), done)
+    _side_by_side(tasks, settings, progress_bar(len(tasks), unit="gap", disable=not tasks), lambda ended: ended)
     rows = []
     for run, keys in zip(runs, wanted, strict=True):
         if run.folder in missing:

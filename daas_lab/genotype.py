@@ -37,6 +37,12 @@ def cell_edges(nodes: int = 6) -> list[tuple[int, int]]:
     return [(source, node) for node in range(2, nodes) for source in range(node)]
 
 
+def input_edges(node: int) -> list[int]:
+    """Places in `cell_edges` of the edges that enter `node`, which has as many inputs as its number."""
+    first = sum(range(2, node))
+    return list(range(first, first + node))
+
+
 def nodes_of(edges: int) -> int:
     """Number of nodes of a cell with `edges` edges, the inverse of `len(cell_edges(nodes))`."""
     return next(nodes for nodes in range(3, edges + 4) if len(cell_edges(nodes)) >= edges)

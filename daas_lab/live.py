@@ -17,7 +17,7 @@ from typing import NamedTuple
 from daas_lab.config import SearchConfig, config_hash, search_config
 from daas_lab.data import check_available
 from daas_lab.errors import LabError
-from daas_lab.runs import is_finished, read_config, writer
+from daas_lab.runs import epochs_done, is_finished, read_config, writer
 
 LOG = "log.txt"  # in the run's folder: what the process has printed
 POLL = 0.1  # seconds
@@ -92,8 +92,7 @@ def status(folder: str | Path) -> Status:
     holder = writer(folder)
     known = (folder / "config.json").is_file()
     total = read_config(folder).epochs if known else 0
-    history = folder / "history.jsonl"
-    epochs = history.read_text(encoding="utf-8").count("\n") if history.is_file() else 0
+    epochs = epochs_done(folder)
     progress = f"epoch {epochs} of {total}" if known else "no epoch yet"
     if holder is not None:
         pid = holder.get("pid")

@@ -22,6 +22,11 @@ class Method:
     hold: float = 0.0  # share of the epochs before λ, k and the temperature begin to move
     temperature: float = 1.0  # T of softmax(α / T) at the end
 
+    @property
+    def serves_every_budget(self) -> bool:
+        """Whether one search can be cut to any budget, because no loss asked for one."""
+        return self.trains and self.lambdas is None
+
 
 METHODS = {
     "darts": Method(),  # first order

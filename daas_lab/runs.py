@@ -34,7 +34,7 @@ from safetensors.torch import save as save_safetensors
 
 from daas_lab import distributed
 from daas_lab.config import RetrainConfig, SearchConfig, config_hash
-from daas_lab.errors import LabError
+from daas_lab.errors import LabError, refuse
 from daas_lab.genotype import Genotype
 from daas_lab.provenance import machine, versions
 
@@ -259,6 +259,14 @@ def read_config(folder: str | Path) -> SearchConfig | RetrainConfig:
         raise LabError(f"damaged file {path}: {error!r}") from error
 
 
+def read_search_config(folder: str | Path) -> SearchConfig:
+    """The configuration of a search's folder; `LabError` for that of a retraining."""
+    config = read_config(folder)
+    if not isinstance(config, SearchConfig):
+        raise refuse("run", str(folder), "the folder of a search")
+    return config
+
+
 def read_run(folder: str | Path) -> Run:
     """Everything recorded in a run's folder, finished or not."""
     folder = Path(folder)
@@ -280,6 +288,12 @@ def read_run(folder: str | Path) -> Run:
         result=_read_json(folder / "result.json", {}),
         origin={name: header.get(name) for name in ("versions", "machine")},
     )
+
+
+def epochs_done(folder: str | Path) -> int:
+    """How many epochs the run in `folder` has finished so far; 0 where there is none."""
+    path = Path(folder) / "history.jsonl"
+    return path.read_text(encoding="utf-8").count("\n") if path.is_file() else 0
 
 
 def is_finished(folder: str | Path) -> bool:

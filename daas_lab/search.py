@@ -22,7 +22,7 @@ from daas_lab.discretize import accuracy_drops, architecture_of, derive_genotype
 from daas_lab.errors import LabError
 from daas_lab.genotype import CELL_TYPES
 from daas_lab.relaxations import ArchitectureWeights, make_relaxation
-from daas_lab.runs import RunWriter, is_finished, open_run, read_checkpoint, read_config, read_run
+from daas_lab.runs import RunWriter, is_finished, open_run, read_checkpoint, read_run, read_search_config
 from daas_lab.schedules import coefficient
 from daas_lab.supernet import SuperNetwork
 from daas_lab.training import (
@@ -74,9 +74,7 @@ def build_supernet(config: SearchConfig) -> SuperNetwork:
 
 def load_supernet(folder: str | Path) -> tuple[SuperNetwork, SearchConfig]:
     """The super-network of a run's last epoch so far, on the CPU, and its configuration."""
-    config = read_config(folder)
-    if not isinstance(config, SearchConfig):
-        raise LabError(f"run = {str(folder)!r}: must be the folder of a search")
+    config = read_search_config(folder)
     if not config.searcher.trains:
         raise LabError(f"run = {str(folder)!r}: must be a search with a super-network; {config.method} has none")
     network = build_supernet(config)

@@ -11,7 +11,7 @@ from daas_lab.data import search_splits
 from daas_lab.discretize import attribution, weight_evolution
 from daas_lab.evolution import genotype_after
 from daas_lab.experiments import Settings
-from daas_lab.genotype import NAMED_BUDGETS, Genotype, cell_edges
+from daas_lab.genotype import NAMED_BUDGETS, Genotype, input_edges
 from daas_lab.network import count
 from daas_lab.runs import Run
 from daas_lab.search import load_supernet
@@ -56,7 +56,7 @@ def table_4_searches(settings: Settings, methods: Sequence[str], budgets: Sequen
 
 def budgets_of(run: Run, budgets: Sequence[str]) -> list[str]:
     """The budgets that a search stands for: all of them where it was searched for none, else its own."""
-    return list(budgets) if run.config.method == "darts" else [run.config.budget]
+    return list(budgets) if run.config.searcher.serves_every_budget else [run.config.budget]
 
 
 def gap_rows(searches: Sequence[Run], settings: Settings, budgets: Sequence[str]) -> list[Row]:
@@ -67,16 +67,18 @@ def gap_rows(searches: Sequence[Run], settings: Settings, budgets: Sequence[str]
 def drop_of_own_budget(searches: Sequence[Run], settings: Settings) -> list[float]:
     """The drop in points that each search has at the budget it was given, with its method's own edge weight."""
     rows = experiments.drops(searches, lambda run: [run.config.budget], settings)
-    return [row["before"] - row["after"] for row in rows if row["stage"] == "both" and is_main_drop(row)]
+    return [row["before"] - row["after"] for row in rows if is_main_drop(row)]
 
 
 def is_main_drop(row: Row) -> bool:
-    """Whether a row has its method's own edge weight and the batch-norm statistics of the search, or no drop at all.
+    """Whether a row is the drop of the whole cut, with its method's own edge weight and the statistics of the search.
 
-    `learned` is that of methods that learn b freely, for two kept edges end at 0.5 each; all others' is `one`.
+    What a row does not name it cannot differ in: one without a drop counts. `learned` is that of methods that learn b
+    freely, for two kept edges end at 0.5 each; all others' is `one`.
     """
     own = "learned" if row["method"] in ("da2s", "pc_darts") else "one"
-    return row.get("edge_weight", own) == own and row.get("batch_norm", "as-trained") == "as-trained"
+    main = {"stage": "both", "edge_weight": own, "batch_norm": "as-trained"}
+    return all(row.get(key, value) == value for key, value in main.items())
 
 
 # --- what they give ---------------------------------------------------------------------------------------------------
@@ -122,16 +124,12 @@ def attribution_rows(run: Run, budget: str, settings: Settings) -> list[Row]:
     return [named | row for row in attribution(network, config, splits.held_out, splits.weights, budget)]
 
 
-def best_by_held_out(searches: Sequence[Run], rows: Sequence[Row], edge_weight: str = "learned") -> Run:
+def best_by_held_out(searches: Sequence[Run], rows: Sequence[Row]) -> Run:
     """The search whose super-network is most accurate on held-out images after the cut, statistics as trained.
 
     `rows` are their accuracy drops. Test images have no say.
     """
-    after = {
-        row["seed"]: row["after"]
-        for row in rows
-        if (row["stage"], row["batch_norm"], row["edge_weight"]) == ("both", "as-trained", edge_weight)
-    }
+    after = {row["seed"]: row["after"] for row in rows if is_main_drop(row)}
     return max(searches, key=lambda run: after[run.config.seed])
 
 
@@ -141,7 +139,7 @@ def best_by_held_out(searches: Sequence[Run], rows: Sequence[Row], edge_weight: 
 def node_panel(run: Run, node: int, budgets: Sequence[str], drops: Sequence[Row]) -> dict:
     """Fig. 1: what `plots.node_inputs` draws of one search, its accuracy drops in the title."""
     weights = weight_evolution(run)["normal"]
-    edges = [e for e, pair in enumerate(cell_edges(run.config.nodes)) if pair[1] == node]
+    edges = input_edges(node)
     kept, parts = {}, []
     for budget in budgets:
         cell = genotype_after(run, budget=budget).normal
@@ -150,7 +148,6 @@ def node_panel(run: Run, node: int, budgets: Sequence[str], drops: Sequence[Row]
             row
             for row in drops
             if (row["method"], row["seed"], row["budget"]) == (run.config.method, run.config.seed, budget)
-            and row["stage"] == "both"
             and is_main_drop(row)
         ]
         parts.append(f"{budget}: {drop['before']:.1f} → {drop['after']:.1f} %")
@@ -186,7 +183,7 @@ class BetaPath(NamedTuple):
 def node_betas(run: Run, node: int = 3) -> BetaPath:
     """Fig. 2: β of the two inputs of a node of the normal cell that end highest and lowest."""
     betas = run.betas["normal"]
-    edges = [e for e, pair in enumerate(cell_edges(run.config.nodes)) if pair[1] == node]
+    edges = input_edges(node)
     last = betas[-1, edges]
     low, high = sorted((int(last.argmin()), int(last.argmax())))
     others = tuple(float(value) for source, value in enumerate(last) if source not in (low, high))

@@ -149,7 +149,7 @@ class MixedCell(nn.Module):
                 errors.append(f"{prefix + key} is {list(value.shape)}, must be {list(own.shape)}")
             else:
                 own.copy_(value)
-        known = (*(prefix + name for name in ("preprocess_0.", "preprocess_1.")),)
+        known = (f"{prefix}preprocess_0.", f"{prefix}preprocess_1.")
         unexpected_keys += [
             key
             for key in state_dict

@@ -3,9 +3,7 @@
 import contextlib
 import json
 import math
-import multiprocessing
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -21,8 +19,9 @@ from daas_lab.errors import LabError
 from daas_lab.losses import operation_entropy
 from daas_lab.network import build_network
 from daas_lab.retrain import describe, learning_rate, retrain
-from daas_lab.runs import is_finished, read_checkpoint, read_run, writer
+from daas_lab.runs import epochs_done, is_finished, read_checkpoint, read_run
 from daas_lab.search import build_supernet, search
+from tests.killing import killed_at_random
 
 
 def tiny(**changes):
@@ -31,11 +30,6 @@ def tiny(**changes):
 
 def weights(folder):
     return read_checkpoint(folder)["network"]
-
-
-def epochs_done(folder):
-    path = folder / "history.jsonl"
-    return path.read_text().count("\n") if path.exists() else 0
 
 
 # --- recipes ----------------------------------------------------------------------------------------------------------
@@ -71,30 +65,7 @@ def retrain_briefly(folder):
 
 
 def test_a_retraining_killed_many_times_ends_bit_for_bit_like_an_undisturbed_one(tmp_path):
-    # Forked from a server that has imported everything, so that a start takes no longer than a few epochs.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["daas_lab.search", "daas_lab.retrain", "sklearn.datasets"])
-
-    def begin(folder):
-        process = context.Process(target=retrain_briefly, args=(folder,))
-        process.start()
-        return process
-
-    undisturbed, folder, rng = tmp_path / "undisturbed", tmp_path / "run", random.Random(0)
-    begin(undisturbed).join()
-    assert is_finished(undisturbed)
-    epoch = read_run(undisturbed).seconds / 24
-    for _ in range(6):
-        before = epochs_done(folder)
-        process = begin(folder)
-        while epochs_done(folder) == before and rng.random() > 0.01:  # at times before it has finished an epoch
-            assert process.is_alive()
-            time.sleep(epoch / 10)
-        time.sleep(rng.uniform(0, epoch))
-        process.kill()
-        process.join()
-        assert not is_finished(folder) and writer(folder) is None
-    begin(folder).join()
+    folder, undisturbed = killed_at_random(retrain_briefly, tmp_path, kills=6)
     for name in ("history.jsonl", "result.json"):
         assert (folder / name).read_bytes() == (undisturbed / name).read_bytes(), name
     ours, theirs = weights(folder), weights(undisturbed)

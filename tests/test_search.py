@@ -1,8 +1,5 @@
 """Searches killed in the middle end exactly as undisturbed ones."""
 
-import json
-import multiprocessing
-import random
 import subprocess
 import sys
 import time
@@ -11,9 +8,10 @@ import pytest
 
 from daas_lab.config import search_config
 from daas_lab.errors import LabError
-from daas_lab.runs import is_finished, read_run, writer
+from daas_lab.runs import epochs_done, is_finished, read_run
 from daas_lab.search import search
 from daas_lab.training import set_learning_rate
+from tests.killing import killed_at_random
 
 COMMAND = [sys.executable, "-m", "daas_lab", "search", "--preset", "tiny", "--dataset", "digits", "--threads", "1"]
 FILES = ("history.jsonl", "architecture.safetensors", "genotype.json")
@@ -30,11 +28,6 @@ def undisturbed(tmp_path_factory):
     return folder
 
 
-def epochs_done(folder):
-    path = folder / "history.jsonl"
-    return path.read_text().count("\n") if path.exists() else 0
-
-
 def search_briefly(folder):
     """45 epochs of one step, in a process of its own."""
     sizes = {"layers": 2, "channels": 2, "nodes": 4, "budget": "1,2", "held_out_images": 16}
@@ -43,34 +36,7 @@ def search_briefly(folder):
 
 
 def test_a_search_killed_twenty_times_ends_bit_for_bit_like_an_undisturbed_one(tmp_path):
-    # Forked from a server that has imported everything, so that a start takes no longer than a few epochs.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["daas_lab.search", "sklearn.datasets"])
-
-    def begin(folder):
-        process = context.Process(target=search_briefly, args=(folder,))
-        process.start()
-        return process
-
-    undisturbed, folder, rng = tmp_path / "undisturbed", tmp_path / "run", random.Random(0)
-    process = begin(undisturbed)
-    process.join()
-    assert process.exitcode == 0
-    timing = [json.loads(line)["seconds"] for line in (undisturbed / "timing.jsonl").read_text().splitlines()]
-    epoch = sum(timing) / len(timing)
-    for _ in range(20):
-        before = epochs_done(folder)
-        process = begin(folder)
-        while epochs_done(folder) == before and rng.random() > 0.01:  # at times before it has finished an epoch
-            assert process.is_alive()
-            time.sleep(epoch / 10)
-        time.sleep(rng.uniform(0, epoch))
-        process.kill()
-        process.join()
-        assert not is_finished(folder) and writer(folder) is None
-    process = begin(folder)
-    process.join()
-    assert process.exitcode == 0
+    folder, undisturbed = killed_at_random(search_briefly, tmp_path, kills=20)
     for name in FILES:
         assert (folder / name).read_bytes() == (undisturbed / name).read_bytes(), name
 
