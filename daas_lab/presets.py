@@ -157,7 +157,7 @@ RETRAIN_PRESETS = {
         "channels": 16,
         "train_images": 10_000 if facts.side > 8 else 1_400,
         "batch_size": 64,
-        "epochs": 15,
+        "epochs": 10,
         "cutout": 4,
         "drop_path": 0.1,
     },
