@@ -159,7 +159,8 @@ class MixedCellFunction(Function):
         plan = ctx.plan
         gains, edge_weights, three, five, pointwise, skips, kept = _unflatten(ctx.structure, iter(ctx.saved_tensors))
         K, count = plan.partial_channels, plan.nodes - 2
-        weights = split_weights(three, five, pointwise, [b - a for group in ctx.groups for a, b in group])
+        stacks = iter(split_weights(three, five, pointwise, [b - a for group in ctx.groups for a, b in group]))
+        weights = [[next(stacks) for _ in group] for group in ctx.groups]  # by source, then by group of edges
         weights_wanted, gains_wanted = any(ctx.needs_input_grad[5:]), ctx.needs_input_grad[3]
         channels = g.shape[1] // count
         C = channels // K
@@ -185,44 +186,20 @@ class MixedCellFunction(Function):
             whole = as_map(kept_pool[0][SKIP].view(mixed.shape[1:])) if isinstance(own, tuple) else own
             z = whole if K == 1 else fused.as_pixels_last(whole[:, :C])
             inputs_wanted = source >= 2 or ctx.needs_input_grad[1 + source]
-            wanted = Wanted(inputs_wanted, weights_wanted, gains_wanted)
-            pooled = gains[first:stop, : SKIP + 1 if stride == 1 else SKIP]
-            grad_z, grad_pooled = pool_backward(mixed[node:], z, pooled, kept_pool, stride, wanted)
-            r = z.relu()
-            dilated = Dilated.of(r, stride)
-            grad_r, grad_dilated, rows = None, None, []
-            for (a, b), kept_group in zip(ctx.groups[source], kept_groups, strict=True):
-                g_nodes = grouped(mixed[node + a - first : node + b - first])
-                g_dilated = fused.to_subgrids(g_nodes) if dilated.on_subgrids else g_nodes
-                at = len(weights) - sum(map(len, ctx.groups[source:])) + len(rows)
-                *grads, grad_gains = convolve_backward(
-                    g_nodes, g_dilated, r, dilated, weights[at], kept_group, stride, wanted
-                )
-                if inputs_wanted:
-                    grad_r = grads[0] if grad_r is None else grad_r.add_(grads[0])
-                    grad_dilated = grads[1] if grad_dilated is None else grad_dilated.add_(grads[1])
-                rows.append((grad_gains, *grads[2:]))
-            grad_skip = []
-            if stride == 2:
-                grad_part, *grads, grad_skip = again(
-                    lambda *tensors: reduce_skips(*tensors, plan.eps),
-                    [r, *(skip[first:stop] for skip in skips), gains[first:stop, SKIP]],
-                    [inputs_wanted, weights_wanted, weights_wanted, gains_wanted],
-                    grouped(mixed[node:]),
-                )
-                if inputs_wanted:
-                    grad_r.add_(grad_part)
-                parts["skips"].insert(0, grads)
-                grad_skip = [grad_skip.unsqueeze(1)] if gains_wanted else []
-            columns = list(zip(*rows, strict=True))
-            if gains_wanted:
-                parts["gains"].insert(0, torch.cat([grad_pooled, *grad_skip, torch.cat(columns[0], 1).t()], 1))
-            if weights_wanted:
-                for name, column in zip(("three", "five", "pointwise"), columns[1:], strict=True):
-                    parts[name].insert(0, torch.cat(column, 1))
-            if inputs_wanted:
-                grad_r = dilated.add_gradient(grad_dilated, grad_r)
-                grad_z.add_(_aten.threshold_backward(grad_r, r, 0))
+            grad_z, *grads = _leaving_backward(
+                mixed[node:],
+                z,
+                gains[first:stop],
+                weights[source],
+                [skip[first:stop] for skip in skips],
+                (kept_pool, kept_groups),
+                stride,
+                plan.eps,
+                Wanted(inputs_wanted, weights_wanted, gains_wanted),
+            )
+            for name, grad in zip(("gains", "three", "five", "pointwise", "skips"), grads, strict=True):
+                if grad is not None:
+                    parts[name].insert(0, grad)
             if K > 1:
                 grad_z, grad_weight = _bypass_backward(
                     whole, C, stride, edge_weights[first:stop], passed[node:], grad_z, inputs_wanted
@@ -304,6 +281,48 @@ def evaluate_cell(plan, input_0, input_1, gains, edge_weights, three, five, poin
         for k, x in enumerate(out.chunk(n, 1)):
             entering[node + k].append(x)
     return torch.cat([*zs[2:], close(count - 1)], 1)
+
+
+def _leaving_backward(gs, z, gains, weights, skips, kept, stride, eps, wanted):
+    """Of the edges that leave one node, from gs [n, B, H, W, C]: → ∂z, ∂gains [n, O], ∂kernels (3×3 [3, n C, 9], 5×5
+    [3, n C, 25]), ∂pointwise [6, n, C, C], ∂skips (a list); None for what is not wanted or not there."""
+    kept_pool, kept_groups = kept
+    pooled = gains[:, : SKIP + 1 if stride == 1 else SKIP]
+    grad_z, grad_pooled = pool_backward(gs, z, pooled, kept_pool, stride, wanted)
+    r = z.relu()
+    dilated = Dilated.of(r, stride)
+    grad_r = grad_dilated = grad_skips = None
+    grad_gains, grad_weights = [], []
+    gs_of_groups = gs.split([len(group.first) // 2 for group in weights])
+    for g_nodes, own, kept_group in zip(gs_of_groups, weights, kept_groups, strict=True):
+        g = grouped(g_nodes)
+        g_dilated = fused.to_subgrids(g) if dilated.on_subgrids else g
+        *grads, grad_gain = convolve_backward(g, g_dilated, r, dilated, own, kept_group, stride, wanted)
+        if wanted.inputs:
+            grad_r = grads[0] if grad_r is None else grad_r.add_(grads[0])
+            grad_dilated = grads[1] if grad_dilated is None else grad_dilated.add_(grads[1])
+        grad_gains.append(grad_gain)
+        grad_weights.append(grads[2:])
+    columns = [grad_pooled]
+    if stride == 2:
+        grad_part, *grad_skips, grad_skip_gains = again(
+            lambda *tensors: reduce_skips(*tensors, eps),
+            [r, *skips, gains[:, SKIP]],
+            [wanted.inputs, wanted.weights, wanted.weights, wanted.gains],
+            grouped(gs),
+        )
+        if wanted.inputs:
+            grad_r.add_(grad_part)
+        if wanted.gains:
+            columns.append(grad_skip_gains.unsqueeze(1))
+    if wanted.inputs:
+        grad_r = dilated.add_gradient(grad_dilated, grad_r)
+        grad_z.add_(_aten.threshold_backward(grad_r, r, 0))
+    grad_gains = torch.cat([*columns, torch.cat(grad_gains, 1).t()], 1) if wanted.gains else None
+    kernels_and_pointwise = [None] * 3
+    if wanted.weights:
+        kernels_and_pointwise = [torch.cat(column, 1) for column in zip(*grad_weights, strict=True)]
+    return grad_z, grad_gains, *kernels_and_pointwise, grad_skips
 
 
 def _groups(plan: Plan, z: Tensor, C: int, pixels: int) -> list[list[tuple[int, int]]]:
