@@ -31,17 +31,28 @@ def pair(dtype=torch.float32, *, side=8, method="da2s", protocol="authors", chec
 
 
 def assert_same(oracle, fast, images, classes, weights=None):
+    """In float32, rounding can carry a number over the kink of a ReLU or of a maximum, and so move every gradient
+    before it a little. Of a few draws of images one must be free of that, and in the others the gradients stay near.
+    """
     dtype = images.dtype
-    logits, ours = oracle(images, weights), fast(images, weights)
-    assert (ours - logits).abs().max() < LOGITS[dtype]
-    F.cross_entropy(logits, classes).backward()
-    F.cross_entropy(ours, classes).backward()
-    assert_same_gradients(oracle, fast, GRADIENTS[dtype])
-    assert_same_buffers(oracle, fast, dtype)
+    for _ in range(1 if dtype == torch.float64 else 5):
+        oracle.zero_grad()
+        fast.zero_grad()
+        logits, ours = oracle(images, weights), fast(images, weights)
+        assert (ours - logits).abs().max() < LOGITS[dtype]
+        F.cross_entropy(logits, classes).backward()
+        F.cross_entropy(ours, classes).backward()
+        assert_same_buffers(oracle, fast, dtype)
+        off = gradient_differences(oracle, fast)
+        assert max(off.values()) < 0.05, off
+        if max(off.values()) < GRADIENTS[dtype]:
+            return
+        images = torch.randn_like(images)
+    raise AssertionError({name: error for name, error in off.items() if error > GRADIENTS[dtype]})
 
 
-def assert_same_gradients(oracle, fast, tolerance):
-    """In float32 a few may differ by more: rounding can carry a number over the kink of a ReLU or of a maximum."""
+def gradient_differences(oracle, fast):
+    """Parameter → relative difference of its gradients; the same parameters have one in both."""
     ours, off = gradients(fast), {}
     assert ours.keys() == {name for name, _ in oracle.named_parameters()}
     for name, parameter in oracle.named_parameters():
@@ -49,10 +60,7 @@ def assert_same_gradients(oracle, fast, tolerance):
         assert (theirs is None) == (ours[name] is None), name
         if theirs is not None:
             off[name] = float((ours[name] - theirs).norm() / (theirs.norm() + 1e-3))
-    beyond = {name: error for name, error in off.items() if error > tolerance}
-    strict = next(oracle.parameters()).dtype == torch.float64
-    assert len(beyond) <= (0 if strict else 0.03 * len(off)), beyond
-    assert all(error < 0.05 for error in beyond.values()), beyond
+    return off
 
 
 def assert_same_buffers(oracle, fast, dtype):
@@ -82,9 +90,7 @@ def assert_same_buffers(oracle, fast, dtype):
 def test_training_and_evaluation(dtype, changes):
     oracle, fast, images, classes = pair(dtype, **changes)
     assert_same(oracle, fast, images, classes)
-    for network in (oracle.eval(), fast.eval()):
-        network.zero_grad()
-    assert_same(oracle, fast, images, classes)
+    assert_same(oracle.eval(), fast.eval(), images, classes)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -130,7 +136,7 @@ def test_discretized_weights_and_recalibration():
 
 
 def test_each_step_computes_only_its_own_gradients():
-    oracle, fast, images, classes = pair()
+    oracle, fast, images, classes = pair(torch.float64)
     for name in ("weight_parameters", "arch_parameters"):
         for network in (oracle, fast):
             network.zero_grad()
@@ -138,7 +144,7 @@ def test_each_step_computes_only_its_own_gradients():
             for parameter in getattr(network, name)():
                 parameter.requires_grad_(False)
             F.cross_entropy(network(images), classes).backward()
-        assert_same_gradients(oracle, fast, 1e-3)
+        assert max(gradient_differences(oracle, fast).values()) < GRADIENTS[torch.float64]
 
 
 def test_states_load_both_ways_and_copies_are_independent():
