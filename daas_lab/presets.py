@@ -151,6 +151,8 @@ RETRAIN_PRESETS = {
         "cutout": 2,
         "drop_path": 0.1,
     },
+    # Ten epochs underfit (with cutout and drop-path a published cell's training accuracy stayed three points below its
+    # test accuracy), so neither is used.
     "mini": lambda facts: {
         "side": min(facts.side // 4 * 4, 16),
         "layers": 5,
@@ -158,8 +160,8 @@ RETRAIN_PRESETS = {
         "train_images": 10_000 if facts.side > 8 else 1_400,
         "batch_size": 64,
         "epochs": 10,
-        "cutout": 4,
-        "drop_path": 0.1,
+        "cutout": 0,
+        "drop_path": 0.0,
     },
     # The paper's own retraining, on CIFAR-10 and on ImageNet.
     "full": lambda facts: (
