@@ -53,7 +53,7 @@ class Step:
 
     def __init__(self, config: SearchConfig, form: str, device: str):
         torch.manual_seed(0)
-        self.device = torch.device(device)
+        self.device = open_device(device)
         relaxation = make_relaxation(config)
         if form == "textbook":
             network = textbook.SuperNetwork(config, relaxation)

@@ -5,6 +5,7 @@ K operations. A grouped map is [B, G C, H, W] in channels_last memory: the chann
 
     1. A depthwise convolution's input gradient is the convolution of the output gradient with the flipped kernel.
     2. Its 5×5 weight gradient is that of two 5×3 kernels on the map shifted by a column; of four 3×3 on small maps.
+       Taps that meet nothing but padding (on 1×1 maps all but the middle one) are left out.
     3. A convolution of dilation 2 is a plain one on each of the four sub-grids of every other row and column.
     4. Batch-norm without affine parameters times an architecture weight w is batch-norm of gain w.
     5. y = W d, d of mean m and second moment S = E[d dᵀ]: y has the mean μ = W m, the variance diag(W S Wᵀ) − μ², and
@@ -50,7 +51,17 @@ def weight_gradient(x: Tensor, g: Tensor, weight: Tensor, stride: int, padding: 
 
 def depthwise(x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
     """x [B, G C, H, W], kernels [G C, 1, k, k] → [B, G C, H / stride, W / stride]."""
+    cut = _unseen(x, weight, dilation)
+    if cut:
+        weight = weight[..., cut:-cut, cut:-cut]
+    if weight.shape[-1] == stride == 1:
+        return x * weight.view(-1, 1, 1)
     return F.conv2d(x, weight, None, stride, dilation * (weight.shape[-1] // 2), dilation, weight.shape[0])
+
+
+def _unseen(x: Tensor, weight: Tensor, dilation: int) -> int:
+    """How many outer rings of a kernel meet padding only, wherever on x it lies."""
+    return max(0, weight.shape[-1] // 2 - (max(x.shape[2:]) - 1) // dilation)
 
 
 def depthwise_input_gradient(x: Tensor, g: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
@@ -64,11 +75,14 @@ def depthwise_input_gradient(x: Tensor, g: Tensor, weight: Tensor, stride: int =
 
 def depthwise_weight_gradient(x: Tensor, g: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
     """∂ of the kernels. Identity 2, for float32 on CPU, whose 5×5 weight gradient has no fast kernel."""
-    k, side = weight.shape[-1], x.shape[-1]
+    k, side, cut = weight.shape[-1], max(x.shape[2:]), _unseen(x, weight, dilation)
+    if cut:
+        inner = weight[..., cut:-cut, cut:-cut]
+        return F.pad(depthwise_weight_gradient(x, g, inner, stride, dilation), (cut,) * 4)
+    if (k, side, stride, dilation, x.device.type) == (3, 2, 1, 1, "cpu"):  # faster than if the kernel has to pad
+        return weight_gradient(F.pad(x, (1, 1, 1, 1)), g, weight, 1, [0, 0])
     if k != 5 or dilation > 1 or x.device.type != "cpu" or x.dtype != torch.float32:
         return weight_gradient(x, g, weight, stride, [dilation * (k // 2)] * 2, dilation)
-    if stride == 1 and side <= 2:  # the outer ring of the kernel meets padding only
-        return F.pad(weight_gradient(x, g, weight[..., 1:4, 1:4], 1, [1, 1]), (1, 1, 1, 1))
     if stride == 1 and side <= 4:
         x = F.pad(x, (1, 1, 1, 1))
         corners = [
