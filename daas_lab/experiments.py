@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -155,7 +155,7 @@ def make_runs(configs: Sequence[SearchConfig | RetrainConfig], settings: Setting
     the others are stopped where they are, to be resumed, and its error is raised.
     """
     missing = [config for config in dict.fromkeys(configs) if _find(config, settings) is None]
-    tasks = [(_train, (config, _folder(config, settings), settings.data)) for config in missing]
+    tasks = [(_train, (config, settings)) for config in missing]
     folders = [_folder(config, settings) for config in missing]
 
     bar = progress_bar(sum(config.epochs for config in missing), disable=not missing)
@@ -197,9 +197,15 @@ def _side_by_side(tasks: Sequence[tuple], settings: Settings, bar: tqdm, done: C
     # The server imports torch once and forks from there: a process starts at once, and none inherits our threads.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["daas_lab.experiments"])
-    executor = ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1)
+
+    def in_own_process(function: Callable, *arguments: Any) -> None:
+        with ProcessPoolExecutor(1, mp_context=context) as process:
+            process.submit(function, *arguments).result()
+
+    executor = ThreadPoolExecutor(workers)
+    started = [executor.submit(in_own_process, function, *arguments, threads) for function, arguments in tasks]
+    pending = set(started)
     try:
-        pending = {executor.submit(function, *arguments, threads) for function, arguments in tasks}
         with bar:
             while pending:
                 finished, pending = wait(pending, timeout=1, return_when=FIRST_EXCEPTION)
@@ -208,16 +214,23 @@ def _side_by_side(tasks: Sequence[tuple], settings: Settings, bar: tqdm, done: C
                 bar.update(done(len(tasks) - len(pending)) - bar.n)
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
-        for child in multiprocessing.active_children():
-            child.terminate()
+        while not all(future.done() for future in started):
+            for child in multiprocessing.active_children():
+                child.terminate()
+            time.sleep(0.1)
 
 
-def _train(config: SearchConfig | RetrainConfig, folder: Path, data: Path, threads: int) -> None:
-    """Make a run; where another process is already at it (a restarted notebook's earlier workers), wait for that."""
+def _train(config: SearchConfig | RetrainConfig, settings: Settings, threads: int) -> None:
+    """Make a run; where another process is already at it (a restarted notebook's earlier workers), wait for that.
+
+    Its record is published here, not after the last of all runs: what ended stays, whatever becomes of the others.
+    """
+    folder = _folder(config, settings)
     while writer(folder) is not None:
         time.sleep(1)
     train = search if isinstance(config, SearchConfig) else retrain
-    train(replace(config, threads=threads), folder, data, progress=False)
+    train(replace(config, threads=threads), folder, settings.data, progress=False)
+    _publish(read_run(folder), settings)
 
 
 def drops(

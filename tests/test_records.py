@@ -92,3 +92,16 @@ def test_an_unfinished_run_leaves_no_record(published, tmp_path):
     with pytest.raises(LabError, match="must be finished"):
         write_record(unfinished, tmp_path / "record.json")
     assert not (tmp_path / "record.json").exists()
+
+
+def test_a_finished_run_is_published_though_a_later_one_fails(tmp_path):
+    settings = experiments.Settings(
+        preset="tiny", dataset="digits", runs=tmp_path / "runs", figures=tmp_path / "figures", publish=True, workers=1
+    )
+    first, second = (settings.search("random", seed) for seed in (0, 1))
+    settings.runs.mkdir()
+    (settings.runs / experiments.run_name(second)).write_text("in the way of the folder")
+    with pytest.raises(OSError):
+        experiments.make_runs([first, second], settings)
+    records = [path.stem for path in (settings.figures / "records").iterdir()]
+    assert records == [experiments.run_name(first)]
