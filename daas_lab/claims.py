@@ -140,7 +140,10 @@ def ranking_sentence(rows: Sequence[Row], key: str, reported: str) -> str:
 
 
 def order_sentence(rows: Sequence[Row]) -> str:
-    """Table 4: for every budget the methods by their mean error, lowest first; whether DA²S is ahead as in print."""
+    """Table 4: for every budget the methods by their mean error, lowest first; whether DA²S is ahead as in print.
+
+    A Markdown list, a budget a line.
+    """
     parts = []
     for budget, group in itertools.groupby(sorted(rows, key=lambda row: row["budget"]), key=lambda row: row["budget"]):
         ranked = sorted((row for row in group if row["error_mean"] is not None), key=lambda row: row["error_mean"])
@@ -149,7 +152,7 @@ def order_sentence(rows: Sequence[Row]) -> str:
         if {"darts", "da2s"} <= set(names):
             ahead = names.index("da2s") < names.index("darts")
             order += ", da2s ahead of darts as in the paper" if ahead else ", unlike the paper's, where da2s is ahead"
-        parts.append(f"{budget}: {order}.")
+        parts.append(f"- {budget}: {order}.")
     return "\n".join(parts)
 
 

@@ -5,6 +5,7 @@ None for a single seed) beside `seeds`; what the paper reports is `reported_<qua
 the paper has no `seeds`. Accuracies and errors are in percent, parameters in millions.
 """
 
+import itertools
 import json
 import math
 import statistics
@@ -252,21 +253,39 @@ def _cell(row: Row, key: str) -> str:
 
 
 def save_table(
-    name: str, rows: Sequence[Row], provenance: Mapping, folder: str | Path, columns: Sequence[str] | None = None
+    name: str,
+    rows: Sequence[Row],
+    provenance: Mapping,
+    folder: str | Path,
+    columns: Sequence[str] | None = None,
+    section: str | None = None,
+    remark: str = "",
 ) -> list[Path]:
     """Write `<name>.json` (`{"provenance", "rows"}`) and `<name>.md` beside it, and return both paths.
 
-    `columns` chooses what the Markdown shows; the JSON always holds everything.
+    The JSON always holds everything; of the Markdown, `columns` chooses what is shown, rows with the same value of the
+    key `section` make a table under that value as its heading, and `remark` follows the rows.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     document = {"provenance": dict(provenance), "rows": [_finite(row) for row in rows]}
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    markdown = to_markdown(columns or columns_of(rows), rows) + "\n" + provenance_text(provenance)
+    parts = [_in_sections(rows, columns, section), remark and f"{remark}\n", provenance_text(provenance)]
+    markdown = "\n".join(filter(None, parts))
     paths = [folder / f"{name}.json", folder / f"{name}.md"]
     for path, content in zip(paths, (text, markdown), strict=True):
         path.write_text(content, encoding="utf-8")
     return paths
+
+
+def _in_sections(rows: Sequence[Row], columns: Sequence[str] | None, section: str | None) -> str:
+    if section is None:
+        return to_markdown(columns or columns_of(rows), rows)
+    parts = []
+    for heading, members in itertools.groupby(rows, key=lambda row: row[section]):
+        shown = [{key: value for key, value in row.items() if key != section} for row in members]
+        parts.append(f"## {heading}\n\n{to_markdown(columns or columns_of(shown), shown)}")
+    return "\n".join(parts)
 
 
 def _finite(row: Row) -> Row:

@@ -54,8 +54,8 @@ def test_order_names_where_ours_differs_from_the_papers():
         for method, error in zip(("darts", "da2s"), errors, strict=True)
     ]
     first, second = claims.order_sentence(rows).splitlines()
-    assert first.startswith("4/14: da2s 2.00 ± 0.10 % < darts") and "ahead of darts as in the paper" in first
-    assert second.startswith("5/14: darts") and "unlike the paper's" in second
+    assert first.startswith("- 4/14: da2s 2.00 ± 0.10 % < darts") and "ahead of darts as in the paper" in first
+    assert second.startswith("- 5/14: darts") and "unlike the paper's" in second
 
 
 def test_consequences_of_the_formulas():

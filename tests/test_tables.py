@@ -147,3 +147,15 @@ def test_save_table(tmp_path):
     assert "2.54 ± 0.02" in text
     assert "daas-lab reproduce" in text
     assert facts["versions"]["torch"] in text
+
+
+def test_save_table_in_sections(tmp_path):
+    facts = provenance("digits", "tiny", "daas-lab reproduce --preset tiny", 1.0)
+    rows = [{"about": "edges", "kept": 2}, {"about": "edges", "kept": 1}, {"about": "gains", "printed": 1.75}]
+    json_path, markdown_path = tables.save_table(
+        "both", rows, facts, tmp_path, section="about", remark="Two is the minimum."
+    )
+    assert json.loads(json_path.read_text(encoding="utf-8"))["rows"] == rows
+    text = markdown_path.read_text(encoding="utf-8")
+    assert text.startswith("## edges\n\n| kept |\n| --- |\n| 2 |\n| 1 |\n\n## gains\n\n| printed |")
+    assert "| 1.75 |\n\nTwo is the minimum.\n\n- Data: digits" in text
