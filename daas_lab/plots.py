@@ -266,9 +266,10 @@ def accuracy_drop(
     title: str = "Super-network accuracy before and after discretization",
     ax: Axes | None = None,
 ) -> Axes:
-    """Table 4's drops as arrows, before → after by budget and method.
+    """Table 4's drops, before → after by budget and method, with a bar of one standard deviation.
 
-    `rows`: `method`, `budget` and accuracies in percent, `before_mean` and `after_mean` (or `before` and `after`).
+    `rows`: `method`, `budget` and accuracies in percent, `before_mean` and `after_mean` (or `before` and `after`),
+    `after_std` and, drawn hollow beside them, what the paper has: `reported_after`.
     """
     budgets, methods = _budgets(rows), list(dict.fromkeys(row["method"] for row in rows))
     ax = ax or new_axes((max(6.4, 2.9 + 1.15 * len(budgets)), 3.8))
@@ -280,7 +281,13 @@ def accuracy_drop(
         before, after = ([row.get(f"{name}_mean", row.get(name)) for row in own] for name in ("before", "after"))
         ax.vlines(x, after, before, color=colour, linewidth=1.6, alpha=0.6)
         ax.plot(x, before, "_", color=colour, markersize=11, markeredgewidth=2)
-        ax.plot(x, after, MARKERS[m % 7], color=colour, markersize=6.5, label=method)
+        deviations = [row.get("after_std") or 0 for row in own]
+        marker = {"marker": MARKERS[m % 7], "markersize": 6.5, "linestyle": "none", "color": colour}
+        ax.errorbar(x, after, deviations, fmt="none", ecolor=colour, elinewidth=2.4, capsize=3)
+        ax.plot(x, after, label=method, **marker)
+        printed = np.array([row.get("reported_after", np.nan) for row in own])
+        if np.isfinite(printed).any():
+            ax.plot(np.add(x, step / 4), printed, label=f"{method}, paper", markerfacecolor="white", **marker)
     _mark_chance(ax, chance)
     ax.set(title=title, xlabel="edges kept", ylabel="accuracy (%)", ylim=(0, 102), xlim=(-0.6, len(budgets) - 0.4))
     ax.set_xticks(range(len(budgets)), budgets)

@@ -5,7 +5,6 @@ None for a single seed) beside `seeds`; what the paper reports is `reported_<qua
 the paper has no `seeds`. Accuracies and errors are in percent, parameters in millions.
 """
 
-import itertools
 import json
 import math
 import statistics
@@ -223,8 +222,9 @@ def columns_of(rows: Sequence[Row]) -> list[str]:
     return list(columns)
 
 
-def to_markdown(columns: Sequence[str] | Mapping[str, str], rows: Iterable[Row]) -> str:
-    """A Markdown table. `columns`: keys, or key → header; the key `error` shows `error_mean ± error_std` too."""
+def to_markdown(rows: Sequence[Row], columns: Sequence[str] | Mapping[str, str] | None = None) -> str:
+    """A Markdown table. `columns`: keys (`error` shows `error_mean ± error_std` too), or key → header; else all."""
+    columns = columns_of(rows) if columns is None else columns
     headers = columns if isinstance(columns, Mapping) else {key: _header(key) for key in columns}
     lines = [list(headers.values()), ["---"] * len(headers)]
     lines += [[_cell(row, key) for key in headers] for row in rows]
@@ -253,39 +253,21 @@ def _cell(row: Row, key: str) -> str:
 
 
 def save_table(
-    name: str,
-    rows: Sequence[Row],
-    provenance: Mapping,
-    folder: str | Path,
-    columns: Sequence[str] | None = None,
-    section: str | None = None,
-    remark: str = "",
+    name: str, rows: Sequence[Row], provenance: Mapping, folder: str | Path, markdown: str | None = None
 ) -> list[Path]:
     """Write `<name>.json` (`{"provenance", "rows"}`) and `<name>.md` beside it, and return both paths.
 
-    The JSON always holds everything; of the Markdown, `columns` chooses what is shown, rows with the same value of the
-    key `section` make a table under that value as its heading, and `remark` follows the rows.
+    `markdown`: what the Markdown shows above the provenance; without it, all that the rows hold.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     document = {"provenance": dict(provenance), "rows": [_finite(row) for row in rows]}
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    parts = [_in_sections(rows, columns, section), remark and f"{remark}\n", provenance_text(provenance)]
-    markdown = "\n".join(filter(None, parts))
+    page = f"{(markdown or to_markdown(rows)).rstrip()}\n\n{provenance_text(provenance)}"
     paths = [folder / f"{name}.json", folder / f"{name}.md"]
-    for path, content in zip(paths, (text, markdown), strict=True):
+    for path, content in zip(paths, (text, page), strict=True):
         path.write_text(content, encoding="utf-8")
     return paths
-
-
-def _in_sections(rows: Sequence[Row], columns: Sequence[str] | None, section: str | None) -> str:
-    if section is None:
-        return to_markdown(columns or columns_of(rows), rows)
-    parts = []
-    for heading, members in itertools.groupby(rows, key=lambda row: row[section]):
-        shown = [{key: value for key, value in row.items() if key != section} for row in members]
-        parts.append(f"## {heading}\n\n{to_markdown(columns or columns_of(shown), shown)}")
-    return "\n".join(parts)
 
 
 def _finite(row: Row) -> Row:

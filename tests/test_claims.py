@@ -50,12 +50,13 @@ def test_ranking_says_whether_a_difference_exceeds_the_noise():
 def test_order_names_where_ours_differs_from_the_papers():
     rows = [
         {"budget": budget, "method": method, "error_mean": error, "error_std": 0.1}
-        for budget, errors in (("4/14", (3.0, 2.0)), ("5/14", (2.0, 3.0)))
+        for budget, errors in (("4/14", (3.0, 2.0)), ("5/14", (2.0, 2.1)))
         for method, error in zip(("darts", "da2s"), errors, strict=True)
     ]
     first, second = claims.order_sentence(rows).splitlines()
     assert first.startswith("- 4/14: da2s 2.00 ± 0.10 % < darts") and "ahead of darts as in the paper" in first
     assert second.startswith("- 5/14: darts") and "unlike the paper's" in second
+    assert "is larger than the noise" in first and "is not larger than the noise" in second
 
 
 def test_consequences_of_the_formulas():

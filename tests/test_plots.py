@@ -89,8 +89,10 @@ def test_accuracy_drop_shows_the_papers_numbers():
     assert after["da2s"] == [64.23, 85.42, 71.85, 64.24]
     assert after["chance"] == [10, 10]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["3/14", "4/14", "5/14", "6/14"]
-    means = plots.accuracy_drop([{"method": "mine", "budget": "1,1,1,2", "before_mean": 90.0, "after_mean": 80.0}])
-    assert list(means.lines[1].get_ydata()) == [80.0]
+    own = {"budget": "1,1,1,2", "before_mean": 90.0, "after_mean": 80.0, "after_std": 2.0}
+    means = plots.accuracy_drop([own | {"method": "da2s", "reported_after": 85.42}, own | {"method": "mine"}])
+    after = {line.get_label(): list(line.get_ydata()) for line in means.lines}
+    assert after["da2s"] == after["mine"] == [80.0] and after["da2s, paper"] == [85.42] and "mine, paper" not in after
 
 
 def test_gap_over_epochs():

@@ -122,13 +122,13 @@ def test_to_markdown():
         {"method": "a|b", "error_mean": 1.0, "error_std": 0.5, "seeds": [0, 1], "reported_params_m": 3.3},
         {"method": "c", "error": 25},
     ]
-    assert tables.to_markdown(tables.columns_of(rows), rows).splitlines() == [
+    assert tables.to_markdown(rows).splitlines() == [
         "| method | test error (%) | seeds | parameters (M), paper |",
         "| --- | --- | --- | --- |",
         r"| a\|b | 1.00 ± 0.50 | 0, 1 | 3.30 |",
         "| c | 25 | – | – |",
     ]
-    assert tables.to_markdown({"method": "Method"}, rows).startswith("| Method |")
+    assert tables.to_markdown(rows, {"method": "Method"}).startswith("| Method |")
 
 
 def test_save_table(tmp_path):
@@ -149,13 +149,11 @@ def test_save_table(tmp_path):
     assert facts["versions"]["torch"] in text
 
 
-def test_save_table_in_sections(tmp_path):
+def test_save_table_shows_what_it_is_given(tmp_path):
     facts = provenance("digits", "tiny", "daas-lab reproduce --preset tiny", 1.0)
-    rows = [{"about": "edges", "kept": 2}, {"about": "edges", "kept": 1}, {"about": "gains", "printed": 1.75}]
-    json_path, markdown_path = tables.save_table(
-        "both", rows, facts, tmp_path, section="about", remark="Two is the minimum."
-    )
+    rows = [{"budget": "4/14", "drop": 0.21}, {"budget": "6/14", "drop": 20.05}]
+    shown = tables.to_markdown(rows[:1]) + "\nOne budget of two."
+    json_path, markdown_path = tables.save_table("both", rows, facts, tmp_path, shown)
     assert json.loads(json_path.read_text(encoding="utf-8"))["rows"] == rows
     text = markdown_path.read_text(encoding="utf-8")
-    assert text.startswith("## edges\n\n| kept |\n| --- |\n| 2 |\n| 1 |\n\n## gains\n\n| printed |")
-    assert "| 1.75 |\n\nTwo is the minimum.\n\n- Data: digits" in text
+    assert "| 4/14 | 0.21 |\n\nOne budget of two.\n\n- Data: digits" in text and "6/14" not in text
