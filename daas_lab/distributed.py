@@ -42,7 +42,8 @@ def processes(device_name: str) -> Iterator[torch.device]:
 
 
 def open_device(name: str) -> torch.device:
-    """The device, or `LabError` if this machine has none of that name."""
+    """The device, or `LabError` if this machine has none of that name. On the CPU memory stays with this process from
+    then on (`_keep_freed_memory`)."""
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -154,16 +154,16 @@ def make_runs(configs: Sequence[SearchConfig | RetrainConfig], settings: Setting
     A record in `settings.figures` counts as a finished run, without its weights. A bar counts epochs. When a run fails
     the others are stopped where they are, to be resumed, and its error is raised.
     """
-    missing = [config for config in dict.fromkeys(configs) if _find(config, settings) is None]
+    runs = {config: _find(config, settings) for config in configs}
+    for run in filter(None, runs.values()):
+        _publish(run, settings)
+    missing = [config for config, run in runs.items() if run is None]
     tasks = [(_train, (config, settings)) for config in missing]
     folders = [_folder(config, settings) for config in missing]
 
     bar = progress_bar(sum(config.epochs for config in missing), disable=not missing)
     _side_by_side(tasks, settings, bar, lambda ended: sum(map(epochs_done, folders)))
-    runs = [_find(config, settings) for config in configs]
-    for run in runs:
-        _publish(run, settings)
-    return runs
+    return [runs[config] or _find(config, settings) for config in configs]
 
 
 def _folder(config: SearchConfig | RetrainConfig, settings: Settings) -> Path:
