@@ -39,6 +39,7 @@ HEADERS = {
     "search_cost_gpu_days": "search cost (GPU-days)",
     "search_cost_s": "search time (s)",
     "search_method": "search method",
+    "test_error": "test error (%)",
     "top_1_error": "top-1 error (%)",
     "top_5_error": "top-5 error (%)",
     "worst_drop": "worst drop (points)",
