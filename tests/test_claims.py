@@ -1,10 +1,15 @@
 """Checks of the paper's claims, on evolutions whose answer is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from daas_lab import claims, paper, studies
+from daas_lab.config import search_config
 from daas_lab.experiments import Settings
+from daas_lab.runs import read_run
+from tests.made_runs import write_search
 
 
 def test_differentiation_begins_where_the_largest_weights_leave_the_start():
@@ -19,19 +24,30 @@ def test_differentiation_begins_where_the_largest_weights_leave_the_start():
 @pytest.mark.parametrize(("share", "words"), [(0.4, "about where"), (0.1, "earlier than"), (0.8, "later than")])
 def test_the_sentence_on_differentiation_follows_the_rows(share, words):
     rows = [{"method": "da2s", "onset_share_mean": share, "onset_share_std": 0.02}]
-    assert words in claims.differentiation_sentence(rows) and f"{share:.0%}"[:-1] in claims.differentiation_sentence(
-        rows
-    )
+    full, mini = (search_config(preset, "cifar10") for preset in ("full", "mini"))
+    sentence = claims.differentiation_sentence(rows, full)
+    assert words in sentence and f"{share:.0%}"[:-1] in sentence
+    assert "rests for the first 8 of 50 epochs" in sentence and "times the paper's" not in sentence
+    assert "rests for the first 3 of 20 epochs" in claims.differentiation_sentence(rows, mini)
+    assert "167 times the paper's" in claims.differentiation_sentence(rows, mini)
     undecided = [{"method": "da2s", "onset_share_mean": None, "onset_share_std": None}]
-    assert "no DA²S search" in claims.differentiation_sentence(undecided)
+    assert "no DA²S search" in claims.differentiation_sentence(undecided, full)
 
 
 def test_selection_counts_nodes_whose_edges_settle_together():
     rows = [{"kept": [0, 1], "apart": 1}, {"kept": [0, 2], "apart": 9}, {"kept": [1], "apart": 0}]
     assert claims.selection_sentence(rows, epochs=50).startswith("Of 2 nodes with several kept edges, 1 selected")
     assert claims.selection_sentence(rows[2:], epochs=50) == "No node keeps more than one edge."
-    assert claims._settle_epoch(np.array([0.3, 0.9, 0.5, 0.52, 0.5]), 0.1) == 2
-    assert claims._settle_epoch(np.array([0.5, 0.5]), 0.1) == 0
+
+
+def test_an_edge_is_selected_when_the_budget_begins_to_keep_it_not_when_its_weight_settles(tmp_path):
+    run = read_run(write_search(tmp_path, "da2s", nodes=4, budget="2,2", epochs=4))
+    alphas = {name: np.zeros((5, 5, 7)) for name in ("normal", "reduce")}
+    # Node 3's inputs: 0 is ahead from the start, 2 passes 1 in epoch 3, and both still move after that.
+    node_3 = [[0.5, 0.4, 0.3], [0.6, 0.4, 0.3], [0.7, 0.4, 0.3], [0.9, 0.2, 0.4], [0.8, 0.1, 0.8]]
+    betas = {name: np.array([[1.0, 1.0, *values] for values in node_3]) for name in alphas}
+    rows = claims.selection_rows([replace(run, alphas=alphas, betas=betas)], "2,2")
+    assert [(row["node"], row["kept"], row["selected"], row["apart"]) for row in rows] == 2 * [(3, [0, 2], [0, 3], 3)]
 
 
 def test_ranking_says_whether_a_difference_exceeds_the_noise():
