@@ -32,15 +32,18 @@ BEFORE, AFTER = LINE_COLOURS[0], LINE_COLOURS[1]
 # --- which runs -------------------------------------------------------------------------------------------------------
 
 
-def searches(runs: str | Path, records: str | Path) -> dict[str, Path]:
-    """Name → folder of every search in the folder `runs` that has finished an epoch, and → record in `records`.
+def searches(runs: str | Path, records: str | Path | None = None) -> dict[str, Path]:
+    """Name → folder of every search in the folder `runs` that has finished an epoch, then → record in `records`.
 
     Where a run and its record are both there, the run stands for itself. Records are told by their names, since to
     read many of them takes a while.
     """
-    found = {path.stem: path for path in Path(records).glob("*.json") if path.stem.split("-")[0] in METHODS}
-    found |= {path.parent.name: path.parent for path in Path(runs).glob("*/architecture.safetensors")}
-    return dict(sorted(found.items()))
+    found = {path.parent.name: path.parent for path in sorted(Path(runs).glob("*/architecture.safetensors"))}
+    if records is None:
+        return found
+    methods = {name for name, method in METHODS.items() if method.trains}  # a random cell has no epochs
+    published = (path for path in sorted(Path(records).glob("*.json")) if path.stem.split("-")[0] in methods)
+    return found | {path.stem: path for path in published if path.stem not in found}
 
 
 def read_search(path: str | Path) -> Run:
@@ -63,10 +66,13 @@ def first_choice(found: Mapping[str, Path]) -> str:
 
 
 def second_choice(found: Mapping[str, Path]) -> str:
-    """A search to look at beside `first_choice`: by another method, on the same data set if there is one."""
+    """A search to look at beside `first_choice`: by another method, on the same data set and for 8/14, if there is."""
     first = first_choice(found)
     others = [name for name in found if name.split("-")[0] != first.split("-")[0]]
     same = [name for name in others if name.split("-")[1:2] == first.split("-")[1:2]]
+    for name in same:
+        if read_search(found[name]).config.budget == "8/14":
+            return name
     return next(iter([*same, *others, first]))
 
 

@@ -27,7 +27,7 @@ from daas_lab import drawing, editor, explorer, live
 from daas_lab.config import PRESETS
 from daas_lab.datasets import DATASETS
 from daas_lab.discretize import EDGE_WEIGHTS
-from daas_lab.errors import LabError
+from daas_lab.errors import LabError, one_of
 from daas_lab.experiments import Settings, run_name
 from daas_lab.genotype import EXTRA_PRIMITIVES, PRIMITIVES
 from daas_lab.presets import METHODS
@@ -71,6 +71,8 @@ def run_explorer(settings: Settings, first: str | None = None, second: str | Non
     if not found:
         raise LabError(f"no search in {settings.runs}: make one with daas-lab search … --out {settings.runs / 'NAME'}")
     names = [first or explorer.first_choice(found), second or explorer.second_choice(found)]
+    for name in names:
+        one_of("run", name, found)
     sides = [_dropdown(f"run {n}", found, name, "420px") for n, name in enumerate(names, start=1)]
     budget, edge_weight = _dropdown("cut to", ["8/14"]), _dropdown("edge weight", EDGE_WEIGHTS, "learned")
     slider = ipywidgets.IntSlider(description="epoch", style=LABELS, layout={"width": "420px", "max_width": "100%"})
@@ -200,7 +202,8 @@ def live_search(settings: Settings) -> View:
     also measures after every epoch what the cut to its budget would cost.
     """
     method = _dropdown("method", [name for name, facts in METHODS.items() if facts.trains], "da2s")
-    preset, dataset = _dropdown("preset", PRESETS, settings.preset), _dropdown("dataset", DATASETS, settings.dataset)
+    preset = _dropdown("preset", PRESETS, settings.preset)
+    dataset = _dropdown("dataset", dict.fromkeys([*DATASETS, settings.dataset]), settings.dataset)
     budget = _text("budget", settings.budget)
     epochs, seed = _text("epochs", settings.epochs, "the preset's"), _text("seed", settings.seeds[0])
     start_button, stop_button, resume_button = (

@@ -100,9 +100,11 @@ def test_runs_and_records_are_found_by_name(tmp_path):
     for name, method in (("da2s-digits-s0-x", "da2s"), ("darts-digits-s0-y", "darts"), ("da2s-cifar10-s0-z", "da2s")):
         run = explorer.read_search(write_search(tmp_path / "made" / name, method, "tiny", "digits"))
         write_record(run, records / f"{name}.json")
-    (records / "retrain-digits-s0-v.json").write_text("{}")
+    for name in ("retrain-digits-s0-v", "random-digits-s0-w"):  # nothing to look at over epochs
+        (records / f"{name}.json").write_text("{}")
     found = explorer.searches(runs, records)
-    assert list(found) == ["da2s-cifar10-s0-z", "da2s-digits-s0-x", "darts-digits-s0-y"]
+    assert list(found) == ["da2s-digits-s0-x", "da2s-cifar10-s0-z", "darts-digits-s0-y"]  # runs, then records
+    assert list(explorer.searches(runs)) == ["da2s-digits-s0-x"]
     assert found["da2s-digits-s0-x"] == runs / "da2s-digits-s0-x"
     assert explorer.first_choice(found) == "darts-digits-s0-y"
     assert explorer.second_choice(found) == "da2s-digits-s0-x"
@@ -114,6 +116,13 @@ def test_runs_and_records_are_found_by_name(tmp_path):
     assert tips(explorer.frame(explorer.read_search(records / "da2s-digits-s0-x.json"), "8/14", 3)) == tips(drawn[0])
     with pytest.raises(LabError, match=r"run = .*figures.*config.json is missing"):
         explorer.read_search(runs / "figures")
+
+
+def test_beside_darts_the_search_for_two_edges_a_node_is_shown_first(tmp_path):
+    write_search(tmp_path / "darts-digits-s0-a", "darts", "tiny", "digits")
+    for name, budget in (("da2s-digits-s0-b", "4/14"), ("da2s-digits-s0-c", "8/14")):
+        write_search(tmp_path / name, "da2s", "tiny", "digits", budget=budget)
+    assert explorer.second_choice(explorer.searches(tmp_path)) == "da2s-digits-s0-c"
 
 
 def test_the_cut_is_shown_where_it_was_measured(run):
