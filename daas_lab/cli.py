@@ -11,6 +11,7 @@ from daas_lab import config, discretize, distributed, evolution, experiments, ge
 from daas_lab.data import search_splits
 from daas_lab.datasets import DATASETS
 from daas_lab.errors import LabError, one_of, refuse
+from daas_lab.records import read_record
 from daas_lab.runs import read_run, read_search_config
 from daas_lab.search import load_supernet
 
@@ -22,6 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
     except LabError as error:
         print(f"daas-lab: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a folder that cannot be made, a disk that is full
+        print(f"daas-lab: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("daas-lab: stopped; the same command goes on from the last epoch", file=sys.stderr)
@@ -86,17 +90,19 @@ def _parser() -> argparse.ArgumentParser:
     derive = _command(
         commands, "genotype", _genotype, "the cell that a budget keeps after any epoch of a search, as JSON"
     )
-    derive.add_argument("run_folder", metavar="RUN")
+    derive.add_argument("run_folder", metavar="RUN", help="a run's folder, or a record")
     derive.add_argument("--epoch", help="0 is the start (default: the last one)")
     derive.add_argument("--budget", help="default: the run's")
+    derive.add_argument("--darts", action="store_true", help="as DARTS prints it, where every node has two inputs")
 
     reproduce = _command(commands, "reproduce", _reproduce, "run the notebooks headless; finished runs are reused")
     reproduce.add_argument("--preset", default="mini", help=f"{', '.join(config.PRESETS)} (default: mini)")
-    reproduce.add_argument("--dataset", default="fashion_mnist")
+    reproduce.add_argument("--dataset", help="default: fashion_mnist, and cifar10 with preset full")
     reproduce.add_argument("--seeds", default="[0, 1, 2]", help='(default: "[0, 1, 2]")')
     reproduce.add_argument("--notebook", action="append", default=[], help="only this one; may be repeated")
     reproduce.add_argument("--publish", action="store_true", help="pictures go to figures/")
     reproduce.add_argument("--workers", type=int, default=0, help="runs side by side (default: one a core)")
+    reproduce.add_argument("--device", default="cpu", help="default: cpu")
     for name in ("data", "runs"):
         reproduce.add_argument(f"--{name}", default=name)
 
@@ -146,12 +152,15 @@ def _add_fields(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
 
 
 def _changes(options: argparse.Namespace, config_class: type) -> dict:
-    known = {spec.name for spec in fields(config_class)} - {"preset", "dataset", "method", "protocol", "genotype"}
+    named = {"preset", "dataset", "method", "protocol", "genotype"}
+    known = {spec.name for spec in fields(config_class)} - named
     changes = {name: getattr(options, name) for name in known if getattr(options, name, None) is not None}
     for assignment in options.set:
         name, sign, value = assignment.partition("=")
         if not sign:
             raise refuse("--set", assignment, "FIELD=VALUE")
+        if name in named:
+            raise refuse("--set", assignment, f"of another field: this one is given as --{name}")
         changes[name.replace("-", "_")] = value
     return changes
 
@@ -294,7 +303,7 @@ def _save_cells(cells: genotype.Genotype, out: str, values: Mapping | None = Non
 
 
 def _genotype(options: argparse.Namespace) -> None:
-    run = read_run(options.run_folder)
+    run = (read_record if options.run_folder.endswith(".json") else read_run)(options.run_folder)
     if not isinstance(run.config, config.SearchConfig) or not (run.alphas or run.genotype):
         raise refuse("run", options.run_folder, "the folder of a search that has finished an epoch")
     last = len(run.alphas["normal"]) - 1 if run.alphas else 0  # a cell that was drawn has no epochs
@@ -302,12 +311,14 @@ def _genotype(options: argparse.Namespace) -> None:
     if not str(epoch).isdecimal() or int(epoch) > last:
         raise refuse("epoch", epoch, f"0 to {last}, the epochs of this run")
     budget = _budget_for(options.budget or run.config.budget, run.config)
-    print(json.dumps(evolution.genotype_after(run, int(epoch), budget).to_json()))
+    cells = evolution.genotype_after(run, int(epoch), budget)
+    print(genotype.format_darts(cells) if options.darts else json.dumps(cells.to_json()))
 
 
 def _reproduce(options: argparse.Namespace) -> None:
-    given = {name: getattr(options, name) for name in ("preset", "dataset", "seeds", "publish", "workers")}
-    settings = experiments.read_settings(given | {"data": options.data, "runs": options.runs})
+    names = ("preset", "seeds", "publish", "workers", "device", "data", "runs")
+    dataset = options.dataset or ("cifar10" if options.preset == "full" else "fashion_mnist")
+    settings = experiments.read_settings({"dataset": dataset} | {name: getattr(options, name) for name in names})
     rows = experiments.reproduce(settings, options.notebook)
     for row in rows:
         print(f"{row['notebook']:<32} {row['seconds']:>6} s  {row['result']}")
@@ -329,6 +340,7 @@ def _bench(options: argparse.Namespace) -> None:
 
 def _count_option(options: argparse.Namespace, name: str) -> int | None:
     value = getattr(options, name)
-    if value is not None and not (value.isdigit() and int(value) > 0):
-        raise refuse(name, value, "a whole number of at least 1")
+    least = {"channels": 2, "layers": 3, "classes": 2}.get(name, 1)
+    if value is not None and not (value.isdecimal() and int(value) >= least):
+        raise refuse(name, value, f"a whole number of at least {least}")
     return None if value is None else int(value)

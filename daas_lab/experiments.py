@@ -31,6 +31,7 @@ from daas_lab.config import (
 from daas_lab.data import check_available, search_splits
 from daas_lab.datasets import short_name
 from daas_lab.discretize import accuracy_drops
+from daas_lab.distributed import open_device
 from daas_lab.errors import LabError, one_of, refuse, suggestion
 from daas_lab.genotype import EdgeBudget
 from daas_lab.records import read_record, write_record
@@ -57,7 +58,8 @@ class Settings:
     data: Path = Path("data")
     publish: bool = False  # pictures go to `figures`, not to <runs>/figures/<preset>
     records: bool = True  # published records stand for runs, and publishing leaves them
-    workers: int = 0  # runs side by side; 0: one a core
+    workers: int = 0  # runs side by side; 0: one a core, or one on a GPU
+    device: str = "cpu"
 
     @property
     def folder(self) -> Path:
@@ -66,17 +68,15 @@ class Settings:
 
     def search(self, method: str, seed: int, **changes: Any) -> SearchConfig:
         """The configuration of a search under these settings."""
-        given = {"epochs": self.epochs, "budget": self.budget, "protocol": self.protocol} | changes
-        searcher = METHODS.get(method)
-        if searcher and searcher.lambdas is None:
-            given["protocol"] = "authors"
-        if searcher and searcher.serves_every_budget:
+        given = {name: getattr(self, name) for name in ("epochs", "budget", "protocol", "device")} | changes
+        if method in METHODS and METHODS[method].serves_every_budget:
             given["budget"] = "8/14"
         return search_config(self.preset, self.dataset, method, **given, seed=seed)
 
     def retraining(self, genotype: Any, seed: int, **changes: Any) -> RetrainConfig:
         """The configuration of a retraining under these settings."""
-        return retrain_config(genotype, self.preset, self.dataset, seed=seed, **changes)
+        given = {"preset": self.preset, "dataset": self.dataset, "device": self.device} | changes
+        return retrain_config(genotype, **given, seed=seed)
 
 
 def read_settings(namespace: dict[str, Any]) -> Settings:
@@ -106,6 +106,7 @@ def read_settings(namespace: dict[str, Any]) -> Settings:
     for method in ("darts", "da2s"):
         settings.search(method, settings.seeds[0])
     check_available(settings.dataset, settings.data)
+    open_device(settings.device)
     return settings
 
 
@@ -189,7 +190,8 @@ def _publish(run: Run, settings: Settings) -> None:
 
 def _side_by_side(tasks: Sequence[tuple], settings: Settings, bar: tqdm, done: Callable[[int], int]) -> None:
     """Run the tasks (function, arguments) in processes of their own; `done(ended tasks)`: how far `bar` has come."""
-    workers = min(settings.workers or os.cpu_count() or 1, len(tasks))
+    cores = os.cpu_count() if settings.device == "cpu" else 1
+    workers = min(settings.workers or cores or 1, len(tasks))
     # Side by side a thread each: two processes that both use every core slow each other down.
     threads = 1 if workers > 1 else 0
     if not tasks:
@@ -294,9 +296,12 @@ def _measure_drops(folder: Path, keys: Sequence[tuple[str, str]], data: Path, th
 def reproduce(settings: Settings, names: Sequence[str] = ()) -> list[dict]:
     """Run the notebooks headless one after the other; rows of name, seconds and result. Finished runs are reused."""
     folder = project_folder() / "notebooks"
-    notebooks = [path for path in sorted(folder.glob("*.ipynb")) if not names or path.stem in names]
+    notebooks = sorted(folder.glob("*.ipynb"))
     if not notebooks:
-        raise refuse("notebooks", list(names) or str(folder), "names of files in notebooks/")
+        raise refuse("notebooks", str(folder), "a folder that holds them")
+    for name in names:
+        one_of("notebook", name, [path.stem for path in notebooks])
+    notebooks = [path for path in notebooks if not names or path.stem in names]
     out = settings.runs / "notebooks" / settings.preset
     out.mkdir(parents=True, exist_ok=True)
     rows = []

@@ -266,12 +266,12 @@ def load_genotype(name_or_path: "str | Path | Genotype") -> Genotype:
     path = Path(name_or_path)
     if not path.is_file():
         raise refuse("genotype", str(name_or_path), "a file, or one of " + ", ".join(PUBLISHED))
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         if text.lstrip().startswith("Genotype("):
             return parse_darts(text)
         return Genotype.from_json(json.loads(text))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise LabError(f"genotype file {path}: not JSON ({error})") from error
     except LabError as error:
         raise LabError(f"genotype file {path}: {error}") from error
@@ -322,6 +322,14 @@ def format_darts(genotype: Genotype) -> str:
         pairs = ", ".join(f"({edge.operation!r}, {edge.source})" for edge in cell.edges)
         parts.append(f"{name}=[{pairs}], {name}_concat={list(cell.concat)}")
     return f"Genotype({', '.join(parts)})"
+
+
+def format_shortest(genotype: Genotype) -> str:
+    """The printed DARTS form, or JSON for a cell that it cannot say."""
+    try:
+        return format_darts(genotype)
+    except LabError:
+        return json.dumps(genotype.to_json())
 
 
 # --- strengths + budget → genotype ------------------------------------------------------------------------------------

@@ -64,9 +64,9 @@ def gap_rows(searches: Sequence[Run], settings: Settings, budgets: Sequence[str]
     return experiments.drops(searches, lambda run: budgets_of(run, budgets), settings)
 
 
-def drop_of_own_budget(searches: Sequence[Run], settings: Settings) -> list[float]:
-    """The drop in points that each search has at the budget it was given, with its method's own edge weight."""
-    rows = experiments.drops(searches, lambda run: [run.config.budget], settings)
+def drops_of(searches: Sequence[Run], settings: Settings) -> list[float]:
+    """The drop in points that each search has at the settings' budget, with its method's own edge weight."""
+    rows = experiments.drops(searches, [settings.budget], settings)
     return [row["before"] - row["after"] for row in rows if is_main_drop(row)]
 
 

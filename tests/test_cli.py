@@ -6,6 +6,9 @@ import json
 import pytest
 
 from daas_lab import cli
+from daas_lab.genotype import parse_darts
+from daas_lab.records import write_record
+from daas_lab.runs import read_run
 
 
 def refused(capsys, *arguments):
@@ -34,6 +37,8 @@ def searched(tmp_path_factory):
         (["--epochs", "ten"], ["epochs", "ten", "whole number"]),
         (["--lambda-c", "cubic"], ["lambda_c", "cubic", "linear"]),
         (["--set", "chanels=4"], ["chanels", "channels"]),
+        (["--set", "method=darts"], ["method=darts", "--method"]),
+        (["--set", "sync_batch_norm=true"], ["sync_batch_norm", "false for a search"]),
         (["--nonsense"], ["--nonsense"]),
     ],
 )
@@ -149,3 +154,26 @@ def test_count_draw_and_retrain(capsys, tmp_path):
     command = ["retrain", "--genotype", "DARTS_V2", "--preset", "tiny", "--dataset", "digits"]
     assert cli.main([*command, "--out", str(tmp_path / "y")]) == 0
     assert 0 <= json.loads((tmp_path / "y" / "result.json").read_text())["test_error"] <= 100
+
+
+def test_places_and_files_that_cannot_be_used_are_one_line(capsys, tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(b"\xff\xfe")
+    search = ["search", "--preset", "tiny", "--dataset", "digits", "--out"]
+    assert str(file) in refused(capsys, *search, str(file))
+    assert str(file) in refused(capsys, "draw", "DARTS_V2", "--out", str(file / "cells.svg"))
+    assert "not JSON" in refused(capsys, "count", str(file))
+    assert "side = '²'" in refused(capsys, "count", "DARTS_V2", "--side", "²")
+
+
+def test_a_record_knows_the_cell_of_every_epoch(capsys, searched, tmp_path):
+    record = tmp_path / "x.json"
+    write_record(read_run(searched), record)
+    for arguments in (["--epoch", "2", "--budget", "4/14"], ["--darts"]):
+        printed = []
+        for place in (searched, record):
+            assert cli.main(["genotype", str(place), *arguments]) == 0
+            printed.append(capsys.readouterr().out)
+        assert printed[0] == printed[1]
+    assert parse_darts(printed[0]) == read_run(searched).genotype
+    assert "two for each node" in refused(capsys, "genotype", str(record), "--darts", "--budget", "4/14")

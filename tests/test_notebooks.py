@@ -236,5 +236,6 @@ def test_reproduce_runs_notebooks_and_sums_up(root):
     assert [line.split()[0] for line in done.stdout.splitlines()] == list(chosen)
     assert all(line.endswith("done") for line in done.stdout.splitlines())
     assert (root / "runs" / "notebooks" / "tiny" / "figure_6_cells.ipynb").is_file()
-    refused = subprocess.run([*command, "--notebook", "figure_7"], capture_output=True, text=True, cwd=ROOT)
+    misspelt = ["--notebook", chosen[0], "--notebook", "figure_7"]
+    refused = subprocess.run([*command, *misspelt], capture_output=True, text=True, cwd=ROOT)
     assert refused.returncode == 2 and "figure_7" in refused.stderr and len(refused.stderr.splitlines()) == 1

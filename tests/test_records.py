@@ -105,3 +105,13 @@ def test_a_finished_run_is_published_though_a_later_one_fails(tmp_path):
         experiments.make_runs([first, second], settings)
     records = [path.stem for path in (settings.figures / "records").iterdir()]
     assert records == [experiments.run_name(first)]
+
+
+def test_settings_reach_every_configuration():
+    settings = experiments.Settings(preset="tiny", dataset="digits", protocol="paper", device="meta")
+    for method in ("darts", "da2s"):
+        config = settings.search(method, 0)
+        assert (config.protocol, config.device) == ("paper", "meta")
+    assert settings.retraining("DARTS_V2", 0).device == "meta"
+    with pytest.raises(LabError, match="device = 'gpu'"):
+        experiments.read_settings({"preset": "tiny", "dataset": "digits", "device": "gpu"})
