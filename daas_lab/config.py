@@ -34,7 +34,7 @@ class SearchConfig:
     # What is searched.
     preset: str  # the set of numbers that this configuration started from; not part of the hash
     dataset: str  # a name, folder:PATH or own:NAME
-    data_digest: str = ""  # of the content of a folder or of one's own images
+    data_digest: str = ""  # of the names and sizes of a folder's files, or of one's own images
     method: str  # one of METHODS
     protocol: str  # paper or authors
     budget: str  # edges to keep, in the text form of EdgeBudget
@@ -76,7 +76,7 @@ class SearchConfig:
     precision: str = "float32"  # of the network's operations, by autocast: float32, bfloat16 or float16
     # A batch passes in so many parts, one by one or on as many processes, each with batch-norm statistics of its own.
     micro_batches: int = number(at_least=1, default=1)
-    sync_batch_norm: bool = False  # statistics over all processes (CUDA)
+    sync_batch_norm: bool = False  # of retrainings only
     # What is measured beside the search without changing it, and where it runs: none of these is part of the hash.
     gap_every: int = number(at_least=0, default=0)  # every so many epochs: the accuracy if discretized now; 0: never
     gap_budgets: str = ""  # for these budgets, with spaces between them; empty: the search's own
@@ -93,7 +93,7 @@ class SearchConfig:
         one_of("method", self.method, METHODS)
         one_of("protocol", self.protocol, PROTOCOLS)
         check_fields(self)
-        _check_side(self.side)
+        check_side(self.side)
         object.__setattr__(self, "budget", str(self._own_budget("budget", self.budget)))
         gap_budgets = [self._own_budget("gap_budgets", text) for text in str(self.gap_budgets).split()]
         object.__setattr__(self, "gap_budgets", " ".join(map(str, gap_budgets)))
@@ -114,6 +114,8 @@ class SearchConfig:
             if self.batch_size > getattr(self, name):
                 raise refuse("batch_size", self.batch_size, f"at most {name} = {getattr(self, name)}")
         _check_computation(self)
+        if self.sync_batch_norm:  # torch converts layers, and those of the mixed edges compute their own statistics
+            raise refuse("sync_batch_norm", True, "false for a search; a retraining can")
         if self.method == "darts2" and self.micro_batches > 1:
             raise refuse("micro_batches", self.micro_batches, "1 for method darts2, which unrolls a whole step")
         if self.method == "darts2" and self.precision == "float16":
@@ -152,7 +154,7 @@ class RetrainConfig:
 
     preset: str  # not part of the hash
     dataset: str  # a name, folder:PATH or own:NAME
-    data_digest: str = ""  # of the content of a folder or of one's own images
+    data_digest: str = ""  # of the names and sizes of a folder's files, or of one's own images
     genotype: str  # the cell as compact JSON
     seed: int = number(at_least=0)
     # Images: all that are not test images, or the first `train_images` of them.
@@ -171,7 +173,7 @@ class RetrainConfig:
     form: str  # cifar or imagenet
     layers: int = number(at_least=3)
     channels: int = number(at_least=2)
-    drop_path: float = number(at_least=0, at_most=0.9)  # probability at the last epoch, from 0 linearly
+    drop_path: float = number(at_least=0, at_most=0.9)  # probability towards which it rises linearly from 0
     auxiliary_weight: float = number(at_least=0)  # of the auxiliary head's loss; 0: no head
     # Training.
     epochs: int = number(at_least=1)
@@ -209,7 +211,7 @@ class RetrainConfig:
                 raise refuse(name, getattr(self, name), "0 with crops = resized")
         if self.warmup and (self.schedule != "linear" or self.warmup >= self.epochs):
             raise refuse("warmup", self.warmup, f"0 with a cosine, else less than epochs = {self.epochs}")
-        _check_side(self.side)
+        check_side(self.side, self.form)
         if self.batch_size > self.train_images:
             raise refuse("batch_size", self.batch_size, f"at most train_images = {self.train_images}")
         _check_computation(self)
@@ -227,7 +229,10 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 LAMBDAS = ("lambda_c", "lambda_1", "lambda_2")
 
 
-def _check_side(side: int) -> None:
+def check_side(side: int, form: str = "cifar") -> None:
+    """Raise unless a network of this form can halve images of `side` pixels as often as it does."""
+    if form == "imagenet" and side % 32:
+        raise refuse("side", side, "divisible by 32, for the ImageNet form halves it five times")
     if side % 4:
         raise refuse("side", side, "divisible by 4, for the two reduction cells halve it twice")
 

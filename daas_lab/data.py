@@ -42,6 +42,11 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.targets)
 
+    @property
+    def image_channels(self) -> int:
+        """C."""
+        return self.images.shape[3]
+
     def subset(self, indices: Tensor) -> "ImageSet":
         """The images with these indices."""
         return replace(self, images=self.images[indices], targets=self.targets[indices])
@@ -84,6 +89,8 @@ def retrain_splits(
     train, test = _load_for(config, data)
     if config.train_images > len(train):
         raise refuse("train_images", config.train_images, f"at most the {len(train)} of {config.dataset}")
+    if not len(test):
+        raise refuse("test_images", 0, f"at least 1 in {config.dataset}, to measure the test error on")
     train = train.subset(_shuffled(len(train), config.split_seed)[: config.train_images])
     if config.crops == "padded":
         return in_memory(train), in_memory(test)
@@ -93,14 +100,23 @@ def retrain_splits(
 
 
 def _load_for(config: SearchConfig | RetrainConfig, data: str | Path | Dataset):
-    """`load`, if the data set is still what the configuration was made for."""
+    """`load`, if the data set is what the configuration was made for, in name, content, channels and classes."""
+    if isinstance(data, Dataset) and str(data) != config.dataset:
+        raise refuse("data", str(data), f"the images of dataset = {config.dataset!r}")
     if config.dataset.startswith("own:") and not isinstance(data, Dataset):
         raise refuse("data", str(data), f"the Dataset object of {config.dataset}")
     if config.data_digest:
         digest = (data.facts if isinstance(data, Dataset) else facts_of(config.dataset)).digest
         if digest != config.data_digest:
             raise LabError(f"dataset = {config.dataset!r}: must hold the images that the configuration was made for")
-    return load(config.dataset, data, config.side, config.split_seed, config.classes)
+    train, test = load(config.dataset, data, config.side, config.split_seed, config.classes)
+    channels = train.image_channels
+    if channels != config.image_channels:
+        raise refuse("image_channels", config.image_channels, f"{channels}, as in the images of {config.dataset}")
+    classes = 1 + max(int(part.targets.max()) for part in (train, test) if len(part))
+    if classes > config.classes:
+        raise refuse("classes", config.classes, f"at least {classes}, as in the images of {config.dataset}")
+    return train, test
 
 
 def in_memory(images: ImageSet | FileSet) -> ImageSet:

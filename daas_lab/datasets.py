@@ -64,6 +64,8 @@ class Dataset:
                 raise refuse(f"{prefix}targets", what, f"a whole number of at least 0 for each of {len(images)} images")
             object.__setattr__(self, f"{prefix}images", images)
             object.__setattr__(self, f"{prefix}targets", targets.astype(np.int64))
+        if not len(self.images):
+            raise refuse("images", 0, "at least 1")
         if self.images.shape[1:] != self.test_images.shape[1:]:
             raise refuse(
                 "test_images", list(self.test_images.shape[1:]), f"{list(self.images.shape[1:])} as the others"

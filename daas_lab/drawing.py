@@ -96,10 +96,8 @@ def save_cells(
     folder.mkdir(parents=True, exist_ok=True)
     layout, colours = _sheet(genotype, title, nodes, values, value_label)
     if missing_dot_notice():
+        save_figure(_figure(layout, colours), stem, folder, [suffix for suffix in formats if suffix != "dot"])
         formats = tuple(dict.fromkeys((*formats, "dot")))
-        for path in save_figure(_figure(layout, colours), stem, folder):
-            if path.suffix[1:] not in formats:
-                path.unlink()
     paths = [folder / f"{stem}.{suffix}" for suffix in formats]
     for path in paths:
         if path.suffix == ".dot":

@@ -63,7 +63,7 @@ def edge_loss(
 
     `betas` cell type → [E]; `targets` cell type → node → edges to keep (`EdgeBudget.targets`).
     """
-    total = 0.0
+    total = next(iter(betas.values())).new_zeros(())
     for cell_type, values in betas.items():
         keep = targets[cell_type]
         for node, inputs in zip(keep, values.split(list(keep)), strict=True):  # node j has j inputs

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from daas_lab.config import FORMS, RetrainConfig
+from daas_lab.config import FORMS, RetrainConfig, check_side
 from daas_lab.depthwise import speed_up
 from daas_lab.errors import one_of
 from daas_lab.genotype import CellGenotype, Genotype
@@ -180,6 +180,7 @@ def count(
     layers: int | None = None,
     classes: int | None = None,
     side: int | None = None,
+    image_channels: int = 3,
 ) -> dict[str, int]:
     """`{"parameters", "multiply_adds"}` of the network without auxiliary head, for one image of `side` pixels.
 
@@ -192,12 +193,12 @@ def count(
     channels, layers, classes, side = (
         default if value is None else value for default, value in zip(defaults, given, strict=True)
     )
+    check_side(side, form)
+    sizes = {"channels": channels, "layers": layers, "classes": classes, "image_channels": image_channels}
     with torch.device("meta"):
-        network = Network(
-            genotype, channels=channels, layers=layers, classes=classes, form=form, auxiliary=False
-        ).eval()
+        network = Network(genotype, **sizes, form=form, auxiliary=False).eval()
         counter = FlopCounterMode(display=False)
         with torch.no_grad(), counter:
-            network(torch.empty(1, 3, side, side))
+            network(torch.empty(1, image_channels, side, side))
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return {"parameters": parameters, "multiply_adds": counter.get_total_flops() // 2}

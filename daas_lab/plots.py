@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from daas_lab import paper, schedules
+from daas_lab import schedules
 from daas_lab.genotype import NAMED_BUDGETS, PRIMITIVES, cell_edges, nodes_of
 
 # --- theme ------------------------------------------------------------------------------------------------------------
@@ -95,22 +95,26 @@ def new_axes(size: tuple[float, float]) -> Axes:
 def svg_text(figure: Figure) -> str:
     """The figure as an SVG document, the same text whenever the data are the same."""
     buffer = io.StringIO()
+    figure.draw_without_rendering()  # a first layout may still cut off a title
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
 
 
 @themed
-def save_figure(figure: Figure, stem: str, folder: str | Path) -> list[Path]:
-    """Write `<stem>.svg` and `<stem>.png` (under 300 kB) into `folder` and return both paths."""
+def save_figure(figure: Figure, stem: str, folder: str | Path, formats: Sequence[str] = ("svg", "png")) -> list[Path]:
+    """Write `<stem>.svg` and `<stem>.png` (under 300 kB), or one of them, into `folder` and return the paths."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    svg, png = folder / f"{stem}.svg", folder / f"{stem}.png"
-    svg.write_text(svg_text(figure), encoding="utf-8")
-    for dpi in (150, 110, 80, 50):
-        figure.savefig(png, dpi=dpi, metadata={"Software": None})
-        if png.stat().st_size < PNG_BYTES_BELOW:
-            break
-    return [svg, png]
+    paths = [folder / f"{stem}.{suffix}" for suffix in formats]
+    for path in paths:
+        if path.suffix == ".svg":
+            path.write_text(svg_text(figure), encoding="utf-8")
+            continue
+        for dpi in (150, 110, 80, 50):
+            figure.savefig(path, dpi=dpi, metadata={"Software": None})
+            if path.stat().st_size < PNG_BYTES_BELOW:
+                break
+    return paths
 
 
 def _edge_name(edge: tuple[int, int]) -> str:
@@ -262,7 +266,7 @@ def _mark_chance(ax: Axes, chance: float | None) -> None:
 def accuracy_drop(
     rows: Sequence[Mapping],
     *,
-    chance: float | None = paper.CHANCE_ACCURACY,
+    chance: float | None = None,
     title: str = "Super-network accuracy before and after discretization",
     ax: Axes | None = None,
 ) -> Axes:

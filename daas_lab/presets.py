@@ -167,7 +167,7 @@ RETRAIN_PRESETS = {
     # The paper's own retraining, on CIFAR-10 and on ImageNet.
     "full": lambda facts: (
         _RETRAIN_IMAGENET
-        if facts.side == 224
+        if facts.side >= 224
         else {"side": 32, "layers": 20, "channels": 36, "batch_size": 96, "epochs": 600, "drop_path": 0.3}
     ),
 }

@@ -113,7 +113,8 @@ def _retrain(
 
 
 def _size(config: RetrainConfig) -> dict[str, int]:
-    return count(config.cells, config.form, config.channels, config.layers, config.classes, config.side)
+    names = ("form", "channels", "layers", "classes", "side", "image_channels")
+    return count(config.cells, **{name: getattr(config, name) for name in names})
 
 
 def make_optimizer(config: RetrainConfig, network: nn.Module) -> torch.optim.SGD:

@@ -158,7 +158,8 @@ class RunWriter:
         current, previous = (self.folder / name for name in CHECKPOINTS)
         _write(current, content + hashlib.sha256(content).digest(), previous)
         measured = {name: round(value, 3) for name, value in ({"seconds": seconds} | self.timings).items()}
-        lines = [*_read_lines(self.folder / "timing.jsonl"), {"epoch": record["epoch"]} | measured]
+        lines = [line for line in _read_lines(self.folder / "timing.jsonl") if line["epoch"] < record["epoch"]]
+        lines.append({"epoch": record["epoch"]} | measured)
         write_atomically(self.folder / "timing.jsonl", _as_lines(lines))
         self.timings = {}
         self._write_out()
@@ -301,12 +302,12 @@ def is_finished(folder: str | Path) -> bool:
     return (Path(folder) / "DONE").is_file()
 
 
-def read_checkpoint(folder: str | Path) -> dict[str, Any]:
-    """The state of a run's last epoch, weights included."""
+def read_checkpoint(folder: str | Path) -> tuple[dict[str, Any], int]:
+    """The state of a run's last epoch that is whole, weights included, and the number of that epoch."""
     saved = _load_checkpoint(Path(folder))
     if saved is None:
         raise LabError(f"run = {str(folder)!r}: must hold a checkpoint, and {Path(folder) / CHECKPOINTS[0]} is missing")
-    return saved["state"]
+    return saved["state"], len(saved["history"])
 
 
 def _load_checkpoint(folder: Path, sets_aside: bool = False) -> dict[str, Any] | None:

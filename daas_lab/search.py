@@ -22,7 +22,7 @@ from daas_lab.discretize import accuracy_drops, architecture_of, derive_genotype
 from daas_lab.errors import LabError
 from daas_lab.genotype import CELL_TYPES
 from daas_lab.relaxations import ArchitectureWeights, make_relaxation
-from daas_lab.runs import RunWriter, is_finished, open_run, read_checkpoint, read_run, read_search_config
+from daas_lab.runs import RunWriter, is_finished, open_run, read_checkpoint, read_search_config
 from daas_lab.schedules import coefficient
 from daas_lab.supernet import SuperNetwork
 from daas_lab.training import (
@@ -78,8 +78,8 @@ def load_supernet(folder: str | Path) -> tuple[SuperNetwork, SearchConfig]:
     if not config.searcher.trains:
         raise LabError(f"run = {str(folder)!r}: must be a search with a super-network; {config.method} has none")
     network = build_supernet(config)
-    network.load_state_dict(read_checkpoint(folder)["network"])
-    network.epoch = max(1, len(read_run(folder).history))
+    state, network.epoch = read_checkpoint(folder)
+    network.load_state_dict(state["network"])
     return network, config
 
 

@@ -66,6 +66,7 @@ def test_bad_searches_name_field_value_and_what_is_allowed(changes, words):
         ({"batch_size": 97}, ["batch_size = 97", "at most train_images = 96"]),
         ({"label_smoothing": 2}, ["label_smoothing = 2", "at most 1"]),
         ({"budget": "8/14"}, ["unknown retrain setting 'budget'"]),
+        ({"form": "imagenet", "side": 100}, ["side = 100", "divisible by 32"]),
     ],
 )
 def test_bad_retrainings_name_field_value_and_what_is_allowed(changes, words):

@@ -208,3 +208,12 @@ def test_cutout_blanks_a_square_of_its_own_in_each_image():
         assert 2 <= len(down) <= 4 and 2 <= len(across) <= 4, "smaller only where it leaves the image"
         centres.add((down[0].item(), across[0].item(), len(down), len(across)))
     assert len(centres) > 20
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"classes": 5}, "classes = 5: must be at least 10"), ({"image_channels": 3}, "image_channels = 3: must be 1")],
+)
+def test_a_configuration_that_does_not_fit_the_images_is_refused_before_training(changes, words):
+    with pytest.raises(LabError, match=words):
+        search_splits(search_config("tiny", "digits", **changes))

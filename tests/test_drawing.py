@@ -140,6 +140,10 @@ def test_graphviz_keeps_the_positions_and_has_nothing_to_say(tmp_path, capfd):
 
 def test_without_dot_the_cell_is_still_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(drawing.shutil, "which", lambda name: None)
+    other = tmp_path / "cell.png"
+    other.write_text("somebody's")
+    paths = drawing.save_cells(PUBLISHED["DARTS_V2"], "cell", tmp_path, formats=("svg",))
+    assert [path.name for path in paths] == ["cell.svg", "cell.dot"] and other.read_text() == "somebody's"
     paths = drawing.save_cells(PUBLISHED["DARTS_V2"], "cell", tmp_path)
     assert all(path.stat().st_size > 1000 for path in paths)
     notice = drawing.missing_dot_notice()

@@ -192,6 +192,11 @@ def test_ones_own_arrays_are_one_object(tmp_path):
         search_splits(config, "data")
     with pytest.raises(LabError, match="must hold the images that the configuration was made for"):
         search_splits(config, own(count=300))
+    with pytest.raises(LabError, match="data = 'own:stripes': must be the images of dataset = 'digits'"):
+        search_splits(search_config("tiny", "digits"), mine)
+    untested = Dataset("untested", mine.images, mine.targets, mine.test_images[:0], mine.test_targets[:0])
+    with pytest.raises(LabError, match="test_images = 0: must be at least 1"):
+        retrain_splits(retrain_config("PDARTS", "tiny", untested), untested)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +204,7 @@ def test_ones_own_arrays_are_one_object(tmp_path):
     [
         ({"images": np.zeros((4, 8, 8))}, r"images = 'float64 \[4, 8, 8\]': must be uint8 \[N, H, W\]"),
         ({"targets": np.zeros(3, dtype=int)}, "targets = 'int64 .3.': must be a whole number .* each of 4 images"),
+        ({"images": np.zeros((0, 8, 8), dtype=np.uint8), "targets": np.zeros(0, dtype=int)}, "images = 0: must be at"),
         ({"test_images": np.zeros((4, 6, 6), dtype=np.uint8)}, r"test_images = \[6, 6, 1\]: must be \[8, 8, 1\]"),
     ],
 )
@@ -261,12 +267,12 @@ def test_test_images_are_the_middle_of_the_scaled_image(tmp_path):
     for name in CLASSES:
         for part in ("train", "val"):
             (tmp_path / part / name).mkdir(parents=True)
-            pixels = np.zeros((64, 64, 3), dtype=np.uint8)
-            pixels[4:60, 4:60] = 255
+            pixels = np.zeros((256, 256, 3), dtype=np.uint8)
+            pixels[16:240, 16:240] = 255
             Image.fromarray(pixels).save(tmp_path / part / name / "0.png")
-    _, test = retrain_splits(retraining(side=56, train_images=3, batch_size=2, micro_batches=1), tmp_path)
+    _, test = retrain_splits(retraining(side=224, train_images=3, batch_size=2, micro_batches=1), tmp_path)
     ((x, y),) = plain_batches(test)
-    assert y.tolist() == [0, 1, 2] and x.shape == (3, 3, 56, 56)
+    assert y.tolist() == [0, 1, 2] and x.shape == (3, 3, 224, 224)
     white = (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
     torch.testing.assert_close(x, white[:, None, None].expand_as(x))
 

@@ -67,6 +67,12 @@ def test_eq_4_and_5(parameters, protocol, budget):
     assert ours.item() == pytest.approx(expected, rel=1e-12)
 
 
+def test_eq_5_of_no_node_is_zero():
+    betas = {"normal": torch.ones(2, requires_grad=True)}
+    loss = losses.edge_loss(betas, {"normal": {2: 1}}, first_node=3)
+    assert loss.shape == () and loss.item() == 0
+
+
 def test_eq_4_does_not_see_betas_below_zero_in_its_square_and_caps_them_at_one():
     def square(beta):
         beta = torch.tensor(beta, dtype=torch.float64)

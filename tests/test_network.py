@@ -168,5 +168,11 @@ def test_the_configuration_decides_the_network():
     network = build_network(config)
     assert network.auxiliary_head is None and network.classifier.out_features == 7
     assert len(network.cells) == config.layers and network.stem[0].in_channels == config.image_channels
+    names = ("form", "channels", "layers", "classes", "side", "image_channels")
+    counted = count(config.cells, **{name: getattr(config, name) for name in names})
+    assert counted["parameters"] == sum(parameter.numel() for parameter in network.parameters())
+    for form, side in (("imagenet", 100), ("cifar", 33)):
+        with pytest.raises(LabError, match=rf"side = {side}: must be divisible by"):
+            count(config.cells, form, side=side)
     with pytest.raises(LabError, match=r"form = 'mnist': must be one of cifar, imagenet"):
         small(PUBLISHED["PDARTS"], form="mnist")

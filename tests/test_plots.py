@@ -84,7 +84,7 @@ def test_control_functions(delayed):
 
 
 def test_accuracy_drop_shows_the_papers_numbers():
-    ax = plots.accuracy_drop(paper.TABLE_4)
+    ax = plots.accuracy_drop(paper.TABLE_4, chance=10)
     after = {line.get_label(): list(line.get_ydata()) for line in ax.lines}
     assert after["da2s"] == [64.23, 85.42, 71.85, 64.24]
     assert after["chance"] == [10, 10]

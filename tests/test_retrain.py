@@ -29,7 +29,7 @@ def tiny(**changes):
 
 
 def weights(folder):
-    return read_checkpoint(folder)["network"]
+    return read_checkpoint(folder)[0]["network"]
 
 
 # --- recipes ----------------------------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ def test_retraining_under_autocast_stays_near_float32(in_float32, tmp_path, prec
     theirs, ours = in_float32.history[0]["train_loss"], read_run(tmp_path).history[0]["train_loss"]
     assert ours == pytest.approx(theirs, rel=0.02) and ours != theirs
     assert all(value.dtype in (torch.float32, torch.int64) for value in weights(tmp_path).values())
-    scaler = read_checkpoint(tmp_path).get("scaler")
+    scaler = read_checkpoint(tmp_path)[0].get("scaler")
     assert (scaler is not None) == (precision == "float16")
     if scaler is not None:
         # Each of the three steps is counted: as one that went well, or by halving the scale.

@@ -44,7 +44,7 @@ def test_a_run_holds_its_history_snapshots_and_the_last_two_states(tmp_path):
     run = read_run(folder)
     assert [record["epoch"] for record in run.history] == [1, 2, 3] and run.seconds == 1.5
     assert run.alphas["normal"][:, 0, 0].tolist() == [1, 2, 3]
-    assert (read_checkpoint(folder)["weights"] == 3).all()
+    assert (read_checkpoint(folder)[0]["weights"] == 3).all()
     assert not is_finished(folder) and not run.finished
     with open_run(folder, search_config("tiny", "digits")) as again:
         assert (again.resume()["weights"] == 3).all() and len(again.history) == len(again.snapshots) == 3
@@ -65,6 +65,10 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_it_and_the_log_says_so
     run.save_epoch({"epoch": 3}, {"weights": torch.full((300,), 33.0)}, 0.5)
     damage(folder / "checkpoint.pt", 0.5)
     assert (RunWriter(folder).resume()["weights"] == 2).all()
+    # Weights and epoch are of the same checkpoint, and an epoch that was made twice took its time once.
+    state, epoch = read_checkpoint(folder)
+    assert (state["weights"] == 2).all() and epoch == 2
+    assert read_run(folder).seconds == 1.5
 
 
 def test_without_a_whole_checkpoint_the_run_begins_again_and_says_so(tmp_path, capfd):
