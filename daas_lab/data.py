@@ -24,7 +24,7 @@ from daas_lab.config import RetrainConfig, SearchConfig
 from daas_lab.datasets import DATASETS, Dataset, facts_of, folder_of
 from daas_lab.errors import LabError, refuse
 from daas_lab.image_files import FileSet, normalise
-from daas_lab.image_folder import list_images
+from daas_lab.image_folder import folder_digest, list_images
 
 # Where Debian's package `dataset-fashion-mnist` puts its files.
 SYSTEM_FOLDERS = {"fashion_mnist": Path("/usr/share/datasets/fashion-mnist")}
@@ -106,7 +106,8 @@ def _load_for(config: SearchConfig | RetrainConfig, data: str | Path | Dataset):
     if config.dataset.startswith("own:") and not isinstance(data, Dataset):
         raise refuse("data", str(data), f"the Dataset object of {config.dataset}")
     if config.data_digest:
-        digest = (data.facts if isinstance(data, Dataset) else facts_of(config.dataset)).digest
+        # Not `facts_of`, which remembers a folder as this process first saw it.
+        digest = data.facts.digest if isinstance(data, Dataset) else folder_digest(str(folder_of(config.dataset)))
         if digest != config.data_digest:
             raise LabError(f"dataset = {config.dataset!r}: must hold the images that the configuration was made for")
     train, test = load(config.dataset, data, config.side, config.split_seed, config.classes)

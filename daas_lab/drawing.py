@@ -133,7 +133,14 @@ def _sheet(genotype, title, nodes, values, value_label) -> tuple[Layout, dict[st
         for name in CELL_TYPES
     ]
     numbers = [number for cell in (values or {}).values() for number in cell.values()]
-    footer = f"Colour: {value_label}, {min(numbers):.1f} (pale) to {max(numbers):.1f} (dark)" if numbers else ""
+    footer = ""
+    if numbers:
+        low, high = (f"{bound:.1f}" for bound in (min(numbers), max(numbers)))
+        footer = (
+            f"{value_label}: {low} everywhere"
+            if low == high
+            else f"Colour: {value_label}, {low} (pale) to {high} (dark)"
+        )
     layout = stack(parts, footer)
     return layout, _colours(layout, values)
 

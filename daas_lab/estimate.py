@@ -54,7 +54,7 @@ def describe(config: SearchConfig | RetrainConfig, figures: dict) -> str:
         f"{figures['step_s']:,.3g} s a step of {config.batch_size} images, {_duration(figures['epoch_s'])} an epoch of "
         f"{config.steps:,} steps, {_duration(figures['run_s'])} for {config.epochs} epochs; "
         f"{figures['peak_bytes'] / 2**30:.1f} GiB at {part} images at a time "
-        f"(measured on {config.device} with {figures['images']}, without reading and evaluation)"
+        f"(measured on {config.device} with {figures['images']} images, without reading and evaluation)"
     )
 
 

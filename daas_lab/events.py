@@ -1,7 +1,7 @@
 """A run as TensorBoard events, while it is being made: scalars of every epoch, pictures of α, β and the cell.
 
-The events are a copy for looking at; the run's own files stay the truth, and the events are made anew from them when a
-run is resumed.
+The events are a copy for looking at; the run's own files stay the truth. When a run is resumed the scalars are written
+anew from them, and pictures go on from there.
 """
 
 import shutil

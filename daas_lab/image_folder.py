@@ -78,9 +78,8 @@ def folder_facts(folder: str) -> FolderFacts:
     """Facts of a folder, from its files' headers. Raises `LabError` naming a file that is no image."""
     listing = list_images(folder)
     files = listing.train + (listing.test or [])
-    digest, grey, sides = hashlib.sha256(), True, []
+    grey, sides = True, []
     for path, _ in files:
-        digest.update(f"{os.path.relpath(path, folder)} {os.path.getsize(path)}\n".encode())
         try:
             with Image.open(path) as image:
                 grey &= image.mode in _GREY_MODES
@@ -91,7 +90,15 @@ def folder_facts(folder: str) -> FolderFacts:
     if listing.test is None:
         train -= round(TEST_SHARE * train)
     side = sorted(sides)[len(sides) // 2]
-    return FolderFacts(len(listing.classes), 1 if grey else 3, side, train, digest.hexdigest()[:16])
+    return FolderFacts(len(listing.classes), 1 if grey else 3, side, train, folder_digest(folder))
+
+
+def folder_digest(folder: str) -> str:
+    """16 hexadecimal digits over the names and sizes of a folder's images, as they are now."""
+    listing, digest = list_images(folder), hashlib.sha256()
+    for path, _ in listing.train + (listing.test or []):
+        digest.update(f"{os.path.relpath(path, folder)} {os.path.getsize(path)}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def read_image(path: str, channels: int) -> Image.Image:
