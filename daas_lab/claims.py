@@ -101,10 +101,10 @@ def selection_rows(searches: Sequence[Run], budget: str) -> list[Row]:
         settled = settled_edges(run, budget)
         for cell_type in CELL_TYPES:
             for node in range(run.config.constants.first_edge_node, run.config.nodes):
-                own = [row for row in settled if (row["cell"], row["node"]) == (cell_type, node) and row["kept"]]
-                selected = [row["kept_epoch"] for row in own]
+                kept = [edge for edge in settled if (edge["cell"], edge["node"]) == (cell_type, node) and edge["kept"]]
+                selected = [edge["kept_epoch"] for edge in kept]
                 row = {"seed": run.config.seed, "cell": cell_type, "node": node}
-                row |= {"kept": [row["source"] for row in own], "selected": selected}
+                row |= {"kept": [edge["source"] for edge in kept], "selected": selected}
                 rows.append(row | {"apart": max(selected) - min(selected) if selected else None})
     return rows
 

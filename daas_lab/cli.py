@@ -11,7 +11,7 @@ from daas_lab import config, discretize, distributed, evolution, experiments, ge
 from daas_lab.data import search_splits
 from daas_lab.datasets import DATASETS
 from daas_lab.errors import LabError, one_of, refuse
-from daas_lab.records import read_record
+from daas_lab.records import read_any
 from daas_lab.runs import read_run, read_search_config
 from daas_lab.search import load_supernet
 
@@ -21,11 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(arguments)
         options.run(options)
-    except LabError as error:
+    except (LabError, OSError) as error:  # OSError: a folder that cannot be made, a disk that is full
         print(f"daas-lab: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except OSError as error:  # a folder that cannot be made, a disk that is full
-        print(f"daas-lab: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("daas-lab: stopped; the same command goes on from the last epoch", file=sys.stderr)
@@ -303,7 +300,7 @@ def _save_cells(cells: genotype.Genotype, out: str, values: Mapping | None = Non
 
 
 def _genotype(options: argparse.Namespace) -> None:
-    run = (read_record if options.run_folder.endswith(".json") else read_run)(options.run_folder)
+    run = read_any(options.run_folder)
     if not isinstance(run.config, config.SearchConfig) or not (run.alphas or run.genotype):
         raise refuse("run", options.run_folder, "the folder of a search that has finished an epoch")
     last = len(run.alphas["normal"]) - 1 if run.alphas else 0  # a cell that was drawn has no epochs
@@ -340,7 +337,8 @@ def _bench(options: argparse.Namespace) -> None:
 
 def _count_option(options: argparse.Namespace, name: str) -> int | None:
     value = getattr(options, name)
-    least = {"channels": 2, "layers": 3, "classes": 2}.get(name, 1)
+    limits = {spec.name: spec.metadata.get("at_least") for spec in fields(config.RetrainConfig)}
+    least = max(1, limits.get(name) or 1)
     if value is not None and not (value.isdecimal() and int(value) >= least):
         raise refuse(name, value, f"a whole number of at least {least}")
     return None if value is None else int(value)

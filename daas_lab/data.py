@@ -106,8 +106,9 @@ def _load_for(config: SearchConfig | RetrainConfig, data: str | Path | Dataset):
     if config.dataset.startswith("own:") and not isinstance(data, Dataset):
         raise refuse("data", str(data), f"the Dataset object of {config.dataset}")
     if config.data_digest:
-        # Not `facts_of`, which remembers a folder as this process first saw it.
-        digest = data.facts.digest if isinstance(data, Dataset) else folder_digest(str(folder_of(config.dataset)))
+        # Not `facts_of` for a folder, which it remembers as this process first saw it.
+        folder = folder_of(config.dataset)
+        digest = data.facts.digest if isinstance(data, Dataset) else folder_digest(folder, list_images(folder))
         if digest != config.data_digest:
             raise LabError(f"dataset = {config.dataset!r}: must hold the images that the configuration was made for")
     train, test = load(config.dataset, data, config.side, config.split_seed, config.classes)

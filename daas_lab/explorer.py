@@ -17,8 +17,8 @@ from daas_lab.discretize import Evolution, derive_genotype, weight_evolution
 from daas_lab.errors import refuse
 from daas_lab.genotype import CELL_TYPES, NAMED_BUDGETS, PRIMITIVES, CellGenotype, EdgeBudget, cell_edges, nodes_of
 from daas_lab.plots import DASHES, FAINT, INK, LINE_COLOURS, OPERATION_COLOURS
-from daas_lab.records import read_record
-from daas_lab.runs import Run, read_run
+from daas_lab.records import read_any
+from daas_lab.runs import Run
 
 FONT = 'font-family="Helvetica, Arial, sans-serif" text-anchor="middle"'
 WIDTH, MARGIN = 490, 12  # of a frame, in pixels
@@ -48,7 +48,7 @@ def searches(runs: str | Path, records: str | Path | None = None) -> dict[str, P
 
 def read_search(path: str | Path) -> Run:
     """The search of a folder or a record; `LabError` if there is nothing to show."""
-    run = read_record(path) if Path(path).suffix == ".json" else read_run(path)
+    run = read_any(path)
     if not isinstance(run.config, SearchConfig) or not run.alphas:
         raise refuse("run", str(path), "a search that has finished an epoch")
     return run

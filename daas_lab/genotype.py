@@ -324,7 +324,7 @@ def format_darts(genotype: Genotype) -> str:
     return f"Genotype({', '.join(parts)})"
 
 
-def format_shortest(genotype: Genotype) -> str:
+def format_darts_or_json(genotype: Genotype) -> str:
     """The printed DARTS form, or JSON for a cell that it cannot say."""
     try:
         return format_darts(genotype)

@@ -90,12 +90,12 @@ def folder_facts(folder: str) -> FolderFacts:
     if listing.test is None:
         train -= round(TEST_SHARE * train)
     side = sorted(sides)[len(sides) // 2]
-    return FolderFacts(len(listing.classes), 1 if grey else 3, side, train, folder_digest(folder))
+    return FolderFacts(len(listing.classes), 1 if grey else 3, side, train, folder_digest(folder, listing))
 
 
-def folder_digest(folder: str) -> str:
-    """16 hexadecimal digits over the names and sizes of a folder's images, as they are now."""
-    listing, digest = list_images(folder), hashlib.sha256()
+def folder_digest(folder: str | Path, listing: Listing) -> str:
+    """16 hexadecimal digits over the names and sizes of the images listed in a folder."""
+    digest = hashlib.sha256()
     for path, _ in listing.train + (listing.test or []):
         digest.update(f"{os.path.relpath(path, folder)} {os.path.getsize(path)}\n".encode())
     return digest.hexdigest()[:16]

@@ -13,7 +13,7 @@ import numpy as np
 from daas_lab.config import config_hash
 from daas_lab.errors import LabError
 from daas_lab.genotype import Genotype
-from daas_lab.runs import KINDS, Run, kind_of, write_atomically
+from daas_lab.runs import KINDS, Run, kind_of, read_run, write_atomically
 
 FORMAT = 1
 DIGITS = 4  # of α and β, after the point
@@ -44,6 +44,11 @@ def write_record(run: Run, path: str | Path) -> None:
     # One key a line: readable, and a change of one part shows as one line.
     lines = (f"{json.dumps(key)}: {json.dumps(value, separators=(',', ':'))}" for key, value in document.items())
     write_atomically(Path(path), "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def read_any(path: str | Path) -> Run:
+    """The run of a folder, or of a record: a .json file."""
+    return read_record(path) if Path(path).suffix == ".json" else read_run(path)
 
 
 def read_record(path: str | Path) -> Run:
