@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -101,12 +101,18 @@ def read_settings(namespace: dict[str, Any]) -> Settings:
                 names = ", ".join(sorted(known))
                 raise LabError(f"unknown parameter {name} = {value!r}{suggestion(name, known)}; known: {names}")
         namespace["_settings_read"] = True
-    settings = Settings(**{name: _read_setting(name, value) for name, value in given.items()})
-    one_of("preset", settings.preset, PRESETS)
+    settings = parse_settings(given)
     for method in ("darts", "da2s"):
         settings.search(method, settings.seeds[0])
     check_available(settings.dataset, settings.data)
     open_device(settings.device)
+    return settings
+
+
+def parse_settings(given: Mapping[str, Any]) -> Settings:
+    """Settings from what users write, each value refused by name; whether data and device are there is not asked."""
+    settings = Settings(**{name: _read_setting(name, value) for name, value in given.items()})
+    one_of("preset", settings.preset, PRESETS)
     return settings
 
 
@@ -155,19 +161,19 @@ def make_runs(configs: Sequence[SearchConfig | RetrainConfig], settings: Setting
     A record in `settings.figures` counts as a finished run, without its weights. A bar counts epochs. When a run fails
     the others are stopped where they are, to be resumed, and its error is raised.
     """
-    runs = {config: _find(config, settings) for config in configs}
+    runs = {config: find_run(config, settings) for config in configs}
     for run in filter(None, runs.values()):
         _publish(run, settings)
     missing = [config for config, run in runs.items() if run is None]
-    tasks = [(_train, (config, settings)) for config in missing]
-    folders = [_folder(config, settings) for config in missing]
+    tasks = [(make_run, (config, settings)) for config in missing]
+    folders = [run_folder(config, settings) for config in missing]
 
     bar = progress_bar(sum(config.epochs for config in missing), disable=not missing)
     _side_by_side(tasks, settings, bar, lambda ended: sum(map(epochs_done, folders)))
-    return [runs[config] or _find(config, settings) for config in configs]
+    return [runs[config] or find_run(config, settings) for config in configs]
 
 
-def _folder(config: SearchConfig | RetrainConfig, settings: Settings) -> Path:
+def run_folder(config: SearchConfig | RetrainConfig, settings: Settings) -> Path:
     return settings.runs / run_name(config)
 
 
@@ -175,9 +181,9 @@ def _record(config: SearchConfig | RetrainConfig, settings: Settings) -> Path:
     return settings.figures / "records" / f"{run_name(config)}.json"
 
 
-def _find(config: SearchConfig | RetrainConfig, settings: Settings) -> Run | None:
+def find_run(config: SearchConfig | RetrainConfig, settings: Settings) -> Run | None:
     """The finished run in the runs folder, else its record, else None."""
-    folder, record = _folder(config, settings), _record(config, settings)
+    folder, record = run_folder(config, settings), _record(config, settings)
     if is_finished(folder):
         return read_run(folder)
     return read_record(record) if settings.records and record.is_file() else None
@@ -222,12 +228,12 @@ def _side_by_side(tasks: Sequence[tuple], settings: Settings, bar: tqdm, done: C
             time.sleep(0.1)
 
 
-def _train(config: SearchConfig | RetrainConfig, settings: Settings, threads: int) -> None:
+def make_run(config: SearchConfig | RetrainConfig, settings: Settings, threads: int) -> None:
     """Make a run; where another process is already at it (a restarted notebook's earlier workers), wait for that.
 
     Its record is published here, not after the last of all runs: what ended stays, whatever becomes of the others.
     """
-    folder = _folder(config, settings)
+    folder = run_folder(config, settings)
     while writer(folder) is not None:
         time.sleep(1)
     train = search if isinstance(config, SearchConfig) else retrain
@@ -257,13 +263,13 @@ def drops(
     ]
     missing = {}
     for run, keys in zip(runs, wanted, strict=True):
-        lacking = [key for key in keys if key not in _measured(run)]
+        lacking = lacking_drops(run, keys)
         if lacking and run.folder is None:
             path, texts = _record(run.config, settings), ", ".join(f"{budget} ({stage})" for budget, stage in lacking)
             raise LabError(f"{path} has no drops at {texts}; without the record, the run is made again")
         if lacking:
             missing[run.folder] = lacking
-    tasks = [(_measure_drops, (folder, keys, settings.data)) for folder, keys in missing.items()]
+    tasks = [(measure_drops, (folder, keys, settings.data)) for folder, keys in missing.items()]
     _side_by_side(tasks, settings, progress_bar(len(tasks), unit="gap", disable=not tasks), lambda ended: ended)
     rows = []
     for run, keys in zip(runs, wanted, strict=True):
@@ -275,17 +281,23 @@ def drops(
     return rows
 
 
-def _measured(run: Run) -> set[tuple[str, str]]:
-    return {(row["budget"], row["stage"]) for row in run.gap}
+def lacking_drops(run: Run, keys: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those (budget, stage) of `keys` of which the run has no drops."""
+    measured = {(row["budget"], row["stage"]) for row in run.gap}
+    return [key for key in keys if key not in measured]
 
 
-def _measure_drops(folder: Path, keys: Sequence[tuple[str, str]], data: Path, threads: int) -> None:
+def measure_drops(folder: Path, keys: Sequence[tuple[str, str]], data: Path, threads: int) -> None:
+    """Measure those (budget, stage) of `keys` that the search in `folder` lacks, and keep them there."""
+    run = read_run(folder)
+    rows, lacking = run.gap, lacking_drops(run, keys)
+    if not lacking:
+        return
     network, config = load_supernet(folder)
     splits = search_splits(config, data)
-    rows = read_run(folder).gap
     with prepare(replace(config, threads=threads)):
-        for stage in dict.fromkeys(stage for _, stage in keys):
-            budgets = [budget for budget, own in keys if own == stage]
+        for stage in dict.fromkeys(stage for _, stage in lacking):
+            budgets = [budget for budget, own in lacking if own == stage]
             rows += accuracy_drops(network, config, splits.held_out, splits.weights, budgets, stages=[stage])
     write_atomically(folder / "gap.json", json.dumps(rows, indent=1) + "\n")
 
