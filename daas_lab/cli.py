@@ -3,11 +3,12 @@
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from daas_lab import config, discretize, distributed, evolution, experiments, genotype
+from daas_lab import config, discretize, distributed, evolution, experiments, genotype, provenance, tables
 from daas_lab.data import search_splits
 from daas_lab.datasets import DATASETS
 from daas_lab.errors import LabError, one_of, refuse
@@ -102,6 +103,11 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--device", default="cpu", help="default: cpu")
     for name in ("data", "runs"):
         reproduce.add_argument(f"--{name}", default=name)
+
+    sweep = _command(commands, "sweep", _sweep, "many runs side by side on Ray, here or on a cluster, as a file says")
+    sweep.add_argument("file", metavar="SWEEP.yaml")
+    sweep.add_argument("--address", help="of a running Ray cluster, or auto (default: Ray is started here)")
+    sweep.add_argument("--dry-run", action="store_true", help="only say which runs there are and how far they are")
 
     bench = _command(commands, "bench", _bench, "step time and peak memory of the super-network on this machine")
     bench.add_argument("--sizes", nargs="+", metavar="SIZE", help="full, half, mini, tiny (default: all)")
@@ -321,6 +327,29 @@ def _reproduce(options: argparse.Namespace) -> None:
         print(f"{row['notebook']:<32} {row['seconds']:>6} s  {row['result']}")
     if any(row["result"] != "done" for row in rows):
         raise LabError("not every notebook ended well; the same command goes on where they stopped")
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    from daas_lab import sweep
+
+    begun, asked = time.perf_counter(), sweep.read_sweep(options.file)
+    if options.dry_run:
+        for name, state in sweep.planned(asked):
+            print(f"{state:<16} {name}")
+        cells = sum(map(len, asked.searches.values()))
+        print(f"{len(asked.searches)} searches, {cells} cells, {cells * len(asked.retrainings)} retrainings")
+        return
+    failed = sweep.make(asked, options.address)
+    rows, shown = sweep.table(asked)
+    if rows:
+        command, settings = f"daas-lab sweep {options.file}", asked.settings
+        facts = provenance.provenance(settings.dataset, settings.preset, command, time.perf_counter() - begun)
+        saved = tables.save_table(Path(options.file).stem, rows, facts, settings.runs / "sweeps", shown)
+        print(shown, *saved, sep="\n")
+    for name, error in failed.items():
+        print(f"{name}: {error}", file=sys.stderr)
+    if failed:
+        raise LabError(f"{len(failed)} runs failed; the same command tries them again and reuses the others")
 
 
 def _bench(options: argparse.Namespace) -> None:

@@ -27,7 +27,7 @@ TIERS = [
     ["experiments", "estimate"],
     ["studies", "plots", "cell_layout"],
     ["plots_losses", "plots_evolution", "drawing", "explorer"],
-    ["claims", "editor", "events", "live"],
+    ["claims", "editor", "events", "live", "sweep"],
     ["widgets"],
     ["cli"],
     ["__main__"],

@@ -1,0 +1,232 @@
+"""Sweeps on a real Ray: what a file asks for, processes that die, runs that fail, a cluster that was there before."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from daas_lab import cli
+from daas_lab.config import search_config
+from daas_lab.runs import epochs_done, is_finished, read_run, writer
+from daas_lab.search import search
+from daas_lab.sweep import planned, read_sweep
+
+EPOCHS = 25
+
+
+def write(path, **changes):
+    """A sweep file of tiny runs on digits; JSON is YAML."""
+    document = {"preset": "tiny", "dataset": "digits", "seeds": [0, 1], "runs": str(path.parent / "runs")}
+    path.write_text(json.dumps(document | {"search": {"method": "darts"}} | changes))
+    return path
+
+
+def start(path, *options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "daas_lab", "sweep", str(path), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_until(true, seconds=120):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+# --- what a file asks for ---------------------------------------------------------------------------------------------
+
+
+def test_lists_are_combined_groups_united_and_darts_searched_once_for_every_budget(tmp_path):
+    groups = [
+        {"method": "darts", "budget": ["8/14", "4/14"]},
+        {"method": ["da2s", "da2s_exact"], "budget": ["8/14", "4/14"], "lambda_c": ["linear", "step"]},
+    ]
+    sweep = read_sweep(write(tmp_path / "s.yaml", search=groups, retrain={"epochs": [1, 2], "channels": 4}))
+    kinds = [(config.method, config.budget, config.lambda_c, config.seed) for config in sweep.searches]
+    regularised = [
+        (method, budget, shape, seed)
+        for method in ("da2s", "da2s_exact")
+        for budget in ("8/14", "4/14")
+        for shape in ("linear", "step")
+        for seed in (0, 1)
+    ]
+    assert kinds == [("darts", "8/14", "const", 0), ("darts", "8/14", "const", 1), *regularised]
+    assert [cuts for config, cuts in sweep.searches.items() if config.method == "darts"] == 2 * [["8/14", "4/14"]]
+    assert all(cuts == [config.budget] for config, cuts in sweep.searches.items() if config.method != "darts")
+    assert sweep.retrainings == [{"epochs": 1, "channels": 4}, {"epochs": 2, "channels": 4}]
+    assert sweep.named == ("method", "budget", "lambda_c") and (sweep.cpus, sweep.gpus) == (1, 0)
+
+
+def test_a_search_is_the_one_that_a_notebook_asks_for(tmp_path):
+    sweep = read_sweep(write(tmp_path / "s.yaml", search={"method": "da2s", "budget": "4/14"}))
+    asked = [search_config("tiny", "digits", "da2s", budget="4/14", seed=seed) for seed in (0, 1)]
+    assert list(sweep.searches) == asked
+
+
+def test_the_example_of_the_readme_can_be_read(tmp_path):
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    path = tmp_path / "sweep.yaml"
+    path.write_text(text.split("```yaml\n")[1].split("```")[0])
+    sweep = read_sweep(path)
+    assert len(sweep.searches) == 3 + 2 * 2 * 3 and len(sweep.retrainings) == 2
+
+
+def test_cuda_takes_a_gpu_a_run_and_the_file_may_share_it(tmp_path):
+    assert read_sweep(write(tmp_path / "s.yaml", device="cuda")).gpus == 1
+    assert read_sweep(write(tmp_path / "s.yaml", device="cuda", gpus=0.5)).gpus == 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"presett": "mini"}, ["presett", "preset"]),
+        ({"preset": "huge"}, ["preset", "huge", "mini"]),
+        ({"dataset": "mnist"}, ["dataset", "mnist", "digits"]),
+        ({"seeds": [0, 0]}, ["seeds", "[0, 0]", "different"]),
+        ({"search": None}, ["search", "None", "fields"]),
+        ({"search": []}, ["search", "[]", "fields"]),
+        ({"search": {"metod": "darts"}}, ["metod", "method"]),
+        ({"search": {"method": "dart"}}, ["method", "dart", "darts"]),
+        ({"search": {"budget": ["8/14", "9/14"]}}, ["budget", "9/14"]),
+        ({"search": {"epochs": [3, "ten"]}}, ["epochs", "ten", "whole number"]),
+        ({"search": {"epochs": []}}, ["search: epochs", "[]", "a list of values"]),
+        ({"search": {"seed": 3}}, ["search: seed", "3", "seeds"]),
+        ({"search": {"preset": "mini"}}, ["search: preset", "mini", "top of the file"]),
+        ({"search": [{"method": "darts"}, 3]}, ["search", "3", "fields"]),
+        ({"retrain": {"chanels": 4}}, ["chanels", "channels"]),
+        ({"retrain": {"channels": 1}}, ["channels", "1", "at least 2"]),
+        ({"retrain": {"genotype": "DARTS_V2"}}, ["retrain: genotype", "search"]),
+        ({"cpus": 0}, ["cpus", "0", "above 0"]),
+        ({"gpus": -1}, ["gpus", "-1", "at least 0"]),
+        ({"gpus": "all"}, ["gpus", "all", "number"]),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named_before_anything_is_made(tmp_path, capsys, changes, words):
+    assert cli.main(["sweep", str(write(tmp_path / "s.yaml", **changes))]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    assert all(word in captured.err for word in words), captured.err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("content", ["search: [", "- 1\n- 2\n", None])
+def test_a_file_that_is_none_is_refused(tmp_path, capsys, content):
+    path = tmp_path / "s.yaml"
+    if content is not None:
+        path.write_text(content)
+    assert cli.main(["sweep", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert str(path) in error and error.count("\n") == 1
+
+
+def test_without_ray_a_dry_run_works_and_the_rest_says_how_to_install_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    path = write(tmp_path / "s.yaml", search={"method": ["darts", "da2s"]}, retrain=None)
+    assert cli.main(["sweep", str(path), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("to be made") == 4 and "4 searches, 4 cells, 4 retrainings" in out
+    assert not (tmp_path / "runs").exists()
+    assert cli.main(["sweep", str(path)]) == 2
+    assert "daas-lab[cluster]" in capsys.readouterr().err
+
+
+# --- on Ray -----------------------------------------------------------------------------------------------------------
+
+
+def test_killed_workers_and_a_killed_driver_change_nothing(tmp_path):
+    groups = [
+        {"method": "darts", "budget": ["8/14", "4/14"], "epochs": EPOCHS},
+        {"method": "random", "budget": "4/14", "epochs": 1},
+    ]
+    path = write(tmp_path / "s.yaml", seeds=[0], search=groups, retrain={"epochs": [1, 2]})
+    darts = next(iter(read_sweep(path).searches))
+    folder = tmp_path / "runs" / planned(read_sweep(path))[0][0]
+
+    driver = start(path)
+    for at in (2, 5):
+        wait_until(lambda at=at: epochs_done(folder) >= at)
+        os.kill(writer(folder)["pid"], signal.SIGKILL)
+    wait_until(lambda: epochs_done(folder) >= 8)
+    driver.kill()
+    driver.communicate()
+    wait_until(lambda: writer(folder) is None)  # its workers end with it
+    done = epochs_done(folder)
+    assert 8 <= done < EPOCHS
+    assert planned(read_sweep(path))[0] == (folder.name, f"epoch {done} of {EPOCHS}")
+
+    driver = start(path)
+    out, error = driver.communicate(timeout=300)
+    assert driver.returncode == 0, error
+    assert {state for _, state in planned(read_sweep(path))} == {"finished"}
+    search(replace(darts, threads=1), tmp_path / "undisturbed", progress=False)
+    for name in ("architecture.safetensors", "history.jsonl", "genotype.json"):
+        assert (folder / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+
+    rows = json.loads((tmp_path / "runs/sweeps/s.json").read_text())["rows"]
+    assert [(row["method"], row["budget"], row["retrain_epochs"], row["seeds"]) for row in rows] == [
+        (method, budget, epochs, [0])
+        for method, budget in (("darts", "8/14"), ("darts", "4/14"), ("random", "4/14"))
+        for epochs in (1, 2)
+    ]
+    assert all(0 <= row["error_mean"] <= 100 and 0.5 < row["params_m_mean"] < 6 for row in rows)
+    own = {"stage": "both", "edge_weight": "one", "batch_norm": "as-trained"}
+    gaps = [row for row in read_run(folder).gap if own.items() <= row.items()]
+    assert {row["budget"]: row["after"] for row in gaps} == {
+        row["budget"]: row["after_mean"] for row in rows if row["method"] == "darts"
+    }
+    assert "| darts | 4/14 |" in out and str(tmp_path / "runs/sweeps/s.md") in out
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """The address of a Ray that was started before, as on a cluster."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # whether this machine has a token from before, or not
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory(
+        prefix="ray", ignore_cleanup_errors=True
+    ) as folder:  # a short path: it holds sockets
+        options = [f"--port={port}", f"--temp-dir={folder}", "--include-dashboard=false", "--num-cpus=2"]
+        head = subprocess.Popen(
+            [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            assert any("runtime started" in line for line in head.stdout)
+            yield f"127.0.0.1:{port}"
+        finally:
+            head.terminate()
+            head.communicate(timeout=60)
+
+
+def test_a_run_that_fails_stops_no_other_and_is_named(tmp_path, cluster):
+    path = write(tmp_path / "s.yaml", search={"method": ["darts", "da2s"], "epochs": 2}, seeds=[0], cpus=0.5)
+    [darts, da2s] = [tmp_path / "runs" / name for name, _ in planned(read_sweep(path))]
+    darts.mkdir(parents=True)
+    (darts / "config.json").write_text("{")
+    driver = start(path, "--address", cluster)
+    out, error = driver.communicate(timeout=300)
+    assert driver.returncode == 2
+    assert f"{darts.name}: damaged file {darts / 'config.json'}" in error and "1 runs failed" in error
+    assert is_finished(da2s) and "| da2s |" in out and "| darts |" not in out
+
+
+def test_a_cluster_that_is_none_is_refused(tmp_path):
+    driver = start(write(tmp_path / "s.yaml"), "--address", "127.0.0.1:1")
+    _, error = driver.communicate(timeout=120)
+    assert driver.returncode == 2 and "address = '127.0.0.1:1'" in error
