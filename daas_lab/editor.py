@@ -8,15 +8,15 @@ from pathlib import Path
 
 from daas_lab.errors import LabError, refuse
 from daas_lab.evolution import genotype_after
-from daas_lab.explorer import read_search
+from daas_lab.explorer import labels, read_search
 from daas_lab.genotype import PUBLISHED, CellGenotype, Genotype, load_genotype
 from daas_lab.network import count
 from daas_lab.runs import write_atomically
 
 
-def starting_cells(found: Mapping[str, Path]) -> list[str]:
-    """What an edit may start from: searches, as `explorer.searches` finds them, then the published cells."""
-    return [*found, *PUBLISHED]
+def starting_cells(found: Mapping[str, Path]) -> list[tuple[str, str]]:
+    """(label, name) of what an edit may start from: the searches of `explorer.searches`, then the published cells."""
+    return [*labels(found), *((name, name) for name in PUBLISHED)]
 
 
 def starting_cell(name: str, found: Mapping[str, Path]) -> Genotype:

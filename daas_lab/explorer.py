@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from daas_lab.config import METHODS, SearchConfig
+from daas_lab.config import LAMBDAS, METHODS, SearchConfig
 from daas_lab.discretize import Evolution, derive_genotype, weight_evolution
-from daas_lab.errors import refuse
+from daas_lab.errors import LabError, refuse
 from daas_lab.genotype import CELL_TYPES, NAMED_BUDGETS, PRIMITIVES, CellGenotype, EdgeBudget, cell_edges, nodes_of
 from daas_lab.plots import DASHES, FAINT, INK, LINE_COLOURS, OPERATION_COLOURS
 from daas_lab.records import read_any
@@ -35,8 +35,7 @@ BEFORE, AFTER = LINE_COLOURS[0], LINE_COLOURS[1]
 def searches(runs: str | Path, records: str | Path | None = None) -> dict[str, Path]:
     """Name → folder of every search in the folder `runs` that has finished an epoch, then → record in `records`.
 
-    Where a run and its record are both there, the run stands for itself. Records are told by their names, since to
-    read many of them takes a while.
+    Where a run and its record are both there, the run stands for itself. Records are told by their names.
     """
     found = {path.parent.name: path.parent for path in sorted(Path(runs).glob("*/architecture.safetensors"))}
     if records is None:
@@ -66,14 +65,37 @@ def first_choice(found: Mapping[str, Path]) -> str:
 
 
 def second_choice(found: Mapping[str, Path]) -> str:
-    """A search to look at beside `first_choice`: by another method, on the same data set and for 8/14, if there is."""
+    """A search to look at beside `first_choice`: by another method, on the same data set, and if there is one for 8/14
+    with the method's own control functions."""
     first = first_choice(found)
     others = [name for name in found if name.split("-")[0] != first.split("-")[0]]
     same = [name for name in others if name.split("-")[1:2] == first.split("-")[1:2]]
     for name in same:
-        if read_search(found[name]).config.budget == "8/14":
+        config = read_search(found[name]).config
+        if config.budget == "8/14" and not _unusual_lambdas(config):
             return name
     return next(iter([*same, *others, first]))
+
+
+def labels(found: Mapping[str, Path]) -> list[tuple[str, str]]:
+    """(label, name) of every search, for a list to choose from: what its name does not tell is in the label."""
+    return [(" · ".join([name, *_particulars(path)]), name) for name, path in found.items()]
+
+
+def _particulars(path: Path) -> list[str]:
+    try:
+        config = read_search(path).config
+    except LabError:  # damaged; who chooses it is told so
+        return []
+    budget = [] if config.searcher.serves_every_budget else [config.budget]
+    return [config.preset, *budget, *_unusual_lambdas(config)]
+
+
+def _unusual_lambdas(config: SearchConfig) -> list[str]:
+    """The control functions that are not the method's own, such as "λ_c step"."""
+    usual = config.searcher.lambdas or ()  # none: they have no effect
+    chosen = [(f"λ_{name[-1]}", getattr(config, name)) for name in LAMBDAS]
+    return [f"{name} {value}" for (name, value), own in zip(chosen, usual, strict=False) if value != own]
 
 
 # --- frames -----------------------------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def run_explorer(settings: Settings, first: str | None = None, second: str | Non
     names = [first or explorer.first_choice(found), second or explorer.second_choice(found)]
     for name in names:
         one_of("run", name, found)
-    sides = [_dropdown(f"run {n}", found, name, "420px") for n, name in enumerate(names, start=1)]
+    sides = [_dropdown(f"run {n}", explorer.labels(found), name, "520px") for n, name in enumerate(names, start=1)]
     budget, edge_weight = _dropdown("cut to", ["8/14"]), _dropdown("edge weight", EDGE_WEIGHTS, "learned")
     slider = ipywidgets.IntSlider(description="epoch", style=LABELS, layout={"width": "420px", "max_width": "100%"})
     play = ipywidgets.Play(interval=PLAY_INTERVAL, layout={"width": "150px"})
@@ -137,7 +137,7 @@ def cell_editor(settings: Settings, start: str = "DARTS_V2") -> View:
     """
     found = explorer.searches(settings.runs, settings.figures / "records")
     genotype, quiet = editor.starting_cell(start, found), False
-    begin = _dropdown("start from", editor.starting_cells(found), start, "420px")
+    begin = _dropdown("start from", editor.starting_cells(found), start, "520px")
     operation, source = _dropdown("operation", PRIMITIVES + EXTRA_PRIMITIVES), _dropdown("source", [0])
     edge_name, size, message = ipywidgets.HTML(), ipywidgets.HTML(), ipywidgets.HTML()
     picture = CellDrawing()

@@ -69,6 +69,6 @@ def test_an_export_is_what_retrain_reads(tmp_path):
 
 def test_it_starts_from_searches_and_published_cells(tmp_path):
     found = {"mine": write_search(tmp_path / "mine", "da2s", "tiny", "digits", finish=False)}
-    assert editor.starting_cells(found) == ["mine", *PUBLISHED]
+    assert [name for _, name in editor.starting_cells(found)] == ["mine", *PUBLISHED]
     assert editor.starting_cell("mine", found) == genotype_after(read_search(tmp_path / "mine"))
     assert editor.starting_cell("PDARTS", found) == PUBLISHED["PDARTS"]

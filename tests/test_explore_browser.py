@@ -123,9 +123,9 @@ def test_budget_and_run_can_be_changed(page):
     control(explorer, "cut to", "select").select_option("3/14")
     explorer.locator("svg").nth(1).get_by_text("cut to 3/14").wait_for()
     assert explorer.locator("svg").nth(1).inner_html() != before
-    control(explorer, "run 2", "select").select_option("darts-cifar10-s0-made")
+    control(explorer, "run 2", "select").select_option("darts-cifar10-s0-made · full")
     explorer.locator("svg").nth(1).get_by_text("darts on cifar10").wait_for()
-    control(explorer, "run 2", "select").select_option("da2s-cifar10-s0-made")
+    control(explorer, "run 2", "select").select_option("da2s-cifar10-s0-made · full · 8/14")
     explorer.locator("svg").nth(1).get_by_text("da2s on cifar10").wait_for()
 
 

@@ -118,11 +118,20 @@ def test_runs_and_records_are_found_by_name(tmp_path):
         explorer.read_search(runs / "figures")
 
 
-def test_beside_darts_the_search_for_two_edges_a_node_is_shown_first(tmp_path):
+def test_beside_darts_the_usual_search_is_shown_first_and_labels_tell_the_others_apart(tmp_path):
     write_search(tmp_path / "darts-digits-s0-a", "darts", "tiny", "digits")
     for name, budget in (("da2s-digits-s0-b", "4/14"), ("da2s-digits-s0-c", "8/14")):
         write_search(tmp_path / name, "da2s", "tiny", "digits", budget=budget)
-    assert explorer.second_choice(explorer.searches(tmp_path)) == "da2s-digits-s0-c"
+    write_search(tmp_path / "da2s-digits-s0-bb", "da2s", "tiny", "digits", lambda_c="step", lambda_1="const")
+    found = explorer.searches(tmp_path)
+    assert explorer.second_choice(found) == "da2s-digits-s0-c"
+    (tmp_path / "da2s-digits-s0-c" / "config.json").write_text("{")
+    assert explorer.labels(found) == [
+        ("da2s-digits-s0-b · tiny · 4/14", "da2s-digits-s0-b"),
+        ("da2s-digits-s0-bb · tiny · 8/14 · λ_c step · λ_1 const", "da2s-digits-s0-bb"),
+        ("da2s-digits-s0-c", "da2s-digits-s0-c"),
+        ("darts-digits-s0-a · tiny", "darts-digits-s0-a"),
+    ]
 
 
 def test_the_cut_is_shown_where_it_was_measured(run):
