@@ -203,24 +203,6 @@ def control_function_panels(epochs: int = 50) -> Figure:
 
 
 @themed
-def history(records: Sequence[Mapping], *, title: str = "Search") -> Figure:
-    """Every loss (left) and accuracy in percent (right) that the records of the epochs hold, by their names."""
-    figure = Figure(figsize=(9, 3.3), layout="constrained")
-    names = list(dict.fromkeys(key for record in records for key in record))
-    for ax, word in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        chosen = [name for name in names if word in name]
-        for n, name in enumerate(chosen):
-            points = [(record["epoch"], record[name]) for record in records if record.get(name) is not None]
-            style = {"color": LINE_COLOURS[n % 7], "linestyle": DASHES[n % 7]}
-            ax.plot(*zip(*points, strict=True), label=name.replace("_", " "), **style)
-        ax.set(xlabel="epoch", ylabel=word if word == "loss" else "accuracy (%)")
-        if chosen:
-            ax.legend()
-    figure.suptitle(title)
-    return figure
-
-
-@themed
 def gap_over_epochs(
     records: Sequence[Mapping],
     *,
@@ -378,25 +360,3 @@ def discretization_gap(panels: Sequence[Mapping], *, node: int = 3) -> Figure:
     for ax, panel in zip(figure.subplots(len(panels), 1, squeeze=False).flat, panels, strict=True):
         node_inputs(**panel, node=node, ax=ax)
     return figure
-
-
-@themed
-def alpha_heatmap(
-    weights, *, operations: Sequence[str] = PRIMITIVES, title: str = "Operation weights", ax: Axes | None = None
-) -> Axes:
-    """Operation weights [E, O] as a table of shades, a row for each edge; the largest weight of each is bold."""
-    weights = np.asarray(weights, dtype=float)
-    E, O = weights.shape  # noqa: E741
-    ax = ax or new_axes((1.8 + 0.75 * O, 1.3 + 0.3 * E))
-    image = ax.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for e in range(E):
-        for o in range(O):
-            weight = "bold" if o == weights[e].argmax() else "normal"
-            colour = "white" if weights[e, o] > 0.55 else INK
-            ax.text(o, e, f"{weights[e, o]:.2f}", ha="center", va="center", fontsize=8, color=colour, fontweight=weight)
-    ax.set_xticks(range(O), operations, rotation=30, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(E), [_edge_name(edge) for edge in cell_edges(nodes_of(E))])
-    ax.set(title=title, ylabel="edge (source → node)")
-    ax.grid(visible=False)
-    ax.figure.colorbar(image, ax=ax, label="weight a")
-    return ax

@@ -107,13 +107,6 @@ def test_gap_over_epochs():
     assert list(ax.lines[1].get_xdata()) == [1, 3]
 
 
-def test_history_sorts_losses_from_accuracies():
-    records = [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0, "held_out_accuracy": 50.0, "seconds": 3.0}]
-    left, right = plots.history(records).axes
-    assert [line.get_label() for line in left.lines] == ["loss"]
-    assert [list(line.get_xdata()) for line in right.lines] == [[2]]
-
-
 def test_node_inputs(weights):
     a, b = weights[0][0, 2:5], np.array([0.5, 0.3, 0.2])
     ax = plots.node_inputs(a, b, {"8/14": [0, 1], "6/14": [0]})
@@ -122,13 +115,6 @@ def test_node_inputs(weights):
     np.testing.assert_allclose(heights[1:8], a[0])
     assert [bar.get_alpha() for bar in ax.patches[::8]] == [1, 1, 0.3]
     assert ax.get_xticklabels()[1].get_text() == "1 → 3\n8/14: kept\n6/14: discarded"
-
-
-def test_alpha_heatmap(weights):
-    ax = plots.alpha_heatmap(weights[0][0])
-    assert ax.images[0].get_array().shape == (14, 7)
-    bold = [text.get_text() for text in ax.texts if text.get_fontweight() == "bold"]
-    assert bold == [f"{value:.2f}" for value in weights[0][0].max(axis=1)]
 
 
 def test_surfaces_draw_trajectories():
