@@ -349,7 +349,7 @@ def _sweep(options: argparse.Namespace) -> None:
     for name, error in failed.items():
         print(f"{name}: {error}", file=sys.stderr)
     if failed:
-        raise LabError(f"{len(failed)} runs failed; the same command tries them again and reuses the others")
+        raise LabError(f"runs that failed: {len(failed)}; the same command tries them again and reuses the others")
 
 
 def _bench(options: argparse.Namespace) -> None:

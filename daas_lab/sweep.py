@@ -141,8 +141,10 @@ def _as_list(value: Any) -> list:
 
 
 def _amount(name: str, value: Any, above: float | None = None) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0 or value == above:
-        raise refuse(name, value, "a number above 0" if above == 0 else "a number of at least 0")
+    """A number of processors: Ray gives a share of one, or several whole ones."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or value < 0 or value == above or (value > 1 and not float(value).is_integer()):
+        raise refuse(name, value, f"a whole number or less than 1, {'above' if above == 0 else 'at least'} 0")
     return value
 
 
@@ -214,6 +216,8 @@ def _connect(ray: Any, address: str | None, sweep: Sweep) -> None:
     try:
         ray.init(**options, logging_level="error")
     except (ConnectionError, RuntimeError, ValueError) as error:
+        if address is None:
+            raise LabError(f"Ray cannot be started: {error}") from error
         said = f"{str(error).splitlines()[0]}; if it wants a token, set RAY_AUTH_MODE=token"
         raise refuse("address", address, f"that of a running Ray cluster ({said})") from error
     if address is None:  # a cluster may grow, this machine does not

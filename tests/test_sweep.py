@@ -110,6 +110,7 @@ def test_cuda_takes_a_gpu_a_run_and_the_file_may_share_it(tmp_path):
         ({"retrain": {"genotype": "DARTS_V2"}}, ["retrain: genotype", "search"]),
         ({"cpus": 0}, ["cpus", "0", "above 0"]),
         ({"gpus": -1}, ["gpus", "-1", "at least 0"]),
+        ({"gpus": 1.5}, ["gpus", "1.5", "a whole number or less than 1"]),
         ({"gpus": "all"}, ["gpus", "all", "number"]),
     ],
 )
@@ -222,7 +223,7 @@ def test_a_run_that_fails_stops_no_other_and_is_named(tmp_path, cluster):
     driver = start(path, "--address", cluster)
     out, error = driver.communicate(timeout=300)
     assert driver.returncode == 2
-    assert f"{darts.name}: damaged file {darts / 'config.json'}" in error and "1 runs failed" in error
+    assert f"{darts.name}: damaged file {darts / 'config.json'}" in error and "runs that failed: 1" in error
     assert is_finished(da2s) and "| da2s |" in out and "| darts |" not in out
 
 
