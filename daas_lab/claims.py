@@ -4,7 +4,7 @@ Functions return rows for `tables.to_markdown`, or a sentence that follows from 
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -134,6 +134,47 @@ def ranking_sentence(rows: Sequence[Row], key: str, reported: str) -> str:
     text += f"; {_beside_noise(best, second)}."
     place = [row[key] for row in rows].index(reported) + 1 if reported in [row[key] for row in rows] else None
     return text + (f" The paper's best, {reported}, is number {place} of {len(rows)} here." if place else "")
+
+
+def speed_sentence(rows: Sequence[Row]) -> str:
+    """Table 2: whether λ_c that grows fast does better than one that grows late, as the paper sees it.
+
+    `rows`: a retraining each, with `lambda_c` and `error`.
+    """
+    groups = {"growing fast (log, linear)": ("log", "linear"), "growing late (exp, step)": ("exp", "step")}
+    return _groups_sentence(
+        {name: [row["error"] for row in rows if row["lambda_c"] in values] for name, values in groups.items()},
+        {
+            name: [row["error_mean"] for row in paper.TABLE_2 if row["lambda_c"] in values]
+            for name, values in groups.items()
+        },
+    )
+
+
+def priority_sentence(rows: Sequence[Row]) -> str:
+    """Table 3: whether to decide operations first or edges first makes a difference. `rows`: a retraining each, with
+    `lambda_1`, `lambda_2` and `error`."""
+    groups = {"operations first (λ_2 delayed)": "lambda_2", "edges first (λ_1 delayed)": "lambda_1"}
+
+    def errors(of: Sequence[Row], delayed: str, quantity: str) -> list[float]:
+        return [row[quantity] for row in of if row[delayed].endswith(":delayed")]
+
+    return _groups_sentence(
+        {name: errors(rows, delayed, "error") for name, delayed in groups.items()},
+        {name: errors(paper.TABLE_3, delayed, "error_mean") for name, delayed in groups.items()},
+    )
+
+
+def _groups_sentence(ours: Mapping[str, Sequence[float]], reported: Mapping[str, Sequence[float]]) -> str:
+    """Mean errors of two groups of runs, their difference with its standard error, and the means of the paper."""
+    parts = [f"{name} {np.mean(errors):.2f} %" for name, errors in ours.items()]
+    (_, first), (_, second) = ours.items()
+    text = f"Mean error: {parts[0]}, {parts[1]} ({len(first)} and {len(second)} runs)"
+    if len(first) > 1 and len(second) > 1:
+        error = np.sqrt(np.var(first, ddof=1) / len(first) + np.var(second, ddof=1) / len(second))
+        difference = np.mean(second) - np.mean(first)
+        text += f"; the difference of {difference:+.2f} points has a standard error of {error:.2f}"
+    return f"{text}. In the paper's rows: {' and '.join(f'{np.mean(errors):.2f}' for errors in reported.values())} %."
 
 
 def order_sentence(rows: Sequence[Row]) -> str:

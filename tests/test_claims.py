@@ -63,6 +63,22 @@ def test_ranking_says_whether_a_difference_exceeds_the_noise():
     assert "single seed" in claims.ranking_sentence([row("log", 1, None), row("exp", 2, None)], "lambda_c", "linear")
 
 
+def test_groups_of_settings_are_compared_over_all_their_runs():
+    errors = {"log": (2.0, 3.0), "linear": (3.0, 4.0), "exp": (5.0, 5.0), "step": (5.0, 5.0), "const": (9.0, 9.0)}
+    rows = [{"lambda_c": name, "error": error} for name, both in errors.items() for error in both]
+    said = claims.speed_sentence(rows)
+    assert "(log, linear) 3.00 %" in said and "(exp, step) 5.00 % (4 and 4 runs)" in said
+    assert "+2.00 points has a standard error of 0.41" in said  # sqrt(2/3 / 4)
+    assert said.endswith("2.55 and 2.69 %.")  # means of Table 2's rows
+    rows = [
+        {"lambda_1": "const", "lambda_2": "exp:delayed", "error": 3.0},
+        {"lambda_1": "log:delayed", "lambda_2": "const", "error": 2.0},
+    ]
+    said = claims.priority_sentence(rows)
+    assert "operations first (λ_2 delayed) 3.00 %, edges first (λ_1 delayed) 2.00 % (1 and 1 runs). In" in said
+    assert said.endswith("2.60 and 2.58 %.")  # of Table 3's
+
+
 def test_order_names_where_ours_differs_from_the_papers():
     rows = [
         {"budget": budget, "method": method, "error_mean": error, "error_std": 0.1}
