@@ -173,7 +173,8 @@ def _groups_sentence(ours: Mapping[str, Sequence[float]], reported: Mapping[str,
     if len(first) > 1 and len(second) > 1:
         error = np.sqrt(np.var(first, ddof=1) / len(first) + np.var(second, ddof=1) / len(second))
         difference = np.mean(second) - np.mean(first)
-        text += f"; the difference of {difference:+.2f} points has a standard error of {error:.2f}"
+        side = "higher" if difference > 0 else "lower"
+        text += f"; the latter is {abs(difference):.2f} points {side}, with a standard error of {error:.2f}"
     return f"{text}. In the paper's rows: {' and '.join(f'{np.mean(errors):.2f}' for errors in reported.values())} %."
 
 

@@ -304,7 +304,9 @@ def error_bars(
         ax.errorbar(x, [row["error_mean"] for row in own], errors, linestyle="none", capsize=3, **style)
     long = max((len(str(place)) for place in places), default=0) > 8
     ax.set_xticks(range(len(places)), places, rotation=35 if long else 0, ha="right" if long else "center")
-    ax.set(title=title, ylabel="test error (%)", xlim=(-0.6, len(places) - 0.4))
+    seeds = max((len(row.get("seeds", ())) for row in rows), default=0)
+    over = f", mean ± std of {seeds} seeds" if seeds > 1 else ""
+    ax.set(title=title, ylabel=f"test error (%){over}", xlim=(-0.6, len(places) - 0.4))
     ax.grid(axis="x", visible=False)
     if hue is not None:
         ax.legend(title=hue, loc="center left", bbox_to_anchor=(1.0, 0.5))

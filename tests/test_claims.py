@@ -68,7 +68,7 @@ def test_groups_of_settings_are_compared_over_all_their_runs():
     rows = [{"lambda_c": name, "error": error} for name, both in errors.items() for error in both]
     said = claims.speed_sentence(rows)
     assert "(log, linear) 3.00 %" in said and "(exp, step) 5.00 % (4 and 4 runs)" in said
-    assert "+2.00 points has a standard error of 0.41" in said  # sqrt(2/3 / 4)
+    assert "the latter is 2.00 points higher, with a standard error of 0.41" in said  # sqrt(2/3 / 4)
     assert said.endswith("2.55 and 2.69 %.")  # means of Table 2's rows
     rows = [
         {"lambda_1": "const", "lambda_2": "exp:delayed", "error": 3.0},

@@ -95,6 +95,19 @@ def test_accuracy_drop_shows_the_papers_numbers():
     assert after["da2s"] == after["mine"] == [80.0] and after["da2s, paper"] == [85.42] and "mine, paper" not in after
 
 
+def test_error_bars_leave_out_what_has_no_result_and_say_what_they_are():
+    rows = [
+        {"lambda_c": name, "error_mean": mean, "error_std": 0.5, "seeds": [0, 1, 2]}
+        for name, mean in (("log", 3.0), ("exp", 2.0), ("step", None))
+    ]
+    ax = plots.error_bars(rows, "lambda_c")
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["log", "exp"]
+    assert list(ax.lines[0].get_ydata()) == [3, 2]
+    assert ax.get_ylabel() == "test error (%), mean ± std of 3 seeds"
+    single = plots.error_bars([{"lambda_c": "log", "error_mean": 3.0, "error_std": None, "seeds": [0]}], "lambda_c")
+    assert single.get_ylabel() == "test error (%)"
+
+
 def test_gap_over_epochs():
     records = [
         {"epoch": epoch, "budget": budget, "before": 80.0 + epoch, "after": 10.0 + epoch}
