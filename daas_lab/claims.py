@@ -22,7 +22,28 @@ from daas_lab.relaxations import paper as paper_relaxation
 from daas_lab.runs import Run
 from daas_lab.tables import Row, mean_std_text
 
-# --- Fig. 2 to 4, on a run --------------------------------------------------------------------------------------------
+# --- Fig. 1 to 4, on runs ---------------------------------------------------------------------------------------------
+
+
+def gap_sentence(drops: Sequence[Row], sharpness: Sequence[Row]) -> str:
+    """Fig. 1: what the cut to each budget costs each method, and how far its operations had decided before it.
+
+    `drops`: means over seeds (`tables.drop_rows`), one edge weight a method; `sharpness`: of `differentiation_rows`.
+    """
+    budgets = {row["budget"]: [other for other in drops if other["budget"] == row["budget"]] for row in drops}
+    costs = [
+        f"the cut to {budget} costs " + ", ".join(f"{row['method']} {_points(row)}" for row in members)
+        for budget, members in budgets.items()
+    ]
+    weights = [f"{row['method']} {row['largest_weight_mean']:.2f}" for row in sharpness]
+    return (
+        f"In points of accuracy, {'; '.join(costs)}. Before it the largest operation weight of an edge is in the mean: "
+        f"{', '.join(weights)}."
+    )
+
+
+def _points(row: Row) -> str:
+    return mean_std_text(row["drop_mean"], row["drop_std"])
 
 
 def entropy_rows(run: Run) -> list[Row]:

@@ -3,7 +3,8 @@
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import daas_lab
@@ -17,9 +18,12 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "daas_lab": daas_lab.__version__} | packages
 
 
-def provenance(dataset: str, preset: str, command: str, wall_s: float) -> dict:
-    """Where a figure's or table's numbers come from: data, preset, command, versions, machine, seconds it took."""
-    return {
+def provenance(dataset: str, preset: str, command: str, wall_s: float, searches: Iterable = ()) -> dict:
+    """Where a figure's or table's numbers come from: data, preset, command, versions, machine, seconds it took.
+
+    `searches`: the runs behind it (`runs.Run`), which other machines may have made, and other versions.
+    """
+    facts = {
         "dataset": dataset,
         "preset": preset,
         "command": command,
@@ -27,6 +31,12 @@ def provenance(dataset: str, preset: str, command: str, wall_s: float) -> dict:
         "machine": machine(),
         "wall_s": round(wall_s, 1),
     }
+    if searches := list(searches):
+        origins = Counter(
+            f"{_words(run.origin['machine'])}, torch {run.origin['versions']['torch']}" for run in searches
+        )
+        facts["searches"] = {"seconds": round(sum(run.seconds for run in searches)), "made_on": dict(origins)}
+    return facts
 
 
 def machine() -> dict:
@@ -45,14 +55,20 @@ def machine() -> dict:
 
 
 def provenance_text(facts: Mapping) -> str:
-    """The provenance as Markdown, one line each for data, time, machine and versions."""
-    where = facts["machine"]
-    if isinstance(where, Mapping):
-        where = ", ".join(f"{value} cores" if key == "cores" else str(value) for key, value in where.items())
+    """The provenance as Markdown, one line each for data, searches, time, machine and versions."""
+    searches = ""
+    if "searches" in facts:
+        made_on = "; ".join(f"{count} on {where}" for where, count in facts["searches"]["made_on"].items())
+        searches = f"- Searches: {made_on}; {facts['searches']['seconds'] / 3600:.1f} h in all\n"
     packages = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     return (
         f"- Data: {facts['dataset']}, preset {facts['preset']}; made by `{facts['command']}`\n"
+        f"{searches}"
         f"- Time: {facts['wall_s']} s, without the runs that were finished before\n"
-        f"- Machine: {where}\n"
+        f"- Machine: {_words(facts['machine'])}\n"
         f"- Versions: {packages}\n"
     )
+
+
+def _words(machine: Mapping) -> str:
+    return ", ".join(f"{value} cores" if key == "cores" else str(value) for key, value in machine.items())

@@ -121,3 +121,18 @@ def test_the_studies_ask_for_each_search_once():
     assert [config.method for config in configs].count("da2s") == 4 and len(set(configs)) == len(configs)
     default = settings.search("da2s", 0)
     assert default in studies.table_3_searches(settings)  # the log-delayed row is the search that the figures share
+
+
+def test_the_sentence_on_the_gap_names_every_cut_and_how_decided_each_method_was():
+    drops = [
+        {"method": method, "budget": budget, "drop_mean": drop, "drop_std": std}
+        for method, budget, drop, std in (
+            ("darts", "8/14", 70.0, 2.0),
+            ("da2s", "8/14", -0.5, None),
+            ("darts", "6/14", 72.5, 1.0),
+        )
+    ]
+    sharpness = [{"method": "darts", "largest_weight_mean": 0.314}, {"method": "da2s", "largest_weight_mean": 0.998}]
+    sentence = claims.gap_sentence(drops, sharpness)
+    assert "the cut to 8/14 costs darts 70.00 ± 2.00, da2s -0.50; the cut to 6/14 costs darts 72.50 ± 1.00" in sentence
+    assert sentence.endswith("darts 0.31, da2s 1.00.")

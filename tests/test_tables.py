@@ -2,11 +2,12 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 
 from daas_lab import paper, tables
-from daas_lab.provenance import provenance
+from daas_lab.provenance import provenance, provenance_text
 
 
 def gap(method, budget, seed, after, **others):
@@ -157,3 +158,14 @@ def test_save_table_shows_what_it_is_given(tmp_path):
     assert json.loads(json_path.read_text(encoding="utf-8"))["rows"] == rows
     text = markdown_path.read_text(encoding="utf-8")
     assert "| 4/14 | 0.21 |\n\nOne budget of two.\n\n- Data: digits" in text and "6/14" not in text
+
+
+def test_the_provenance_says_which_machines_made_the_searches():
+    origin = {"machine": {"processor": "A", "cores": 2}, "versions": {"torch": "2.14.1"}}
+    elsewhere = origin | {"machine": {"processor": "B", "cores": 8, "gpu": "C"}}
+    runs = [SimpleNamespace(origin=which, seconds=1800.2) for which in (origin, elsewhere, origin)]
+    facts = provenance("digits", "tiny", "a command", 1.0, runs)
+    made_on = {"A, 2 cores, torch 2.14.1": 2, "B, 8 cores, C, torch 2.14.1": 1}
+    assert facts["searches"] == {"seconds": 5401, "made_on": made_on}
+    line = "- Searches: 2 on A, 2 cores, torch 2.14.1; 1 on B, 8 cores, C, torch 2.14.1; 1.5 h in all\n"
+    assert line in provenance_text(facts)

@@ -1,0 +1,81 @@
+"""What is committed under figures/ follows from the committed records alone, and README prints what is there."""
+
+import json
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PUBLISHED = [
+    path.stem
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
+    if (ROOT / "figures" / f"{path.stem}.json").is_file()
+]
+# These always search: they show more than records hold.
+FROM_RECORDS = [name for name in PUBLISHED if name not in ("00_quickstart", "discretization_lab")]
+
+
+def committed(name):
+    return json.loads((ROOT / "figures" / f"{name}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def redrawn(tmp_path_factory):
+    """Name → the notebook's table, drawn again with the published settings by a user who has no runs."""
+    root = tmp_path_factory.mktemp("redrawn")
+
+    def redraw(name):
+        facts = committed(name)["provenance"]
+        [seeds] = re.findall(r"-p seeds '(\[.*?\])'", facts["command"])
+        options = {"preset": facts["preset"], "dataset": facts["dataset"], "seeds": seeds, "runs": root / name}
+        command = [sys.executable, "-m", "papermill", ROOT / "notebooks" / f"{name}.ipynb", root / f"{name}.ipynb"]
+        command += [word for key, value in options.items() for word in ("-p", key, value)]
+        # Far more than it takes, and less than a single search: a record that is missing fails.
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return root / name
+
+    with ThreadPoolExecutor(2) as executor:
+        return dict(zip(FROM_RECORDS, executor.map(redraw, FROM_RECORDS), strict=True))
+
+
+@pytest.mark.parametrize("name", FROM_RECORDS)
+def test_a_published_table_is_drawn_again_from_records_without_a_run(redrawn, name):
+    assert [path.name for path in redrawn[name].iterdir()] == ["figures"]
+    again = json.loads((redrawn[name] / "figures" / "mini" / f"{name}.json").read_text())
+    for row, published in zip(again["rows"], committed(name)["rows"], strict=True):
+        assert row.keys() == published.keys()
+        for key, value in published.items():
+            # Architecture weights come from α and β to four digits.
+            assert row[key] == (pytest.approx(value, abs=2e-3) if isinstance(value, float) else value), key
+
+
+def test_the_miniature_is_complete():
+    measured = {
+        name: [row for row in committed(name)["rows"] if "seeds" in row and row.get("error_mean") is not None]
+        for name in ("table_1_cifar10", "table_2_lambda_c", "table_3_priority", "table_4_imbalanced")
+    }
+    assert all(len(row["seeds"]) >= 3 and row["error_std"] > 0 for rows in measured.values() for row in rows)
+    assert len({(row["lambda_1"], row["lambda_2"]) for row in measured["table_3_priority"]}) == 10
+    assert len(measured["table_2_lambda_c"]) == 6 and len(measured["table_1_cifar10"]) == 4
+    methods = {(row["method"], row["budget"]) for row in measured["table_4_imbalanced"]}
+    assert len(methods) == 4 * 4
+
+
+def test_a_mean_in_the_readme_is_in_a_published_table():
+    rows = [row for path in (ROOT / "figures").glob("*.json") for row in json.loads(path.read_text())["rows"]]
+    measured = [
+        (value, row[key.replace("_mean", "_std")])
+        for row in rows
+        for key, value in row.items()
+        if key.endswith("_mean") and row.get(key.replace("_mean", "_std")) is not None
+    ]
+    found = re.findall(r"(\d+\.(\d+)) ± (\d+\.\d+)", (ROOT / "README.md").read_text())
+    assert len(found) > 40
+    for mean, decimals, std in found:
+        digits = len(decimals)
+        assert any((f"{m:.{digits}f}", f"{s:.{digits}f}") == (mean, std) for m, s in measured), f"{mean} ± {std}"
