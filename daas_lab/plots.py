@@ -353,12 +353,13 @@ def node_inputs(
 
 
 @themed
-def discretization_gap(panels: Sequence[Mapping], *, node: int = 3) -> Figure:
+def discretization_gap(panels: Sequence[Mapping], *, node: int = 3, title: str = "") -> Figure:
     """Fig. 1: a row for each search, the inputs of one node and what each budget keeps of them.
 
     `panels`: the arguments of `node_inputs`: `operation_weights`, `edge_weights`, `kept` and `title`.
     """
-    figure = Figure(figsize=(7.2, 3.5 * len(panels)), layout="constrained")
+    figure = Figure(figsize=(7.4, 3.8 * len(panels)), layout="constrained")
     for ax, panel in zip(figure.subplots(len(panels), 1, squeeze=False).flat, panels, strict=True):
         node_inputs(**panel, node=node, ax=ax)
+    figure.suptitle(title)
     return figure

@@ -136,27 +136,30 @@ def best_by_held_out(searches: Sequence[Run], rows: Sequence[Row]) -> Run:
 # --- what one figure draws --------------------------------------------------------------------------------------------
 
 
-def node_panel(run: Run, node: int, budgets: Sequence[str], drops: Sequence[Row]) -> dict:
-    """Fig. 1: what `plots.node_inputs` draws of one search, its accuracy drops in the title."""
+def node_panel(
+    run: Run, node: int, budgets: Sequence[str], drops: Sequence[Row], retrained: Sequence[Row] = ()
+) -> dict:
+    """Fig. 1: what `plots.node_inputs` draws of one search. Its title has the accuracies: of the super-network before
+    and after each cut (`drops`), and of the cell on test images once it is trained again (`retraining_rows`)."""
     weights = weight_evolution(run)["normal"]
     edges = input_edges(node)
     kept, parts = {}, []
     for budget in budgets:
+        own = {"method": run.config.method, "seed": run.config.seed, "budget": budget}
         cell = genotype_after(run, budget=budget).normal
         kept[budget] = sorted({edge.source for edge in cell.edges if edge.node == node})
-        [drop] = [
-            row
-            for row in drops
-            if (row["method"], row["seed"], row["budget"]) == (run.config.method, run.config.seed, budget)
-            and is_main_drop(row)
-        ]
-        parts.append(f"{budget}: {drop['before']:.1f} → {drop['after']:.1f} %")
-    searched = "DARTS" if run.config.method == "darts" else f"{run.config.method} for {run.config.budget}"
+        [drop] = [row for row in drops if own.items() <= row.items() and is_main_drop(row)]
+        parts.append(f"accuracy, cut to {budget}: {drop['before']:.1f} → {drop['after']:.1f} %")
+        for row in retrained:
+            if own.items() <= row.items():
+                parts[-1] += f", retrained {100 - row['error']:.1f} %"
+    name = {"darts": "DARTS", "da2s": "DA²S"}.get(run.config.method, run.config.method)
+    searched = name if run.config.searcher.serves_every_budget else f"{name} for {run.config.budget}"
     return {
         "operation_weights": weights.operations[-1, edges],
         "edge_weights": weights.edges[-1, edges],
         "kept": kept,
-        "title": f"{searched}, node {node}; accuracy {', '.join(parts)}",
+        "title": "\n".join([searched, *parts]),
     }
 
 
