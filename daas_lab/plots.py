@@ -236,6 +236,12 @@ def _budgets(rows: Sequence[Mapping]) -> list[str]:
     return named + [budget for budget in found if budget not in named]
 
 
+def _over_seeds(rows: Sequence[Mapping]) -> str:
+    """What a bar of one standard deviation is of, for the label of its axis."""
+    seeds = max((len(row.get("seeds", ())) for row in rows), default=0)
+    return f", mean ± std of {seeds} seeds" if seeds > 1 else ""
+
+
 def _mark_chance(ax: Axes, chance: float | None) -> None:
     if chance is not None:
         ax.axhline(chance, color="#888888", linestyle=":", linewidth=1.2, label="chance", zorder=1)
@@ -275,7 +281,10 @@ def accuracy_drop(
         if np.isfinite(printed).any():
             ax.plot(np.add(x, step / 4), printed, label=f"{method}, paper", markerfacecolor="white", **marker)
     _mark_chance(ax, chance)
-    ax.set(title=title, xlabel="edges kept", ylabel="accuracy (%)", ylim=(0, 102), xlim=(-0.6, len(budgets) - 0.4))
+    over = _over_seeds(rows) if any(row.get("after_std") for row in rows) else ""
+    ax.set(
+        title=title, xlabel="edges kept", ylabel=f"accuracy (%){over}", ylim=(0, 102), xlim=(-0.6, len(budgets) - 0.4)
+    )
     ax.set_xticks(range(len(budgets)), budgets)
     ax.plot([], [], "_", color=INK, markersize=11, markeredgewidth=2, label="before")
     ax.legend(title="after, by method", loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -304,9 +313,7 @@ def error_bars(
         ax.errorbar(x, [row["error_mean"] for row in own], errors, linestyle="none", capsize=3, **style)
     long = max((len(str(place)) for place in places), default=0) > 8
     ax.set_xticks(range(len(places)), places, rotation=35 if long else 0, ha="right" if long else "center")
-    seeds = max((len(row.get("seeds", ())) for row in rows), default=0)
-    over = f", mean ± std of {seeds} seeds" if seeds > 1 else ""
-    ax.set(title=title, ylabel=f"test error (%){over}", xlim=(-0.6, len(places) - 0.4))
+    ax.set(title=title, ylabel=f"test error (%){_over_seeds(rows)}", xlim=(-0.6, len(places) - 0.4))
     ax.grid(axis="x", visible=False)
     if hue is not None:
         ax.legend(title=hue, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -14,7 +14,7 @@ from daas_lab.plots import DASHES, INK, LINE_COLOURS, OPERATION_COLOURS, new_axe
 
 # Corners of the triangle in which a point of the 3-operation simplex is drawn.
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])
-TRAJECTORY = "#D55E00"
+TRAJECTORY = "#7A0177"  # the colour of no operation
 # The colour map ends beyond the largest value, so that black arrows can be seen on it.
 PALE = 1.7
 
@@ -85,12 +85,13 @@ def edge_loss_surface(
     square_factor: float = 1.0,
     others: Sequence[float] = (1.0,),
     trajectory=None,
+    names: tuple[str, str] = ("the first edge", "the second edge"),
     title: str = "",
     ax: Axes | None = None,
 ) -> Axes:
     """Fig. 2: Eq. (4) over two free β of a node whose other inputs are held at `others`, arrows along its descent.
 
-    `keep` is k, the edges to keep; `trajectory` [T, 2]: the two β of a run over its epochs.
+    `keep` is k, the edges to keep; `trajectory` [T, 2]: the two β of a run over its epochs; `names` of their edges.
     """
     ax = ax or new_axes((5.6, 4.6))
     path = None if trajectory is None else np.asarray(trajectory, dtype=float)
@@ -119,7 +120,7 @@ def edge_loss_surface(
         ax.axvline(limit, color="#888888", linestyle=":", linewidth=1)
     held = ", ".join(f"{value:g}" for value in others)
     default = f"Edge loss, Eq. (4), k = {keep:g}, factor {square_factor:g}" + (f"; other β = {held}" if held else "")
-    ax.set(title=title or default, xlabel="β of the first edge", ylabel="β of the second edge")
+    ax.set(title=title or default, xlabel=f"β of {names[0]}", ylabel=f"β of {names[1]}")
     ax.grid(visible=False)
     return ax
 

@@ -64,10 +64,11 @@ def gap_rows(searches: Sequence[Run], settings: Settings, budgets: Sequence[str]
     return experiments.drops(searches, lambda run: budgets_of(run, budgets), settings)
 
 
-def drops_of(searches: Sequence[Run], settings: Settings) -> list[float]:
-    """The drop in points that each search has at the settings' budget, with its method's own edge weight."""
-    rows = experiments.drops(searches, [settings.budget], settings)
-    return [row["before"] - row["after"] for row in rows if is_main_drop(row)]
+def with_drops(rows: Sequence[Row], searches: Sequence[Run], settings: Settings) -> list[Row]:
+    """`rows`, one for each search, with what the cut to the settings' budget does to it: `edge_weight`, `batch_norm`,
+    `before` and `after`, as `is_main_drop` chooses."""
+    drops = filter(is_main_drop, experiments.drops(searches, [settings.budget], settings))
+    return [drop | row for row, drop in zip(rows, drops, strict=True)]
 
 
 def is_main_drop(row: Row) -> bool:

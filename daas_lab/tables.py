@@ -25,7 +25,6 @@ HEADERS = {
     "drop": "drop (points)",
     "edge_weight": "edge weight",
     "error": "test error (%)",
-    "error_average": "average test error (%)",
     "error_best": "best test error (%)",
     "entropy": "entropy at the end (nats)",
     "lambda_1": "λ_1",

@@ -35,8 +35,15 @@ def test_the_sentence_on_differentiation_follows_the_rows(share, words):
 
 
 def test_selection_counts_nodes_whose_edges_settle_together():
-    rows = [{"kept": [0, 1], "apart": 1}, {"kept": [0, 2], "apart": 9}, {"kept": [1], "apart": 0}]
-    assert claims.selection_sentence(rows, epochs=50).startswith("Of 2 nodes with several kept edges, 1 selected")
+    rows = [
+        {"seed": 0, "kept": [0, 1], "selected": [3, 4], "apart": 1},
+        {"seed": 0, "kept": [0, 2], "selected": [1, 10], "apart": 9},
+        {"seed": 1, "kept": [1], "selected": [4], "apart": 0},
+    ]
+    said = claims.selection_sentence(rows, epochs=50)
+    assert said.startswith("Of 2 nodes with several kept edges, 1 (50%) selected")
+    # 3 and 4 against 1 and 10: distances 2, 7, 3, 6.
+    assert said.endswith("in the same search, 1 (25%) were; their median distance is 4.5.")
     assert claims.selection_sentence(rows[2:], epochs=50) == "No node keeps more than one edge."
 
 
@@ -89,6 +96,19 @@ def test_order_names_where_ours_differs_from_the_papers():
     assert first.startswith("- 4/14: da2s 2.00 ± 0.10 % < darts") and "ahead of darts as in the paper" in first
     assert second.startswith("- 5/14: darts") and "unlike the paper's" in second
     assert "is larger than the noise" in first and "is not larger than the noise" in second
+    exact = {"budget": "4/14", "method": "da2s_exact", "error_mean": 2.9, "error_std": 0.1}
+    first, second = claims.order_sentence([*rows, exact]).splitlines()
+    assert first.endswith("da2s_exact ahead of darts; the difference is not larger than the noise between seeds.")
+    assert "da2s_exact" not in second
+
+
+def test_searches_that_are_the_same_for_two_budgets_are_named(tmp_path):
+    made = {budget: read_run(write_search(tmp_path / budget[0], "da2s", budget=budget)) for budget in ("4/14", "3/14")}
+    one, other = made.values()
+    same = [one, replace(other, alphas=one.alphas, betas=one.betas)]
+    assert "da2s for 3/14 and 4/14 are one and the same (seeds 0:" in claims.same_search_sentence(same)
+    moved = {name: betas + 1e-3 for name, betas in one.betas.items()}
+    assert claims.same_search_sentence([one, replace(other, alphas=one.alphas, betas=moved)]) == ""
 
 
 def test_consequences_of_the_formulas():
