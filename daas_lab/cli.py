@@ -198,8 +198,8 @@ def _train(
 
         print(describe(settings, estimate(settings)))
         return
-    if options.out is None:
-        raise refuse("--out", None, "the run's folder")
+    if not options.out:
+        raise refuse("--out", options.out, "the run's folder")
     if options.tensorboard:
         from daas_lab.events import follow
 
@@ -221,7 +221,7 @@ def _gap(options: argparse.Namespace) -> None:
         for value in values:
             one_of(name, value, allowed[name])
     run_config = read_search_config(options.run_folder)
-    budgets = [_budget_for(budget, run_config) for budget in options.budget or genotype.NAMED_BUDGETS]
+    budgets = dict.fromkeys(_budget_for(budget, run_config) for budget in options.budget or genotype.NAMED_BUDGETS)
     network, _ = load_supernet(options.run_folder)
     splits = search_splits(run_config, options.data)
     lists = {f"{name}s": values for name, values in chosen.items()}

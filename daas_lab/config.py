@@ -46,7 +46,7 @@ class SearchConfig:
     weight_images: int = number(at_least=1)  # images on which the network weights are trained
     architecture_images: int = number(at_least=1)  # images on which α and β are trained
     held_out_images: int = number(at_least=0)  # images for the accuracies; 0: the architecture's
-    split_seed: int = number(at_least=0)  # the one seed of the split, so that test images stay test images
+    split_seed: int = number(at_least=0, at_most=2**63 - 1)  # of the split: one for all, so that test images stay so
     crop_padding: int = number(at_least=0)  # pixels of padding before the random crop
     flip: bool  # random horizontal flips
     # Super-network.
@@ -82,7 +82,7 @@ class SearchConfig:
     gap_budgets: str = ""  # for these budgets, with spaces between them; empty: the search's own
     gap_edge_weight: str = "learned"  # and with these weights of the kept edges
     device: str
-    threads: int = number(at_least=0)  # 0: torch's default
+    threads: int = number(at_least=0, at_most=1024)  # 0: torch's default
     tf32: bool = True  # TF32 in float32 products, on GPUs that have it
     deterministic: bool = False  # ask CUDA for the same bits every time; slower
     compile: bool = False  # the network by torch.compile
@@ -162,7 +162,7 @@ class RetrainConfig:
     classes: int = number(at_least=2)
     image_channels: int = number(at_least=1)
     train_images: int = number(at_least=1)
-    split_seed: int = number(at_least=0)
+    split_seed: int = number(at_least=0, at_most=2**63 - 1)
     crop_padding: int = number(at_least=0)
     flip: bool
     cutout: int = number(at_least=0)  # side of the square that is blanked; 0: none
@@ -193,7 +193,7 @@ class RetrainConfig:
     sync_batch_norm: bool = False  # statistics over all processes (CUDA)
     # Where it runs; none of these is part of the hash.
     device: str
-    threads: int = number(at_least=0)
+    threads: int = number(at_least=0, at_most=1024)
     workers: int = number(at_least=0, default=4)  # processes that read image files
     tf32: bool = True  # TF32 in float32 products, on GPUs that have it
     deterministic: bool = False  # ask CUDA for the same bits every time; slower

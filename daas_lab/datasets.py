@@ -87,6 +87,8 @@ class Dataset:
 
 def check_name(dataset: object) -> None:
     """Raise unless `dataset` is a data set's name, a `Dataset` or the text of one."""
+    if str(dataset).strip() == "folder:":
+        raise refuse("dataset", dataset, "folder:PATH, with the path of a folder of images")
     if not str(dataset).startswith(("folder:", "own:")):
         one_of("dataset", dataset, [*DATASETS, "folder:PATH"])
 

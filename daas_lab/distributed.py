@@ -46,7 +46,7 @@ def open_device(name: str) -> torch.device:
     then on (`_keep_freed_memory`)."""
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # a device that computes: not meta
     except (RuntimeError, AssertionError) as error:
         raise refuse("device", name, f"a device of this machine ({str(error).splitlines()[0]})") from error
     if device.type == "cpu" and sys.platform == "linux":

@@ -232,7 +232,7 @@ class Genotype:
     @classmethod
     def from_json(cls, data: object) -> "Genotype":
         """Read `to_json`'s form; a cell that cannot exist is refused with the edge and the reason."""
-        if not isinstance(data, dict) or data.get("format") != 1:
+        if not isinstance(data, dict) or data.get("format") != 1 or data["format"] is True:
             raise refuse("format of the genotype", data.get("format") if isinstance(data, dict) else data, "1")
         cells = []
         for name in CELL_TYPES:
@@ -257,10 +257,15 @@ def _edge_types(source, node, operation) -> tuple[int, int, str]:
     return source, node, operation
 
 
-def load_genotype(name_or_path: "str | Path | Genotype") -> Genotype:
-    """A published cell by name, else a file: our JSON or the text of a DARTS `Genotype(…)` tuple."""
+def load_genotype(name_or_path: "str | Path | Genotype | dict") -> Genotype:
+    """A published cell by name, else a file: our JSON or the text of a DARTS `Genotype(…)` tuple. A genotype itself,
+    or what `to_json` made of it, will do as well."""
     if isinstance(name_or_path, Genotype):
         return name_or_path
+    if isinstance(name_or_path, dict):
+        return Genotype.from_json(name_or_path)
+    if not isinstance(name_or_path, (str, Path)):
+        raise refuse("genotype", name_or_path, "a Genotype, its JSON, a file, or one of " + ", ".join(PUBLISHED))
     if str(name_or_path) in PUBLISHED:
         return PUBLISHED[str(name_or_path)]
     path = Path(name_or_path)

@@ -73,5 +73,5 @@ def read_record(path: str | Path) -> Run:
             result=document["result"],
             origin={name: document[name] for name in ("versions", "machine")},
         )
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise LabError(f"damaged record {path}: {error!r}; without it, the run is made again") from error

@@ -16,7 +16,7 @@ from daas_lab.data import ImageSet, retrain_splits, training_batches
 from daas_lab.datasets import Dataset
 from daas_lab.image_files import FileSet
 from daas_lab.network import build_network, count, leaves_weights_unused
-from daas_lab.runs import RunWriter, is_finished, open_run
+from daas_lab.runs import RunWriter, is_whole, open_run
 from daas_lab.training import (
     StepLosses,
     apply_gradients,
@@ -52,7 +52,7 @@ def retrain(
     train, test = retrain_splits(config, data)
     with prepare(config) as device, open_run(folder, config) as writer:
         writer.on_epoch = on_epoch
-        if not is_finished(folder):
+        if not is_whole(folder):
             _retrain(config, writer, train.to(device), test.to(device), device, progress)
 
 

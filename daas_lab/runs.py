@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
@@ -83,8 +84,11 @@ def locked(folder: Path) -> Iterator[None]:
 
     The system drops the lock of a process that dies, so a dead writer's folder is simply taken over.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise refuse("run folder", str(folder), f"a folder that can be written ({error.strerror})") from error
     try:
         try:
             _take_lock(descriptor)
@@ -158,7 +162,7 @@ class RunWriter:
         current, previous = (self.folder / name for name in CHECKPOINTS)
         _write(current, content + hashlib.sha256(content).digest(), previous)
         measured = {name: round(value, 3) for name, value in ({"seconds": seconds} | self.timings).items()}
-        lines = [line for line in _read_lines(self.folder / "timing.jsonl") if line["epoch"] < record["epoch"]]
+        lines = [line for line in _timings(self.folder) if line["epoch"] < record["epoch"]]
         lines.append({"epoch": record["epoch"]} | measured)
         write_atomically(self.folder / "timing.jsonl", _as_lines(lines))
         self.timings = {}
@@ -195,24 +199,24 @@ def open_run(folder: str | Path, config: SearchConfig | RetrainConfig) -> Iterat
         return
     with locked(folder):
         path = folder / "config.json"
-        if path.is_file():
-            _refuse_other_config(path, config)
-        else:
+        if path.is_file() and config_hash(there := read_config(folder)) != config_hash(config):
+            # Where nothing was computed (the first epoch diverged, say) there is nothing to protect.
+            if any((folder / name).exists() for name in ("DONE", *CHECKPOINTS)):
+                raise _other_config(folder, there, config)
+            path.unlink()
+        if not path.is_file():
             header = {"kind": kind_of(config), "hash": config_hash(config), "config": asdict(config)}
             header |= {"versions": versions(), "machine": machine()}
             write_atomically(path, json.dumps(header, indent=2) + "\n")
         yield RunWriter(folder)
 
 
-def _refuse_other_config(path: Path, config: SearchConfig | RetrainConfig) -> None:
-    there = read_config(path.parent)
-    if config_hash(there) == config_hash(config):
-        return
-    if type(there) is not type(config):
-        raise LabError(f"run folder {path.parent} holds another kind of run: {type(there).__name__}")
-    ours, theirs = asdict(config), asdict(there)
+def _other_config(folder: Path, there: SearchConfig | RetrainConfig, ours: SearchConfig | RetrainConfig) -> LabError:
+    if type(there) is not type(ours):
+        return LabError(f"run folder {folder} holds another kind of run: {type(there).__name__}")
+    ours, theirs = asdict(ours), asdict(there)
     fields = [f"{key} = {theirs[key]!r} there, {ours[key]!r} here" for key in ours if ours[key] != theirs[key]]
-    raise LabError(f"run folder {path.parent} holds another configuration: {'; '.join(fields)}; choose another --out")
+    return LabError(f"run folder {folder} holds another configuration: {'; '.join(fields)}; choose another --out")
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -251,13 +255,13 @@ def kind_of(config: SearchConfig | RetrainConfig) -> str:
 def read_config(folder: str | Path) -> SearchConfig | RetrainConfig:
     """The configuration of a run's folder."""
     path = Path(folder) / "config.json"
+    if Path(folder).is_file():
+        raise refuse("run", str(folder), "a run's folder: a file, such as a record, holds no weights")
     if not path.is_file():
         raise LabError(f"run = {str(folder)!r}: must be a run's folder, and {path} is missing")
-    try:
+    with naming_damage(path):
         header = json.loads(path.read_text(encoding="utf-8"))
         return KINDS[header["kind"]](**header["config"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise LabError(f"damaged file {path}: {error!r}") from error
 
 
 def read_search_config(folder: str | Path) -> SearchConfig:
@@ -274,18 +278,21 @@ def read_run(folder: str | Path) -> Run:
     config = read_config(folder)
     arrays = {}
     if (folder / "architecture.safetensors").is_file():
-        arrays = load_safetensors((folder / "architecture.safetensors").read_bytes())
+        with naming_damage(folder / "architecture.safetensors"):
+            arrays = load_safetensors((folder / "architecture.safetensors").read_bytes())
     genotype, header = _read_json(folder / "genotype.json", None), _read_json(folder / "config.json", {})
+    with naming_damage(folder / "genotype.json"):
+        genotype = genotype and Genotype.from_json(genotype)
     return Run(
         folder=folder,
         config=config,
         history=_read_lines(folder / "history.jsonl"),
-        seconds=sum(entry["seconds"] for entry in _read_lines(folder / "timing.jsonl")),
+        seconds=sum(entry["seconds"] for entry in _timings(folder)),
         finished=is_finished(folder),
         alphas={name.removeprefix("alphas_"): array.numpy() for name, array in arrays.items() if "alphas" in name},
         betas={name.removeprefix("betas_"): array.numpy() for name, array in arrays.items() if "betas" in name},
-        genotype=genotype and Genotype.from_json(genotype),
-        gap=_read_json(folder / "gap.json", []),
+        genotype=genotype,
+        gap=_gap(folder),
         result=_read_json(folder / "result.json", {}),
         origin={name: header.get(name) for name in ("versions", "machine")},
     )
@@ -302,12 +309,29 @@ def is_finished(folder: str | Path) -> bool:
     return (Path(folder) / "DONE").is_file()
 
 
+def is_whole(folder: str | Path) -> bool:
+    """Whether the run in `folder` is finished and can be read. What is damaged is said on stderr: the trainer that then
+    goes on writes it again from the checkpoint."""
+    if not is_finished(folder):
+        return False
+    try:
+        read_run(folder)
+    except LabError as error:
+        print(f"{error}; written again from the checkpoint", file=sys.stderr)
+        return False
+    return True
+
+
 def read_checkpoint(folder: str | Path) -> tuple[dict[str, Any], int]:
     """The state of a run's last epoch that is whole, weights included, and the number of that epoch."""
+    newest = Path(folder) / CHECKPOINTS[0]
     saved = _load_checkpoint(Path(folder))
     if saved is None:
-        raise LabError(f"run = {str(folder)!r}: must hold a checkpoint, and {Path(folder) / CHECKPOINTS[0]} is missing")
-    return saved["state"], len(saved["history"])
+        raise LabError(f"run = {str(folder)!r}: must hold a checkpoint, and {newest} is missing or damaged")
+    epoch = len(saved["history"])
+    if is_finished(folder) and epoch < read_config(folder).epochs:
+        raise LabError(f"damaged file {newest}: of this finished run only the weights of epoch {epoch} are left")
+    return saved["state"], epoch
 
 
 def _load_checkpoint(folder: Path, sets_aside: bool = False) -> dict[str, Any] | None:
@@ -329,19 +353,48 @@ def _load_checkpoint(folder: Path, sets_aside: bool = False) -> dict[str, Any] |
         print(f"checkpoint {path} is damaged", file=sys.stderr)
         if sets_aside:
             os.replace(path, path.with_suffix(".damaged"))
-    if damaged:
+    if damaged and sets_aside:
         print(f"no checkpoint of {folder} is whole: the run begins again", file=sys.stderr)
     return None
 
 
+@contextlib.contextmanager
+def naming_damage(path: Path) -> Iterator[None]:
+    """Whatever cannot be read inside is said to be the damage of `path`."""
+    try:
+        yield
+    except LabError as error:
+        raise LabError(f"damaged file {path}: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise LabError(f"damaged file {path}: {error!r}") from error
+
+
 def _read_json(path: Path, missing: Any) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else missing
+    if not path.is_file():
+        return missing
+    with naming_damage(path):
+        return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _read_lines(path: Path) -> list[dict]:
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    with naming_damage(path):
+        return [dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def _gap(folder: Path) -> list[dict]:
+    """The accuracy drops measured so far; what is damaged counts as not measured."""
+    with contextlib.suppress(LabError):
+        return _read_json(folder / "gap.json", [])
+    return []
+
+
+def _timings(folder: Path) -> list[dict]:
+    """What is left of the seconds of every epoch: no result depends on them, so that damage there stops nothing."""
+    with contextlib.suppress(LabError):
+        return [entry for entry in _read_lines(folder / "timing.jsonl") if {"epoch", "seconds"} <= entry.keys()]
+    return []
 
 
 def _as_lines(records: list[dict]) -> str:

@@ -22,7 +22,7 @@ from daas_lab.discretize import accuracy_drops, architecture_of, derive_genotype
 from daas_lab.errors import LabError
 from daas_lab.genotype import CELL_TYPES
 from daas_lab.relaxations import ArchitectureWeights, make_relaxation
-from daas_lab.runs import RunWriter, is_finished, open_run, read_checkpoint, read_search_config
+from daas_lab.runs import RunWriter, is_whole, open_run, read_checkpoint, read_search_config
 from daas_lab.schedules import coefficient
 from daas_lab.supernet import SuperNetwork
 from daas_lab.training import (
@@ -57,7 +57,7 @@ def search(
     """
     splits = search_splits(config, data) if config.searcher.trains else None
     with prepare(config) as device, open_run(folder, config) as writer:
-        if is_finished(folder):
+        if is_whole(folder):
             return
         writer.on_epoch = on_epoch
         if splits is None:

@@ -123,10 +123,11 @@ def _check_group(key: str, group: Any, config_class: type) -> None:
     if not isinstance(group, Mapping):
         raise refuse(key, group, "fields, each with a value or a list of values")
     refuse_unknown(key, group, config_class)
-    elsewhere = {"seed": "seeds", "genotype": "search"} | {name: name for name in SETTINGS}
+    elsewhere = {"seed": "given as seeds, at the top of the file", "genotype": "left out: the cells are the searches'"}
+    elsewhere |= {name: f"given as {name}, at the top of the file" for name in SETTINGS}
     for name, value in group.items():
         if name in elsewhere:
-            raise refuse(f"{key}: {name}", value, f"given as {elsewhere[name]}, at the top of the file")
+            raise refuse(f"{key}: {name}", value, elsewhere[name])
         if value == [] or isinstance(value, Mapping):
             raise refuse(f"{key}: {name}", value, "a value or a list of values")
 
@@ -143,7 +144,7 @@ def _as_list(value: Any) -> list:
 def _amount(name: str, value: Any, above: float | None = None) -> float:
     """A number of processors: Ray gives a share of one, or several whole ones."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or value < 0 or value == above or (value > 1 and not float(value).is_integer()):
+    if not number or not value >= 0 or value == above or (value > 1 and not float(value).is_integer()):
         raise refuse(name, value, f"a whole number or less than 1, {'above' if above == 0 else 'at least'} 0")
     return value
 

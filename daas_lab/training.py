@@ -187,7 +187,7 @@ class StepLosses:
             step, term = broken[0].tolist()
             raise LabError(
                 f"{self.names[term]} = {values[step, term].item()} in epoch {epoch}, step {step + 1}: "
-                f"must be finite; the checkpoint of epoch {epoch - 1} is kept"
+                + (f"must be finite; the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "must be finite")
             )
         return dict(zip(self.names, values.double().mean(dim=0).tolist(), strict=True))
 

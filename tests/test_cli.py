@@ -39,6 +39,11 @@ def searched(tmp_path_factory):
         (["--set", "chanels=4"], ["chanels", "channels"]),
         (["--set", "method=darts"], ["method=darts", "--method"]),
         (["--set", "sync_batch_norm=true"], ["sync_batch_norm", "false for a search"]),
+        (["--set", "split_seed=99999999999999999999"], ["split_seed", "at most"]),
+        (["--threads", "100000000000"], ["threads", "at most 1024"]),
+        (["--device", "meta"], ["device", "meta"]),
+        (["--dataset", "folder:"], ["dataset", "folder:PATH"]),
+        (["--out", ""], ["--out", "the run's folder"]),
         (["--nonsense"], ["--nonsense"]),
     ],
 )
@@ -85,7 +90,8 @@ def test_impossible_genotypes_are_refused(capsys, tmp_path, edge, words):
 
 
 def test_gap_prints_rows_as_json(capsys, searched):
-    assert cli.main(["gap", str(searched), "--budget", "8/14", "--budget", "3/14", "--stage", "both", "--json"]) == 0
+    budgets = ["--budget", "8/14", "--budget", "3/14", "--budget", "2,2,2,2"]  # the last is the first
+    assert cli.main(["gap", str(searched), *budgets, "--stage", "both", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert len(rows) == 2 * 3 * 2
     assert {tuple(row) for row in rows} == {("budget", "edge_weight", "batch_norm", "stage", "before", "after")}

@@ -277,6 +277,13 @@ def test_another_format_is_refused(data):
         Genotype.from_json(data)
 
 
+def test_a_genotype_is_loaded_from_what_it_is_written_as():
+    cells = PUBLISHED["DARTS_V2"]
+    assert load_genotype(cells) == load_genotype(cells.to_json()) == load_genotype("DARTS_V2") == cells
+    with pytest.raises(LabError, match="genotype = None: must be a Genotype"):
+        load_genotype(None)
+
+
 def test_a_file_that_is_missing_or_no_json_is_named(tmp_path):
     with pytest.raises(LabError, match=r"DARTS_V9.*a file, or one of NASNet"):
         load_genotype("DARTS_V9")

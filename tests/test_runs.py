@@ -14,7 +14,17 @@ import torch
 from daas_lab import runs
 from daas_lab.config import retrain_config, search_config
 from daas_lab.errors import LabError
-from daas_lab.runs import RunWriter, is_finished, open_run, read_checkpoint, read_run, write_atomically, writer
+from daas_lab.genotype import PUBLISHED
+from daas_lab.runs import (
+    RunWriter,
+    is_finished,
+    is_whole,
+    open_run,
+    read_checkpoint,
+    read_run,
+    write_atomically,
+    writer,
+)
 
 
 def saved_run(folder, epochs=3):
@@ -77,8 +87,51 @@ def test_without_a_whole_checkpoint_the_run_begins_again_and_says_so(tmp_path, c
         damage(folder / name, "cut")
     assert RunWriter(folder).resume() is None
     assert "begins again" in capfd.readouterr().err
-    with pytest.raises(LabError, match="must hold a checkpoint"):
+    with pytest.raises(LabError, match=r"must hold a checkpoint, and .* is missing or damaged"):
         read_checkpoint(folder)
+
+
+def finished_run(folder):
+    """`saved_run`, ended; what its trainer would write last is made up."""
+    saved_run(folder)
+    with open_run(folder, search_config("tiny", "digits")) as run:
+        run.resume()
+        run.finish({"genotype.json": json.dumps(PUBLISHED["DARTS_V2"].to_json())})
+    return folder
+
+
+@pytest.mark.parametrize("name", ["architecture.safetensors", "history.jsonl", "genotype.json", "config.json"])
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b'{"format": 2}\n{'])
+def test_a_damaged_file_of_a_finished_run_is_named(tmp_path, capfd, name, content):
+    folder = finished_run(tmp_path / "run")
+    assert is_whole(folder)
+    (folder / name).write_bytes(content)
+    with pytest.raises(LabError, match=f"damaged file .*{name}"):
+        read_run(folder)
+    assert not is_whole(folder) and name in capfd.readouterr().err
+
+
+def test_what_no_result_depends_on_may_be_damaged(tmp_path):
+    folder = finished_run(tmp_path / "run")
+    (folder / "timing.jsonl").write_text('{"epoch": 1, "sec')
+    (folder / "gap.json").write_text("[{")
+    run = read_run(folder)
+    assert run.seconds == 0 and run.gap == [] and is_whole(folder)
+
+
+def test_the_weights_of_an_earlier_epoch_do_not_pass_for_those_of_a_finished_run(tmp_path):
+    folder = finished_run(tmp_path / "run")
+    assert read_checkpoint(folder)[1] == 3
+    damage(folder / "checkpoint.pt", "cut")
+    with pytest.raises(LabError, match=r"damaged file .*checkpoint.pt: .* only the weights of epoch 2"):
+        read_checkpoint(folder)
+
+
+def test_a_folder_in_which_nothing_was_computed_takes_another_configuration(tmp_path):
+    with open_run(tmp_path, search_config("tiny", "digits", learning_rate=99)):
+        pass
+    with open_run(tmp_path, search_config("tiny", "digits")):
+        assert runs.read_config(tmp_path).learning_rate == 0.025
 
 
 def test_a_full_disk_is_a_clear_error_and_both_checkpoints_stay(tmp_path):

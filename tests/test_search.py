@@ -1,5 +1,6 @@
 """Searches killed in the middle end exactly as undisturbed ones."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -38,6 +39,16 @@ def search_briefly(folder):
 def test_a_search_killed_twenty_times_ends_bit_for_bit_like_an_undisturbed_one(tmp_path):
     folder, undisturbed = killed_at_random(search_briefly, tmp_path, kills=20)
     for name in FILES:
+        assert (folder / name).read_bytes() == (undisturbed / name).read_bytes(), name
+
+
+def test_damaged_files_of_a_finished_search_are_written_again_by_the_same_command(undisturbed, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed, folder)
+    for name in FILES:
+        (folder / name).write_bytes((folder / name).read_bytes()[:40])
+    assert start(folder).wait() == 0
+    for name in (*FILES, "checkpoint.pt"):
         assert (folder / name).read_bytes() == (undisturbed / name).read_bytes(), name
 
 
