@@ -300,7 +300,7 @@ def _save_cells(cells: genotype.Genotype, out: str, values: Mapping | None = Non
 
     path = Path(out)
     written = save_cells(cells, path.stem, path.parent, values=values, value_label=label, formats=(path.suffix[1:],))
-    if notice := missing_dot_notice():
+    if path.suffix != ".dot" and (notice := missing_dot_notice()):
         print(notice, file=sys.stderr)
     return written
 
