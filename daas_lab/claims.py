@@ -203,6 +203,26 @@ def priority_sentence(rows: Sequence[Row]) -> str:
     )
 
 
+def ablation_sentence(rows: Sequence[Row]) -> str:
+    """What the cut costs with neither, one and both of DA²S's losses, which of it each loss saves, and whether the
+    losses change the retrained error. `rows`: means over seeds, with `losses` as `studies.ablation_searches` has it."""
+    named = {row["losses"]: row for row in rows}
+    neither, both = named["neither"], named["both"]
+    text = f"In points of accuracy, the cut costs {', '.join(f'{name} {_points(row)}' for name, row in named.items())}."
+    if neither["drop_mean"] > 0:
+        shares = {
+            name: 1 - named[name]["drop_mean"] / neither["drop_mean"]
+            for name in ("operation loss", "edge loss", "both")
+        }
+        saved = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+        text += f" Of what it costs with neither, they save: {saved}."
+    lower, higher = sorted((neither, both), key=lambda row: row["error_mean"])
+    return (
+        f"{text} Retrained: {lower['losses']} {_error(lower)}, {higher['losses']} {_error(higher)}; "
+        f"{_beside_noise(lower, higher)}."
+    )
+
+
 def _groups_sentence(ours: Mapping[str, Sequence[float]], reported: Mapping[str, Sequence[float]]) -> str:
     """Mean errors of two groups of runs, their difference with its standard error, and the means of the paper."""
     parts = [f"{name} {np.mean(errors):.2f} %" for name, errors in ours.items()]

@@ -100,7 +100,8 @@ class SearchConfig:
         one_of("gap_edge_weight", self.gap_edge_weight, EDGE_WEIGHTS)
         for name in LAMBDAS:
             schedules.parse(getattr(self, name), name)
-            if self.searcher.lambdas is None:  # without effect: two such searches are the same
+            off = name != "lambda_c" and self.lambda_c == schedules.ZERO
+            if self.searcher.lambdas is None or off:  # without effect: two such searches are the same
                 object.__setattr__(self, name, "const")
         for name in ("alpha_delay", "warmup", "hold"):
             if getattr(self, name) > self.epochs:

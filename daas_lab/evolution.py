@@ -10,7 +10,7 @@ import torch
 
 from daas_lab.discretize import derive_genotype, weight_evolution
 from daas_lab.errors import LabError
-from daas_lab.genotype import CELL_TYPES, PRIMITIVES, EdgeBudget, Genotype, cell_edges
+from daas_lab.genotype import CELL_TYPES, PRIMITIVES, EdgeBudget, Genotype, cell_edges, input_edges
 from daas_lab.runs import Run
 
 
@@ -90,6 +90,26 @@ def settled_edges(run: Run, budget: str | EdgeBudget | None = None) -> list[dict
 def _settled(choices: Sequence) -> int:
     """Index of the first entry from which all are equal to the last."""
     return max((t for t in range(1, len(choices)) if choices[t] != choices[t - 1]), default=0)
+
+
+def kept_weight(run: Run, budget: str | EdgeBudget | None = None) -> dict[str, float]:
+    """What the cut to `budget` leaves of the weights that a search ended with, as shares of 1, means over both cells.
+
+    `kept_operations`: of an edge's operation weights, over the kept edges; `kept_edges`: of the edge weights that enter
+    a node, over the nodes.
+    """
+    genotype, weights = genotype_after(run, budget=budget), weight_evolution(run)
+    operations, edges = [], []
+    for name in CELL_TYPES:
+        a, b = weights[name].operations[-1], weights[name].edges[-1]
+        kept: dict[int, list[int]] = {}
+        for source, node, operation in genotype.cell(name).edges:
+            kept.setdefault(cell_edges(run.config.nodes).index((source, node)), []).append(PRIMITIVES.index(operation))
+        operations += [a[e, chosen].sum() for e, chosen in kept.items()]
+        for node in range(2, run.config.nodes):
+            inputs = input_edges(node)
+            edges.append(sum(b[e] for e in inputs if e in kept) / max(b[inputs].sum(), 1e-30))
+    return {"kept_operations": float(np.mean(operations)), "kept_edges": float(np.mean(edges))}
 
 
 def gap_evolution(run: Run) -> list[dict]:

@@ -1,7 +1,8 @@
 """The control functions of Fig. 5: epoch → coefficient of a regularisation term.
 
 Pure functions of the epoch e = 1 … E. A schedule is written as text: `linear` starts at once, `log:delayed` stays
-zero for the first d = round(0.16 E) epochs (8 of the paper's 50) and then runs over what is left.
+zero for the first d = round(0.16 E) epochs (8 of the paper's 50) and then runs over what is left; `zero` (ours)
+switches a term off.
 """
 
 import math
@@ -9,6 +10,7 @@ import math
 from daas_lab.errors import one_of, refuse
 
 FUNCTIONS = ("const", "linear", "log", "exp", "step")
+ZERO = "zero"
 
 
 def delay_epochs(epochs: int) -> int:
@@ -22,11 +24,13 @@ def progress(epoch: int, epochs: int, hold: int = 0) -> float:
 
 
 def parse(text: str, field: str = "schedule") -> tuple[str, bool]:
-    """`"log:delayed"` → `("log", True)`; anything else than the five functions is refused under the name `field`."""
+    """`"log:delayed"` → `("log", True)`; what is neither one of the five functions nor `zero` is refused under the name
+    `field`."""
     function, _, suffix = str(text).partition(":")
-    one_of(field, function, FUNCTIONS)
-    if suffix not in ("", "delayed"):
-        raise refuse(field, text, f"{function} or {function}:delayed")
+    one_of(field, function, (*FUNCTIONS, ZERO))
+    known = ("",) if function == ZERO else ("", "delayed")
+    if suffix not in known:
+        raise refuse(field, text, " or ".join(":".join(filter(None, (function, end))) for end in known))
     return function, suffix == "delayed"
 
 
@@ -34,9 +38,11 @@ def coefficient(text: str, epoch: int, epochs: int, authors_log: bool = True) ->
     """The value of schedule `text` in epoch `epoch` of `epochs` (Fig. 5).
 
     `authors_log` keeps the published code's delayed logarithm, ln(e'+1) / ln E', which ends slightly above 1; without
-    it the denominator is ln(E'+1). Every schedule is 1 when there is a single epoch.
+    it the denominator is ln(E'+1). Every schedule but `zero` is 1 when there is a single epoch.
     """
     function, delayed = parse(text)
+    if function == ZERO:
+        return 0.0
     if epochs == 1:
         return 1.0
     delay = delay_epochs(epochs) if delayed else 0

@@ -1,6 +1,6 @@
 """The studies behind the figures and tables: which runs each is made of, and the rows that they give."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +9,7 @@ from daas_lab import experiments, paper
 from daas_lab.config import SearchConfig
 from daas_lab.data import search_splits
 from daas_lab.discretize import attribution, weight_evolution
-from daas_lab.evolution import genotype_after
+from daas_lab.evolution import genotype_after, kept_weight
 from daas_lab.experiments import Settings
 from daas_lab.genotype import NAMED_BUDGETS, Genotype, input_edges
 from daas_lab.network import count
@@ -52,6 +52,24 @@ def table_4_searches(settings: Settings, methods: Sequence[str], budgets: Sequen
         for seed in settings.seeds
     ]
     return list(dict.fromkeys(configs))
+
+
+# The losses of Eq. (7) that a search of the ablation has → the λ that differ from DA²S's own.
+ABLATION = {
+    "neither": {"lambda_c": "zero"},
+    "operation loss": {"lambda_2": "zero"},
+    "edge loss": {"lambda_1": "zero"},
+    "both": {},
+}
+
+
+def ablation_searches(settings: Settings) -> dict[str, list[SearchConfig]]:
+    """Name → searches: DARTS, and DA²S with neither, one and both of its losses; every seed."""
+    darts = {"DARTS": [settings.search("darts", seed) for seed in settings.seeds]}
+    return darts | {
+        losses: [settings.search("da2s", seed, **lambdas) for seed in settings.seeds]
+        for losses, lambdas in ABLATION.items()
+    }
 
 
 def budgets_of(run: Run, budgets: Sequence[str]) -> list[str]:
@@ -105,6 +123,21 @@ def retraining_rows(searches: Sequence[Run], settings: Settings, budgets: Sequen
             | {"error": retrained.result["test_error"], "search_cost_s": run.seconds}
             | size_of(cells)
         )
+    return rows
+
+
+def ablation_rows(searches: Mapping[str, Sequence[Run]], settings: Settings) -> list[Row]:
+    """A row for each search of `ablation_searches`: `losses`, what the cut to the settings' budget does to it (as
+    `is_main_drop` chooses, and `after_recalibrated`), `kept_operations` and `kept_edges`, and its retraining."""
+    rows = []
+    for losses, runs in searches.items():
+        drops = gap_rows(runs, settings, [settings.budget])
+        retrained = with_drops(retraining_rows(runs, settings, [settings.budget]), runs, settings)
+        for run, row in zip(runs, retrained, strict=True):
+            same = {key: row[key] for key in ("seed", "edge_weight")} | {"batch_norm": "recalibrated"}
+            [again] = [drop for drop in drops if same.items() <= drop.items()]
+            named = {"losses": losses, "after_recalibrated": again["after"]}
+            rows.append(named | row | kept_weight(run, settings.budget))
     return rows
 
 

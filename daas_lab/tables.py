@@ -19,6 +19,7 @@ Row = dict[str, object]
 # What a column is called in print; any other key is printed as it is.
 HEADERS = {
     "after": "accuracy after (%)",
+    "after_recalibrated": "after, statistics recalibrated (%)",
     "architecture": "architecture",
     "batch_norm": "batch-norm",
     "before": "accuracy before (%)",
@@ -27,6 +28,8 @@ HEADERS = {
     "error": "test error (%)",
     "error_best": "best test error (%)",
     "entropy": "entropy at the end (nats)",
+    "kept_edges": "edge weight kept by the cut",
+    "kept_operations": "operation weight kept by the cut",
     "lambda_1": "λ_1",
     "lambda_2": "λ_2",
     "lambda_c": "λ_c",

@@ -12,7 +12,14 @@ from daas_lab.config import config_hash, search_config
 from daas_lab.data import search_splits
 from daas_lab.discretize import accuracy_drops
 from daas_lab.errors import LabError
-from daas_lab.evolution import epoch_summaries, gap_evolution, genotype_after, genotype_evolution, settled_edges
+from daas_lab.evolution import (
+    epoch_summaries,
+    gap_evolution,
+    genotype_after,
+    genotype_evolution,
+    kept_weight,
+    settled_edges,
+)
 from daas_lab.genotype import CELL_TYPES, PRIMITIVES, cell_edges
 from daas_lab.runs import Run, read_run
 from daas_lab.search import load_supernet, search
@@ -145,6 +152,17 @@ def test_summaries_of_every_epoch():
     assert start["edge_entropy"] == pytest.approx((math.log(2) + math.log(3)) / 2, rel=1e-5)
     assert end["largest_operation_weight"] == 1
     assert end["operation_entropy"] == pytest.approx(0, abs=1e-12) == end["edge_entropy"]
+
+
+def test_how_much_of_the_weights_the_cut_keeps():
+    start, alphas = np.zeros((2, 5, 7)), np.zeros((2, 5, 7))
+    alphas[1, :, PRIMITIVES.index("skip_connect")] = 100.0
+    betas = np.full((2, 5), 0.5)
+    # The budget keeps both edges of node 2 and one of node 3's three.
+    undecided = kept_weight(made_up_run(start, betas))
+    assert undecided == pytest.approx({"kept_operations": 1 / 7, "kept_edges": (1 + 1 / 3) / 2})
+    betas[1, 2:] = [-300.0, 1.0, -300.0]
+    assert kept_weight(made_up_run(alphas, betas)) == pytest.approx({"kept_operations": 1, "kept_edges": 1})
 
 
 def test_the_cell_of_every_epoch(runs):

@@ -92,6 +92,16 @@ def test_lambdas_without_effect_do_not_make_another_search(method):
         tiny(method, lambda_c="cubic")
 
 
+def test_zero_switches_a_loss_off_from_the_first_to_the_last_epoch():
+    for name, off in (("lambda_c", 0), ("lambda_1", 1), ("lambda_2", 2)):
+        config = tiny("da2s", **{name: "zero"})
+        values = [lambda_values(config, epoch) for epoch in range(1, config.epochs + 1)]
+        assert all(value[off] == 0 for value in values) and values[-1].count(0) == 1
+    assert tiny("da2s", lambda_c="zero", lambda_1="exp") == tiny("da2s", lambda_c="zero", lambda_2="step")
+    with pytest.raises(LabError, match="lambda_2 = 'zero:delayed'"):
+        tiny("da2s", lambda_2="zero:delayed")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -222,6 +222,20 @@ def test_discretization_lab(root):
     assert len(decisions) == 2 * 2 * (14 + 4)  # methods, cells; edges and nodes
 
 
+def test_ablation_losses(root):
+    rows = ours(results("ablation_losses", root, pictures=["ablation_losses"]))
+    as_trained = [row for row in rows if row["batch_norm"] == "as-trained"]
+    assert (
+        [row["losses"] for row in as_trained]
+        == ["DARTS", "neither", "operation loss", "edge loss", "both"]
+        == [row["losses"] for row in rows]
+    )
+    check_percentages(rows, "before", "after", "after_recalibrated", "error")
+    assert all(1 / 7 <= row["kept_operations_mean"] <= 1 and 0 < row["kept_edges_mean"] <= 1 for row in rows)
+    # DARTS's edges all weigh 1: what is kept is a matter of counting.
+    assert rows[0]["kept_edges_mean"] == pytest.approx((1 + 2 / 3 + 2 / 4 + 2 / 5) / 4)
+
+
 def test_reproduce_runs_notebooks_and_sums_up(root):
     command = [sys.executable, "-m", "daas_lab", "reproduce", "--preset", "tiny", "--dataset", "digits"]
     command += ["--seeds", "[0]", "--runs", str(root / "runs")]

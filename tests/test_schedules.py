@@ -27,6 +27,10 @@ def test_every_schedule_grows_to_one(text, epochs):
     assert all(value == 0 for value in values[:delay])
 
 
+def test_zero_is_zero_even_in_a_single_epoch():
+    assert [schedules.coefficient("zero", epoch, epochs) for epochs in (1, 50) for epoch in (1, epochs)] == 4 * [0]
+
+
 def test_the_authors_delayed_logarithm_ends_above_one():
     assert schedules.coefficient("log:delayed", 50, 50) == pytest.approx(1.0063, abs=1e-4)
 
@@ -35,7 +39,7 @@ def test_exp_doubles_every_tenth_of_the_search():
     assert schedules.coefficient("exp", 18, 20) == pytest.approx(schedules.coefficient("exp", 20, 20) / 2)
 
 
-@pytest.mark.parametrize("text", ["cubic", "linear:late", "log:soon", ""])
+@pytest.mark.parametrize("text", ["cubic", "linear:late", "log:soon", "", "zero:delayed"])
 def test_bad_schedules_are_refused_by_field_name(text):
     with pytest.raises(LabError, match="lambda_1"):
         schedules.parse(text, "lambda_1")
