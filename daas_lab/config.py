@@ -11,7 +11,7 @@ from typing import Any
 
 from daas_lab import schedules
 from daas_lab.datasets import Dataset, canonical, check_name, facts_of
-from daas_lab.errors import one_of, refuse
+from daas_lab.errors import LabError, one_of, refuse
 from daas_lab.fields import check_fields, number, refuse_unknown, whole
 from daas_lab.genotype import EdgeBudget, Genotype, load_genotype
 from daas_lab.presets import (
@@ -123,7 +123,10 @@ class SearchConfig:
             raise refuse("precision", self.precision, "float32 or bfloat16 for method darts2")
 
     def _own_budget(self, name: str, text: str) -> EdgeBudget:
-        budget = EdgeBudget.parse(text)
+        try:
+            budget = EdgeBudget.parse(text)
+        except LabError as error:
+            raise error if name == "budget" else LabError(f"{name}: {error}") from None
         if budget.nodes != self.nodes:
             raise refuse(name, text, f"for {self.nodes - 2} intermediate nodes (nodes = {self.nodes})")
         return budget

@@ -127,7 +127,9 @@ def _read_setting(name: str, value: Any) -> Any:
             raise refuse("seeds", value, "different whole numbers of at least 0, e.g. [0, 1, 2]") from error
         return tuple(seeds)
     if name in ("runs", "figures", "data"):
-        path = Path(str(value)).expanduser()
+        if not isinstance(value, (str, Path)) or not str(value):
+            raise refuse(name, value, "the path of a folder")
+        path = Path(value).expanduser()
         return path if path.is_absolute() else project_folder() / path
     if name == "workers":
         if type(value) is not int or value < 0:

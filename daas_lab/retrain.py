@@ -173,7 +173,8 @@ def learning_rate(config: RetrainConfig, epoch: int) -> float:
 
 def describe(config: RetrainConfig, size: dict[str, int]) -> str:
     """Parameters and multiply-adds of the network in a line, with a warning above the mobile setting."""
-    text = f"{size['parameters']:,} parameters, {size['multiply_adds'] / 1e6:,.0f} M multiply-adds an image"
+    millions = size["multiply_adds"] / 1e6
+    text = f"{size['parameters']:,} parameters, {millions:,.{0 if millions >= 10 else 2}f} M multiply-adds an image"
     if config.form == "imagenet" and size["multiply_adds"] > MOBILE_MULTIPLY_ADDS:
         text += f": more than the {MOBILE_MULTIPLY_ADDS // 10**6} M of the mobile setting"
     return text

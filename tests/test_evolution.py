@@ -79,7 +79,7 @@ def test_the_gap_is_measured_every_third_epoch_and_at_the_end_and_its_seconds_ar
     ("changes", "words"),
     [
         ({"gap_every": -1}, ["gap_every", "-1", "at least 0"]),
-        ({"gap_budgets": "8/14 9/14"}, ["9/14", "8/14"]),
+        ({"gap_budgets": "8/14 9/14"}, ["gap_budgets", "9/14", "8/14"]),
         ({"gap_budgets": "8/14 2,2"}, ["gap_budgets", "2,2", "4 intermediate nodes"]),
         ({"gap_edge_weight": "two"}, ["gap_edge_weight", "two", "renormalised"]),
     ],

@@ -1,6 +1,7 @@
 """Records stand for their runs; without one, just that run is made again."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -115,3 +116,12 @@ def test_settings_reach_every_configuration():
     assert settings.retraining("DARTS_V2", 0).device == "meta"
     with pytest.raises(LabError, match="device = 'gpu'"):
         experiments.read_settings({"preset": "tiny", "dataset": "digits", "device": "gpu"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("runs", 3), ("figures", ""), ("seeds", "[0, 0]"), ("seeds", []), ("workers", -1), ("publish", "yes")],
+)
+def test_a_setting_that_cannot_be_is_refused_by_name(name, value):
+    with pytest.raises(LabError, match=f"{name} = {re.escape(repr(value))}: must be "):
+        experiments.parse_settings({name: value})

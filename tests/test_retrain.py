@@ -55,6 +55,7 @@ def test_a_network_above_the_mobile_setting_is_warned_of():
     assert describe(retrain_config("NASNet", "full", "cifar10"), size) == expected
     size["multiply_adds"] = 600_000_000
     assert describe(config, size) == "5,564,320 parameters, 600 M multiply-adds an image"
+    assert describe(config, size | {"multiply_adds": 123_456}).endswith("0.12 M multiply-adds an image")
 
 
 # --- interrupted ------------------------------------------------------------------------------------------------------
