@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,6 +73,18 @@ def test_only_the_run_without_a_record_is_made_again(published, tmp_path):
     # Not the history: alone it had both cores, and bits are only promised for one number of threads.
     assert experiments.run_name(second.config) == experiments.run_name(runs[1].config)
     assert len(second.history) == len(runs[1].history)
+
+
+def test_a_damaged_finished_run_gives_way_to_its_record_and_is_written_again_without_one(published, tmp_path):
+    settings, runs = published
+    there = elsewhere(settings, tmp_path)
+    folder = experiments.run_folder(runs[1].config, there)
+    shutil.copytree(runs[1].folder, folder)
+    (folder / "genotype.json").write_text("{")
+    [found] = experiments.make_runs([runs[1].config], there)
+    assert found.folder is None and (folder / "genotype.json").read_text() == "{"
+    [repaired] = experiments.make_runs([runs[1].config], replace(there, records=False))
+    assert repaired.folder == folder and repaired.genotype == runs[1].genotype and repaired.history == runs[1].history
 
 
 def test_a_damaged_record_is_named(published, tmp_path):
