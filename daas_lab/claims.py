@@ -246,14 +246,14 @@ def order_sentence(rows: Sequence[Row]) -> str:
     for budget, group in itertools.groupby(sorted(rows, key=lambda row: row["budget"]), key=lambda row: row["budget"]):
         ranked = sorted((row for row in group if row["error_mean"] is not None), key=lambda row: row["error_mean"])
         order = " < ".join(f"{row['method']} {_error(row)}" for row in ranked)
-        pair = [row for row in ranked if row["method"] in ("darts", "da2s")]
-        if len(pair) == 2:
-            ahead = pair[0]["method"] == "da2s"
-            order += ", da2s ahead of darts as in the paper" if ahead else ", unlike the paper's, where da2s is ahead"
-            order += f"; {_beside_noise(*pair)}"
-        pair = [row for row in ranked if row["method"] in ("darts", "da2s_exact")]
-        if len(pair) == 2:
-            order += f". {pair[0]['method']} ahead of {pair[1]['method']}; {_beside_noise(*pair)}"
+        for other in ("da2s", "da2s_exact"):
+            pair = [row for row in ranked if row["method"] in ("darts", other)]
+            if len(pair) == 2:
+                ahead, behind = (row["method"] for row in pair)
+                in_print = ""
+                if other == "da2s":
+                    in_print = " as in the paper" if ahead == "da2s" else ", unlike in the paper"
+                order += f". {ahead} ahead of {behind}{in_print}; {_beside_noise(*pair)}"
         parts.append(f"- {budget}: {order}.")
     return "\n".join(parts)
 

@@ -108,8 +108,8 @@ def test_order_names_where_ours_differs_from_the_papers():
         for method, error in zip(("darts", "da2s"), errors, strict=True)
     ]
     first, second = claims.order_sentence(rows).splitlines()
-    assert first.startswith("- 4/14: da2s 2.00 ± 0.10 % < darts") and "ahead of darts as in the paper" in first
-    assert second.startswith("- 5/14: darts") and "unlike the paper's" in second
+    assert first.startswith("- 4/14: da2s 2.00 ± 0.10 % < darts") and "da2s ahead of darts as in the paper;" in first
+    assert second.startswith("- 5/14: darts") and "darts ahead of da2s, unlike in the paper;" in second
     assert "is larger than the noise" in first and "is not larger than the noise" in second
     exact = {"budget": "4/14", "method": "da2s_exact", "error_mean": 2.9, "error_std": 0.1}
     first, second = claims.order_sentence([*rows, exact]).splitlines()
