@@ -205,7 +205,7 @@ def priority_sentence(rows: Sequence[Row]) -> str:
 
 def ablation_sentence(rows: Sequence[Row]) -> str:
     """What the cut costs with neither, one and both of DA²S's losses, which of it each loss saves, and whether the
-    losses change the retrained error. `rows`: means over seeds, with `losses` as `studies.ablation_searches` has it."""
+    losses change the retrained error. `rows`: means over seeds, with `losses` as `studies.losses_of` says it."""
     named = {row["losses"]: row for row in rows}
     neither, both = named["neither"], named["both"]
     text = f"In points of accuracy, the cut costs {', '.join(f'{name} {_points(row)}' for name, row in named.items())}."

@@ -36,7 +36,7 @@ from daas_lab.errors import LabError, one_of, refuse, suggestion
 from daas_lab.genotype import EdgeBudget
 from daas_lab.records import read_record, write_record
 from daas_lab.retrain import retrain
-from daas_lab.runs import Run, epochs_done, is_whole, read_run, write_atomically, writer
+from daas_lab.runs import Run, epochs_done, read_finished, read_run, write_atomically, writer
 from daas_lab.search import load_supernet, search
 from daas_lab.training import prepare, progress_bar
 
@@ -186,8 +186,8 @@ def _record(config: SearchConfig | RetrainConfig, settings: Settings) -> Path:
 def find_run(config: SearchConfig | RetrainConfig, settings: Settings) -> Run | None:
     """The finished run in the runs folder if no file of it is damaged, else its record, else None."""
     folder, record = run_folder(config, settings), _record(config, settings)
-    if is_whole(folder):
-        return read_run(folder)
+    if run := read_finished(folder):
+        return run
     return read_record(record) if settings.records and record.is_file() else None
 
 

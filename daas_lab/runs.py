@@ -310,16 +310,20 @@ def is_finished(folder: str | Path) -> bool:
 
 
 def is_whole(folder: str | Path) -> bool:
-    """Whether the run in `folder` is finished and can be read. What is damaged is said on stderr: the trainer that then
+    """Whether the run in `folder` is finished and can be read."""
+    return read_finished(folder) is not None
+
+
+def read_finished(folder: str | Path) -> Run | None:
+    """The run in `folder` if it is finished and can be read. What is damaged is said on stderr: the trainer that then
     goes on writes it again from the checkpoint."""
     if not is_finished(folder):
-        return False
+        return None
     try:
-        read_run(folder)
+        return read_run(folder)
     except LabError as error:
         print(f"{error}; written again from the checkpoint", file=sys.stderr)
-        return False
-    return True
+        return None
 
 
 def read_checkpoint(folder: str | Path) -> tuple[dict[str, Any], int]:

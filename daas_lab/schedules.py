@@ -28,9 +28,8 @@ def parse(text: str, field: str = "schedule") -> tuple[str, bool]:
     `field`."""
     function, _, suffix = str(text).partition(":")
     one_of(field, function, (*FUNCTIONS, ZERO))
-    known = ("",) if function == ZERO else ("", "delayed")
-    if suffix not in known:
-        raise refuse(field, text, " or ".join(":".join(filter(None, (function, end))) for end in known))
+    if suffix and (suffix != "delayed" or function == ZERO):
+        raise refuse(field, text, ZERO if function == ZERO else f"{function} or {function}:delayed")
     return function, suffix == "delayed"
 
 

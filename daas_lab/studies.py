@@ -1,6 +1,6 @@
 """The studies behind the figures and tables: which runs each is made of, and the rows that they give."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -63,13 +63,19 @@ ABLATION = {
 }
 
 
-def ablation_searches(settings: Settings) -> dict[str, list[SearchConfig]]:
-    """Name → searches: DARTS, and DA²S with neither, one and both of its losses; every seed."""
-    darts = {"DARTS": [settings.search("darts", seed) for seed in settings.seeds]}
-    return darts | {
-        losses: [settings.search("da2s", seed, **lambdas) for seed in settings.seeds]
-        for losses, lambdas in ABLATION.items()
-    }
+def ablation_searches(settings: Settings) -> list[SearchConfig]:
+    """DARTS, and DA²S with neither, one and both of its losses; every seed."""
+    darts = [settings.search("darts", seed) for seed in settings.seeds]
+    return darts + [
+        settings.search("da2s", seed, **lambdas) for lambdas in ABLATION.values() for seed in settings.seeds
+    ]
+
+
+def losses_of(config: SearchConfig) -> str:
+    """What a search of `ablation_searches` is called: DARTS, or the key of `ABLATION`."""
+    if config.searcher.lambdas is None:
+        return "DARTS"
+    return next(losses for losses, lambdas in ABLATION.items() if lambdas.items() <= vars(config).items())
 
 
 def budgets_of(run: Run, budgets: Sequence[str]) -> list[str]:
@@ -126,19 +132,19 @@ def retraining_rows(searches: Sequence[Run], settings: Settings, budgets: Sequen
     return rows
 
 
-def ablation_rows(searches: Mapping[str, Sequence[Run]], settings: Settings) -> list[Row]:
+def ablation_rows(searches: Sequence[Run], settings: Settings) -> list[Row]:
     """A row for each search of `ablation_searches`: `losses`, what the cut to the settings' budget does to it (as
     `is_main_drop` chooses, and `after_recalibrated`), `kept_operations` and `kept_edges`, and its retraining."""
-    rows = []
-    for losses, runs in searches.items():
-        drops = gap_rows(runs, settings, [settings.budget])
-        retrained = with_drops(retraining_rows(runs, settings, [settings.budget]), runs, settings)
-        for run, row in zip(runs, retrained, strict=True):
-            same = {key: row[key] for key in ("seed", "edge_weight")} | {"batch_norm": "recalibrated"}
-            [again] = [drop for drop in drops if same.items() <= drop.items()]
-            named = {"losses": losses, "after_recalibrated": again["after"]}
-            rows.append(named | row | kept_weight(run, settings.budget))
-    return rows
+    retrained = with_drops(retraining_rows(searches, settings, [settings.budget]), searches, settings)
+    recalibrated = [
+        row["after"]
+        for row in experiments.drops(searches, [settings.budget], settings)
+        if row["batch_norm"] == "recalibrated" and is_main_drop(row | {"batch_norm": "as-trained"})
+    ]
+    return [
+        {"losses": losses_of(run.config), "after_recalibrated": after} | row | kept_weight(run, settings.budget)
+        for run, after, row in zip(searches, recalibrated, retrained, strict=True)
+    ]
 
 
 def size_of(cells: Genotype, form: str = "cifar") -> dict[str, float]:
