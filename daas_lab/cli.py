@@ -8,13 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from daas_lab import config, discretize, distributed, evolution, experiments, genotype, provenance, tables
-from daas_lab.data import search_splits
-from daas_lab.datasets import DATASETS
+from daas_lab import config
+from daas_lab.data.sources import DATASETS
 from daas_lab.errors import LabError, one_of, refuse
-from daas_lab.records import read_any
-from daas_lab.runs import read_run, read_search_config
-from daas_lab.search import load_supernet
+from daas_lab.report import tables
+from daas_lab.runs import provenance
+from daas_lab.runs.folder import read_run, read_search_config
+from daas_lab.runs.records import read_any
+from daas_lab.space import genotype
+from daas_lab.studies import make
+from daas_lab.train import discretize, distributed, evolution
+from daas_lab.train.search import load_supernet
+from daas_lab.train.splits import search_splits
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -172,7 +177,7 @@ def _changes(options: argparse.Namespace, config_class: type) -> dict:
 
 
 def _search(options: argparse.Namespace) -> None:
-    from daas_lab.search import search
+    from daas_lab.train.search import search
 
     changes = _changes(options, config.SearchConfig)
     _train(
@@ -183,7 +188,7 @@ def _search(options: argparse.Namespace) -> None:
 
 
 def _retrain(options: argparse.Namespace) -> None:
-    from daas_lab.retrain import retrain
+    from daas_lab.train.retrain import retrain
 
     changes = _changes(options, config.RetrainConfig)
     _train(options, retrain, config.retrain_config(options.genotype, options.preset, options.dataset, **changes))
@@ -194,14 +199,14 @@ def _train(
 ) -> None:
     """Run a trainer as the options say, or only say what that would take."""
     if options.estimate:
-        from daas_lab.estimate import describe, estimate
+        from daas_lab.studies.estimate import describe, estimate
 
         print(describe(settings, estimate(settings)))
         return
     if not options.out:
         raise refuse("--out", options.out, "the run's folder")
     if options.tensorboard:
-        from daas_lab.events import follow
+        from daas_lab.studies.events import follow
 
         trainer(settings, options.out, options.data, on_epoch=follow(options.out))
     else:
@@ -275,7 +280,7 @@ def _budget_for(text: str, run_config: config.SearchConfig) -> genotype.EdgeBudg
 
 
 def _count(options: argparse.Namespace) -> None:
-    from daas_lab.network import count
+    from daas_lab.networks.derived import count
 
     sizes = {name: _count_option(options, name) for name in ("channels", "layers", "classes", "side")}
     result = count(genotype.load_genotype(options.genotype), options.form, **sizes)
@@ -296,7 +301,7 @@ def _check_picture(path: str) -> None:
 
 
 def _save_cells(cells: genotype.Genotype, out: str, values: Mapping | None = None, label: str = "value") -> list[Path]:
-    from daas_lab.drawing import missing_dot_notice, save_cells
+    from daas_lab.report.drawing import missing_dot_notice, save_cells
 
     path = Path(out)
     written = save_cells(cells, path.stem, path.parent, values=values, value_label=label, formats=(path.suffix[1:],))
@@ -321,8 +326,8 @@ def _genotype(options: argparse.Namespace) -> None:
 def _reproduce(options: argparse.Namespace) -> None:
     names = ("preset", "seeds", "publish", "workers", "device", "data", "runs")
     dataset = options.dataset or ("cifar10" if options.preset == "full" else "fashion_mnist")
-    settings = experiments.read_settings({"dataset": dataset} | {name: getattr(options, name) for name in names})
-    rows = experiments.reproduce(settings, options.notebook)
+    settings = make.read_settings({"dataset": dataset} | {name: getattr(options, name) for name in names})
+    rows = make.reproduce(settings, options.notebook)
     for row in rows:
         print(f"{row['notebook']:<32} {row['seconds']:>6} s  {row['result']}")
     if any(row["result"] != "done" for row in rows):
@@ -330,7 +335,7 @@ def _reproduce(options: argparse.Namespace) -> None:
 
 
 def _sweep(options: argparse.Namespace) -> None:
-    from daas_lab import sweep
+    from daas_lab.studies import sweep
 
     begun, asked = time.perf_counter(), sweep.read_sweep(options.file)
     if options.dry_run:
@@ -356,7 +361,7 @@ def _bench(options: argparse.Namespace) -> None:
     threads, repeats = _count_option(options, "threads"), _count_option(options, "repeats")
     import torch
 
-    from daas_lab import bench
+    from daas_lab.studies import bench
 
     if threads is not None:
         torch.set_num_threads(threads)

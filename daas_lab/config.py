@@ -9,11 +9,10 @@ import json
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
-from daas_lab import schedules
-from daas_lab.datasets import Dataset, canonical, check_name, facts_of
+from daas_lab.data.sources import Dataset, canonical, check_name, facts_of
 from daas_lab.errors import LabError, one_of, refuse
 from daas_lab.fields import check_fields, number, refuse_unknown, whole
-from daas_lab.genotype import EdgeBudget, Genotype, load_genotype
+from daas_lab.methods import schedules
 from daas_lab.presets import (
     METHODS,
     PROTOCOLS,
@@ -22,6 +21,7 @@ from daas_lab.presets import (
     Method,
     Protocol,
 )
+from daas_lab.space.genotype import EdgeBudget, Genotype, load_genotype
 
 PRESETS = tuple(SEARCH_PRESETS)
 EDGE_WEIGHTS = ("one", "learned", "renormalised")  # of the edges that a discretization keeps (discretize.py)

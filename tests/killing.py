@@ -4,14 +4,14 @@ import multiprocessing
 import random
 import time
 
-from daas_lab.runs import epochs_done, is_finished, read_run, writer
+from daas_lab.runs.folder import epochs_done, is_finished, read_run, writer
 
 
 def killed_at_random(make_run, root, kills):
     """The folders of two runs of `make_run(folder)`, both finished: one killed `kills` times, and one left in peace."""
     # Forked from a server that has imported everything, so that a start takes no longer than a few epochs.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["daas_lab.search", "daas_lab.retrain", "sklearn.datasets"])
+    context.set_forkserver_preload(["daas_lab.train.search", "daas_lab.train.retrain", "sklearn.datasets"])
 
     def begin(folder):
         process = context.Process(target=make_run, args=(folder,))

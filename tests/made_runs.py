@@ -3,8 +3,8 @@
 import torch
 
 from daas_lab.config import search_config
-from daas_lab.relaxations import initial_architecture
-from daas_lab.runs import open_run
+from daas_lab.methods.relaxations import initial_architecture
+from daas_lab.train.writer import open_run
 
 
 def write_search(folder, method="da2s", preset="full", dataset="cifar10", finish=True, **changes):

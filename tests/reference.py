@@ -11,10 +11,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from daas_lab.config import search_config
-from daas_lab.genotype import PRIMITIVES, PUBLISHED, Genotype
-from daas_lab.network import Network
-from daas_lab.relaxations import make_relaxation
-from daas_lab.supernet import SuperNetwork
+from daas_lab.methods.relaxations import make_relaxation
+from daas_lab.networks.derived import Network
+from daas_lab.networks.supernet import SuperNetwork
+from daas_lab.space.genotype import PRIMITIVES, PUBLISHED, Genotype
 
 DATA = Path(__file__).parent / "data"
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from daas_lab import bench, cli
+from daas_lab import cli
+from daas_lab.studies import bench
 
 
 def test_tiny_has_every_figure(capsys):

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from daas_lab import claims, paper, studies
+from daas_lab import paper
 from daas_lab.config import search_config
-from daas_lab.experiments import Settings
-from daas_lab.runs import read_run
+from daas_lab.runs.folder import read_run
+from daas_lab.studies import claims, paper_tables
+from daas_lab.studies.make import Settings
 from tests.made_runs import write_search
 
 
@@ -149,13 +150,15 @@ def test_table_4_as_printed():
 
 def test_the_studies_ask_for_each_search_once():
     settings = Settings(preset="tiny", dataset="digits", seeds=(0, 1))
-    assert len(studies.table_2_searches(settings)) == 2 * len(paper.TABLE_2)
-    assert len(studies.table_3_searches(settings)) == 2 * len(paper.TABLE_3)
-    configs = studies.table_4_searches(settings, ("darts", "da2s"), ("3/14", "4/14"))
+    assert len(paper_tables.table_2_searches(settings)) == 2 * len(paper.TABLE_2)
+    assert len(paper_tables.table_3_searches(settings)) == 2 * len(paper.TABLE_3)
+    configs = paper_tables.table_4_searches(settings, ("darts", "da2s"), ("3/14", "4/14"))
     assert [config.method for config in configs].count("darts") == 2  # one a seed serves every budget
     assert [config.method for config in configs].count("da2s") == 4 and len(set(configs)) == len(configs)
     default = settings.search("da2s", 0)
-    assert default in studies.table_3_searches(settings)  # the log-delayed row is the search that the figures share
+    assert default in paper_tables.table_3_searches(
+        settings
+    )  # the log-delayed row is the search that the figures share
 
 
 def test_the_sentence_on_the_gap_names_every_cut_and_how_decided_each_method_was():

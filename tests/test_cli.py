@@ -6,9 +6,9 @@ import json
 import pytest
 
 from daas_lab import cli
-from daas_lab.genotype import parse_darts
-from daas_lab.records import write_record
-from daas_lab.runs import read_run
+from daas_lab.runs.folder import read_run
+from daas_lab.runs.records import write_record
+from daas_lab.space.genotype import parse_darts
 
 
 def refused(capsys, *arguments):
@@ -57,7 +57,7 @@ def test_bad_search_options_name_field_value_and_what_is_allowed(capsys, tmp_pat
 
 
 def test_missing_and_damaged_data_name_the_folder_or_the_file(capsys, tmp_path, monkeypatch):
-    from daas_lab import data
+    from daas_lab.data import batches as data
 
     monkeypatch.setattr(data, "SYSTEM_FOLDERS", {"fashion_mnist": tmp_path / "nowhere"})
     common = ["search", "--preset", "tiny", "--data", str(tmp_path), "--out", str(tmp_path / "x"), "--dataset"]

@@ -13,7 +13,7 @@ from daas_lab.config import (
     retrain_config,
     search_config,
 )
-from daas_lab.datasets import DATASETS
+from daas_lab.data.sources import DATASETS
 from daas_lab.errors import LabError
 
 

@@ -9,10 +9,11 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
-from daas_lab import data
 from daas_lab.config import retrain_config, search_config
-from daas_lab.data import ImageSet, load, plain_batches, retrain_splits, search_splits, training_batches
+from daas_lab.data import batches as data
+from daas_lab.data.batches import ImageSet, load, plain_batches, training_batches
 from daas_lab.errors import LabError
+from daas_lab.train.splits import retrain_splits, search_splits
 
 
 def image_set(count=12, side=8, channels=1):

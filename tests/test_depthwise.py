@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from daas_lab.depthwise import Depthwise, speed_up
-from daas_lab.genotype import PUBLISHED
-from daas_lab.network import Network
+from daas_lab.networks.depthwise import Depthwise, speed_up
+from daas_lab.networks.derived import Network
+from daas_lab.space.genotype import PUBLISHED
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

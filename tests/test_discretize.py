@@ -8,8 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daas_lab.config import EDGE_WEIGHTS, search_config
-from daas_lab.data import plain_batches, search_splits
-from daas_lab.discretize import (
+from daas_lab.data.batches import plain_batches
+from daas_lab.methods.relaxations import ArchitectureWeights, split_nodes
+from daas_lab.networks.derived import Network
+from daas_lab.space.genotype import CELL_TYPES, NAMED_BUDGETS, PRIMITIVES, EdgeBudget, cell_edges, select_edges
+from daas_lab.train.discretize import (
     BATCH_NORMS,
     STAGES,
     accuracy_drops,
@@ -20,11 +23,9 @@ from daas_lab.discretize import (
     discrete_weights,
     recalibration,
 )
-from daas_lab.genotype import CELL_TYPES, NAMED_BUDGETS, PRIMITIVES, EdgeBudget, cell_edges, select_edges
-from daas_lab.network import Network
-from daas_lab.relaxations import ArchitectureWeights, split_nodes
-from daas_lab.search import build_supernet, load_supernet, search
-from daas_lab.training import evaluate
+from daas_lab.train.loop import evaluate
+from daas_lab.train.search import build_supernet, load_supernet, search
+from daas_lab.train.splits import search_splits
 
 
 def small_network(method="da2s", protocol="authors", budget="8/14"):

@@ -8,10 +8,10 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import PathPatch
 
-from daas_lab import drawing
-from daas_lab.cell_layout import CHARACTER, NODE, layout_cell
-from daas_lab.genotype import CELL_TYPES, PUBLISHED, CellGenotype, Edge, EdgeBudget, Genotype, random_genotype
-from daas_lab.plots import OPERATION_COLOURS
+from daas_lab.report import drawing
+from daas_lab.report.cell_layout import CHARACTER, NODE, layout_cell
+from daas_lab.report.plots import OPERATION_COLOURS
+from daas_lab.space.genotype import CELL_TYPES, PUBLISHED, CellGenotype, Edge, EdgeBudget, Genotype, random_genotype
 
 CELLS = PUBLISHED | {
     "3/14": random_genotype(EdgeBudget.parse("3/14"), 0),

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from daas_lab import editor
 from daas_lab.errors import LabError
-from daas_lab.evolution import genotype_after
-from daas_lab.explorer import read_search
-from daas_lab.genotype import PUBLISHED, EdgeBudget, load_genotype, random_genotype
-from daas_lab.network import count
+from daas_lab.lab import editor
+from daas_lab.lab.explorer import read_search
+from daas_lab.networks.derived import count
+from daas_lab.space.genotype import PUBLISHED, EdgeBudget, load_genotype, random_genotype
+from daas_lab.train.evolution import genotype_after
 from tests.made_runs import write_search
 
 DARTS = PUBLISHED["DARTS_V2"]

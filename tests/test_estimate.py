@@ -7,7 +7,7 @@ import pytest
 from daas_lab import cli
 from daas_lab.config import retrain_config, search_config
 from daas_lab.errors import LabError
-from daas_lab.estimate import describe, estimate
+from daas_lab.studies.estimate import describe, estimate
 
 
 @pytest.mark.parametrize("config", [search_config("full", "cifar10"), retrain_config("DARTS_V2", "full", "cifar10")])

@@ -6,9 +6,9 @@ import pytest
 
 from daas_lab import cli
 from daas_lab.config import search_config
-from daas_lab.events import follow
-from daas_lab.runs import read_run
-from daas_lab.search import search
+from daas_lab.runs.folder import read_run
+from daas_lab.studies.events import follow
+from daas_lab.train.search import search
 
 SIZES = {"layers": 2, "channels": 2, "nodes": 4, "budget": "1,2", "held_out_images": 16, "steps": 1, "threads": 1}
 

@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from daas_lab import plots
 from daas_lab.config import config_hash, search_config
-from daas_lab.data import search_splits
-from daas_lab.discretize import accuracy_drops
 from daas_lab.errors import LabError
-from daas_lab.evolution import (
+from daas_lab.report import plots
+from daas_lab.runs.folder import Run, read_run
+from daas_lab.space.genotype import CELL_TYPES, PRIMITIVES, cell_edges
+from daas_lab.train.discretize import accuracy_drops
+from daas_lab.train.evolution import (
     epoch_summaries,
     gap_evolution,
     genotype_after,
@@ -20,9 +21,8 @@ from daas_lab.evolution import (
     kept_weight,
     settled_edges,
 )
-from daas_lab.genotype import CELL_TYPES, PRIMITIVES, cell_edges
-from daas_lab.runs import Run, read_run
-from daas_lab.search import load_supernet, search
+from daas_lab.train.search import load_supernet, search
+from daas_lab.train.splits import search_splits
 
 PLAIN = search_config("tiny", "digits", "da2s", epochs=4, steps=2, seed=3, layers=2, channels=2)
 MEASURED = replace(PLAIN, gap_every=3, gap_budgets="8/14 3/14", gap_edge_weight="one")

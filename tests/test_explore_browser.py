@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from daas_lab import live
-from daas_lab.genotype import PUBLISHED, load_genotype
-from daas_lab.runs import read_run, writer
+from daas_lab.lab import live
+from daas_lab.runs.folder import read_run, writer
+from daas_lab.space.genotype import PUBLISHED, load_genotype
 from tests.jupyter import ROOT, choose_menu, complaints, jupyter_lab, open_notebook
 from tests.made_runs import write_search
 

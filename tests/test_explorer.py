@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from daas_lab import explorer
 from daas_lab.config import search_config
-from daas_lab.discretize import derive_genotype, weight_evolution
 from daas_lab.errors import LabError
-from daas_lab.genotype import CELL_TYPES, EdgeBudget, cell_edges
-from daas_lab.records import write_record
+from daas_lab.lab import explorer
+from daas_lab.runs.records import write_record
+from daas_lab.space.genotype import CELL_TYPES, EdgeBudget, cell_edges
+from daas_lab.train.discretize import derive_genotype, weight_evolution
 from tests.made_runs import write_search
 
 SVG = "{http://www.w3.org/2000/svg}"

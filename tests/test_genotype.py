@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daas_lab.errors import LabError
-from daas_lab.genotype import (
+from daas_lab.space.genotype import (
     CELL_TYPES,
     NAMED_BUDGETS,
     PRIMITIVES,

@@ -5,11 +5,11 @@ import time
 
 import pytest
 
-from daas_lab import live
 from daas_lab.cli import main
 from daas_lab.config import config_hash, search_config
 from daas_lab.errors import LabError
-from daas_lab.runs import read_config, read_run, writer
+from daas_lab.lab import live
+from daas_lab.runs.folder import read_config, read_run, writer
 from tests.made_runs import write_search
 
 
@@ -60,7 +60,7 @@ def test_a_search_is_started_stopped_and_resumed(tmp_path):
 def test_the_command_line_makes_the_same_search(changes, monkeypatch, tmp_path):
     config = search_config("tiny", "digits", **changes)
     made = []
-    monkeypatch.setattr("daas_lab.search.search", lambda config, out, data: made.append((config, out)))
+    monkeypatch.setattr("daas_lab.train.search.search", lambda config, out, data: made.append((config, out)))
     assert main(live.search_command(config, tmp_path / "x")[3:]) == 0
     assert made == [(config, str(tmp_path / "x"))]
 

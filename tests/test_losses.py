@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from daas_lab import losses
 from daas_lab.config import PROTOCOLS
-from daas_lab.genotype import CELL_TYPES, EdgeBudget
-from daas_lab.relaxations import steepen
+from daas_lab.methods import losses
+from daas_lab.methods.relaxations import steepen
+from daas_lab.space.genotype import CELL_TYPES, EdgeBudget
 
 
 def numpy_entropy(x):

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from daas_lab import losses, schedules
 from daas_lab.config import LAMBDAS, METHODS, config_hash, search_config
-from daas_lab.discretize import EDGE_WEIGHTS, derive_genotype, discrete_weights
 from daas_lab.errors import LabError
-from daas_lab.genotype import CELL_TYPES, NAMED_BUDGETS, EdgeBudget, cell_edges, random_genotype
-from daas_lab.projection import project
-from daas_lab.relaxations import exact_edge_logits, make_relaxation
-from daas_lab.runs import is_finished, read_run
-from daas_lab.search import build_supernet, lambda_values, search
+from daas_lab.methods import losses, schedules
+from daas_lab.methods.projection import project
+from daas_lab.methods.relaxations import exact_edge_logits, make_relaxation
+from daas_lab.runs.folder import is_finished, read_run
+from daas_lab.space.genotype import CELL_TYPES, NAMED_BUDGETS, EdgeBudget, cell_edges, random_genotype
+from daas_lab.train.discretize import EDGE_WEIGHTS, derive_genotype, discrete_weights
+from daas_lab.train.search import build_supernet, lambda_values, search
 
 BUDGETS = [*NAMED_BUDGETS, "{2+3}:2,{4+5}:3", "normal=4/14;reduce=1,2,3,4"]
 

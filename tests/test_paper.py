@@ -4,8 +4,9 @@ import importlib
 
 import pytest
 
-from daas_lab import paper, schedules
-from daas_lab.genotype import NAMED_BUDGETS, PUBLISHED
+from daas_lab import paper
+from daas_lab.methods import schedules
+from daas_lab.space.genotype import NAMED_BUDGETS, PUBLISHED
 
 
 def row(rows, **keys):

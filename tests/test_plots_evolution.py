@@ -2,8 +2,8 @@
 
 from matplotlib.colors import to_hex
 
-from daas_lab import plots_evolution
-from daas_lab.plots import INK, OPERATION_COLOURS
+from daas_lab.report import plots_evolution
+from daas_lab.report.plots import INK, OPERATION_COLOURS
 
 
 def test_epoch_summary_has_a_line_for_each_cell_type():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from daas_lab.projection import project
+from daas_lab.methods.projection import project
 
 
 @st.composite

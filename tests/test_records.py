@@ -8,32 +8,32 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from daas_lab import experiments
 from daas_lab.errors import LabError
-from daas_lab.records import read_record, write_record
+from daas_lab.runs.records import read_record, write_record
+from daas_lab.studies import make
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
     root = tmp_path_factory.mktemp("published")
-    settings = experiments.Settings(
+    settings = make.Settings(
         preset="tiny", dataset="digits", runs=root / "runs", figures=root / "figures", publish=True
     )
-    searches = experiments.make_runs([settings.search(method, 0) for method in ("darts", "da2s")], settings)
-    experiments.drops(searches, ["8/14", "4/14"], settings)
-    retrained = experiments.make_runs([settings.retraining(searches[0].genotype, 0)], settings)
+    searches = make.make_runs([settings.search(method, 0) for method in ("darts", "da2s")], settings)
+    make.drops(searches, ["8/14", "4/14"], settings)
+    retrained = make.make_runs([settings.retraining(searches[0].genotype, 0)], settings)
     return settings, [*searches, *retrained]
 
 
 def elsewhere(settings, tmp_path):
     """The same study on a machine that has the records and no runs."""
-    return experiments.Settings(preset="tiny", dataset="digits", runs=tmp_path / "runs", figures=settings.figures)
+    return make.Settings(preset="tiny", dataset="digits", runs=tmp_path / "runs", figures=settings.figures)
 
 
 def test_a_record_gives_back_what_its_run_recorded(published):
     settings, runs = published
     for run in runs:
-        path = settings.figures / "records" / f"{experiments.run_name(run.config)}.json"
+        path = settings.figures / "records" / f"{make.run_name(run.config)}.json"
         again = read_record(path)
         assert path.stat().st_size < 150_000
         assert again.folder is None and again.config == run.config and again.history == run.history
@@ -48,48 +48,46 @@ def test_a_record_gives_back_what_its_run_recorded(published):
 def test_records_are_enough_for_runs_and_drops(published, tmp_path):
     settings, runs = published
     there = elsewhere(settings, tmp_path)
-    found = experiments.make_runs([run.config for run in runs], there)
+    found = make.make_runs([run.config for run in runs], there)
     assert [run.folder for run in found] == [None, None, None] and not there.runs.exists()
-    rows = experiments.drops(found[:2], ["4/14"], there)
-    assert rows == experiments.drops(
-        experiments.make_runs([run.config for run in runs[:2]], settings), ["4/14"], settings
-    )
+    rows = make.drops(found[:2], ["4/14"], there)
+    assert rows == make.drops(make.make_runs([run.config for run in runs[:2]], settings), ["4/14"], settings)
     assert {row["method"] for row in rows} == {"darts", "da2s"} and len(rows) == 2 * 6
     with pytest.raises(LabError, match=r"no drops at 5/14 \(both\)"):
-        experiments.drops(found[:2], ["5/14"], there)
+        make.drops(found[:2], ["5/14"], there)
 
 
 def test_only_the_run_without_a_record_is_made_again(published, tmp_path):
     settings, runs = published
     there = elsewhere(settings, tmp_path)
-    path = settings.figures / "records" / f"{experiments.run_name(runs[1].config)}.json"
+    path = settings.figures / "records" / f"{make.run_name(runs[1].config)}.json"
     content = path.read_text()
     path.unlink()
     try:
-        first, second = experiments.make_runs([run.config for run in runs[:2]], there)
+        first, second = make.make_runs([run.config for run in runs[:2]], there)
     finally:
         path.write_text(content)
     assert first.folder is None and second.folder.parent == there.runs
     # Not the history: alone it had both cores, and bits are only promised for one number of threads.
-    assert experiments.run_name(second.config) == experiments.run_name(runs[1].config)
+    assert make.run_name(second.config) == make.run_name(runs[1].config)
     assert len(second.history) == len(runs[1].history)
 
 
 def test_a_damaged_finished_run_gives_way_to_its_record_and_is_written_again_without_one(published, tmp_path):
     settings, runs = published
     there = elsewhere(settings, tmp_path)
-    folder = experiments.run_folder(runs[1].config, there)
+    folder = make.run_folder(runs[1].config, there)
     shutil.copytree(runs[1].folder, folder)
     (folder / "genotype.json").write_text("{")
-    [found] = experiments.make_runs([runs[1].config], there)
+    [found] = make.make_runs([runs[1].config], there)
     assert found.folder is None and (folder / "genotype.json").read_text() == "{"
-    [repaired] = experiments.make_runs([runs[1].config], replace(there, records=False))
+    [repaired] = make.make_runs([runs[1].config], replace(there, records=False))
     assert repaired.folder == folder and repaired.genotype == runs[1].genotype and repaired.history == runs[1].history
 
 
 def test_a_damaged_record_is_named(published, tmp_path):
     settings, runs = published
-    path = settings.figures / "records" / f"{experiments.run_name(runs[0].config)}.json"
+    path = settings.figures / "records" / f"{make.run_name(runs[0].config)}.json"
     cut = tmp_path / "cut.json"
     cut.write_text(path.read_text()[:500])
     with pytest.raises(LabError, match=r"damaged record .*cut\.json"):
@@ -110,26 +108,26 @@ def test_an_unfinished_run_leaves_no_record(published, tmp_path):
 
 
 def test_a_finished_run_is_published_though_a_later_one_fails(tmp_path):
-    settings = experiments.Settings(
+    settings = make.Settings(
         preset="tiny", dataset="digits", runs=tmp_path / "runs", figures=tmp_path / "figures", publish=True, workers=1
     )
     first, second = (settings.search("random", seed) for seed in (0, 1))
     settings.runs.mkdir()
-    (settings.runs / experiments.run_name(second)).write_text("in the way of the folder")
+    (settings.runs / make.run_name(second)).write_text("in the way of the folder")
     with pytest.raises(OSError):
-        experiments.make_runs([first, second], settings)
+        make.make_runs([first, second], settings)
     records = [path.stem for path in (settings.figures / "records").iterdir()]
-    assert records == [experiments.run_name(first)]
+    assert records == [make.run_name(first)]
 
 
 def test_settings_reach_every_configuration():
-    settings = experiments.Settings(preset="tiny", dataset="digits", protocol="paper", device="meta")
+    settings = make.Settings(preset="tiny", dataset="digits", protocol="paper", device="meta")
     for method in ("darts", "da2s"):
         config = settings.search(method, 0)
         assert (config.protocol, config.device) == ("paper", "meta")
     assert settings.retraining("DARTS_V2", 0).device == "meta"
     with pytest.raises(LabError, match="device = 'gpu'"):
-        experiments.read_settings({"preset": "tiny", "dataset": "digits", "device": "gpu"})
+        make.read_settings({"preset": "tiny", "dataset": "digits", "device": "gpu"})
 
 
 @pytest.mark.parametrize(
@@ -138,4 +136,4 @@ def test_settings_reach_every_configuration():
 )
 def test_a_setting_that_cannot_be_is_refused_by_name(name, value):
     with pytest.raises(LabError, match=f"{name} = {re.escape(repr(value))}: must be "):
-        experiments.parse_settings({name: value})
+        make.parse_settings({name: value})

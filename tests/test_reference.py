@@ -5,9 +5,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from daas_lab import losses, schedules
 from daas_lab.config import PROTOCOLS
-from daas_lab.genotype import CELL_TYPES, PUBLISHED, EdgeBudget
+from daas_lab.methods import losses, schedules
+from daas_lab.space.genotype import CELL_TYPES, PUBLISHED, EdgeBudget
 from tests import reference
 
 SUPERNET = reference.DATA / "supernet_c4_l3.safetensors"

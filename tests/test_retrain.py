@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from daas_lab import training
 from daas_lab.config import retrain_config, search_config
 from daas_lab.errors import LabError
-from daas_lab.losses import operation_entropy
-from daas_lab.network import build_network
-from daas_lab.retrain import describe, learning_rate, retrain
-from daas_lab.runs import epochs_done, is_finished, read_checkpoint, read_run
-from daas_lab.search import build_supernet, search
+from daas_lab.methods.losses import operation_entropy
+from daas_lab.networks.derived import build_network
+from daas_lab.runs.folder import epochs_done, is_finished, read_checkpoint, read_run
+from daas_lab.train import loop
+from daas_lab.train.retrain import describe, learning_rate, retrain
+from daas_lab.train.search import build_supernet, search
 from tests.killing import killed_at_random
 
 
@@ -75,14 +75,14 @@ def test_a_retraining_killed_twenty_times_ends_bit_for_bit_like_an_undisturbed_o
 
 def test_a_loss_that_is_not_finite_stops_with_epoch_step_and_term_and_keeps_the_checkpoint(tmp_path, monkeypatch):
     config = tiny(epochs=3, drop_path=0)
-    original = training.StepLosses.add
+    original = loop.StepLosses.add
     steps = []
 
     def add(self, *values):  # as if the second step of the second epoch had overflowed
         steps.append(values)
         original(self, values[0], values[1] * (math.inf if len(steps) == 5 else 1))
 
-    monkeypatch.setattr(training.StepLosses, "add", add)
+    monkeypatch.setattr(loop.StepLosses, "add", add)
     with pytest.raises(LabError, match=r"auxiliary_loss = inf in epoch 2, step 2: .* checkpoint of epoch 1 is kept"):
         retrain(config, tmp_path, progress=False)
     assert epochs_done(tmp_path) == 1 and not is_finished(tmp_path)
@@ -177,7 +177,7 @@ def test_a_search_on_two_processes_trains_like_one_that_accumulates(tmp_path):
     program = (
         "import json, sys\n"
         "from daas_lab.config import search_config\n"
-        "from daas_lab.search import search\n"
+        "from daas_lab.train.search import search\n"
         "search(search_config('tiny', 'digits', **json.loads(sys.argv[1])), sys.argv[2], progress=False)\n"
     )
     (tmp_path / "program.py").write_text(program)
@@ -201,13 +201,13 @@ def test_a_number_of_micro_batches_that_cannot_be_is_refused(tmp_path, monkeypat
         search_config("tiny", "digits", "darts2", micro_batches=2)
     with (
         pytest.raises(LabError, match="sync_batch_norm = True: must be false on cpu"),
-        training.prepare(tiny(sync_batch_norm=True)),
+        loop.prepare(tiny(sync_batch_norm=True)),
     ):
         pass
-    monkeypatch.setattr(training.distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(loop.distributed, "world_size", lambda: 2)
     with (
         pytest.raises(LabError, match="micro_batches = 1: must be a multiple of the 2 processes"),
-        training.prepare(tiny()),
+        loop.prepare(tiny()),
     ):
         pass
 
@@ -244,7 +244,7 @@ def test_under_autocast_logits_and_batch_norm_statistics_are_float32():
     assert expected.abs().max() > 1
     statistics = network.stem[1].running_mean.clone(), network.stem[1].running_var.clone()
     network.stem[1].reset_running_stats()
-    logits, auxiliary_logits = training.forward(network, "bfloat16", x)
+    logits, auxiliary_logits = loop.forward(network, "bfloat16", x)
     assert logits.dtype == auxiliary_logits.dtype == torch.float32
     for ours, theirs in zip((network.stem[1].running_mean, network.stem[1].running_var), statistics, strict=True):
         assert ours.dtype == torch.float32

@@ -11,20 +11,12 @@ import time
 import pytest
 import torch
 
-from daas_lab import runs
 from daas_lab.config import retrain_config, search_config
 from daas_lab.errors import LabError
-from daas_lab.genotype import PUBLISHED
-from daas_lab.runs import (
-    RunWriter,
-    is_finished,
-    is_whole,
-    open_run,
-    read_checkpoint,
-    read_run,
-    write_atomically,
-    writer,
-)
+from daas_lab.runs import folder as folder_module
+from daas_lab.runs.folder import is_finished, is_whole, read_checkpoint, read_run, write_atomically, writer
+from daas_lab.space.genotype import PUBLISHED
+from daas_lab.train.writer import RunWriter, open_run
 
 
 def saved_run(folder, epochs=3):
@@ -83,7 +75,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_it_and_the_log_says_so
 
 def test_without_a_whole_checkpoint_the_run_begins_again_and_says_so(tmp_path, capfd):
     folder = saved_run(tmp_path / "run")
-    for name in runs.CHECKPOINTS:
+    for name in folder_module.CHECKPOINTS:
         damage(folder / name, "cut")
     assert RunWriter(folder).resume() is None
     assert "begins again" in capfd.readouterr().err
@@ -131,13 +123,13 @@ def test_a_folder_in_which_nothing_was_computed_takes_another_configuration(tmp_
     with open_run(tmp_path, search_config("tiny", "digits", learning_rate=99)):
         pass
     with open_run(tmp_path, search_config("tiny", "digits")):
-        assert runs.read_config(tmp_path).learning_rate == 0.025
+        assert folder_module.read_config(tmp_path).learning_rate == 0.025
 
 
 def test_a_full_disk_is_a_clear_error_and_both_checkpoints_stay(tmp_path):
     """The system refuses to write more than the limit to any file, as it does on a full disk."""
     folder = saved_run(tmp_path / "run")
-    before = {name: (folder / name).read_bytes() for name in runs.CHECKPOINTS}
+    before = {name: (folder / name).read_bytes() for name in folder_module.CHECKPOINTS}
     run = RunWriter(folder)
     run.resume()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -150,7 +142,7 @@ def test_a_full_disk_is_a_clear_error_and_both_checkpoints_stay(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, ignored)
     assert str(folder / "checkpoint.pt") in str(error.value) and "File too large" in str(error.value)
-    assert {name: (folder / name).read_bytes() for name in runs.CHECKPOINTS} == before
+    assert {name: (folder / name).read_bytes() for name in folder_module.CHECKPOINTS} == before
     assert not list(folder.glob(".*.tmp")), "nothing half-written is left"
     assert (RunWriter(folder).resume()["weights"] == 3).all()
 
@@ -178,7 +170,7 @@ def test_a_process_killed_while_it_writes_leaves_the_old_or_the_new(tmp_path):
     path = tmp_path / "file"
     program = (
         "import sys, pathlib\n"
-        "from daas_lab.runs import write_atomically\n"
+        "from daas_lab.runs.folder import write_atomically\n"
         "while True:\n"
         "    for letter in 'ab':\n"
         "        write_atomically(pathlib.Path(sys.argv[1]), letter * 2_000_000)\n"
@@ -230,4 +222,4 @@ def test_a_configuration_is_complete_and_names_versions_and_machine(tmp_path):
     saved_run(tmp_path / "run")
     header = json.loads((tmp_path / "run" / "config.json").read_text())
     assert torch.__version__.startswith(header["versions"]["torch"]) and header["machine"]
-    assert runs.read_config(tmp_path / "run") == search_config("tiny", "digits")
+    assert folder_module.read_config(tmp_path / "run") == search_config("tiny", "digits")

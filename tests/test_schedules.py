@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from daas_lab import schedules
 from daas_lab.errors import LabError
+from daas_lab.methods import schedules
 from tests.reference import DATA
 
 REFERENCE = json.loads((DATA / "schedules.json").read_text())

@@ -9,9 +9,9 @@ import pytest
 
 from daas_lab.config import search_config
 from daas_lab.errors import LabError
-from daas_lab.runs import epochs_done, is_finished, read_run
-from daas_lab.search import search
-from daas_lab.training import set_learning_rate
+from daas_lab.runs.folder import epochs_done, is_finished, read_run
+from daas_lab.train.loop import set_learning_rate
+from daas_lab.train.search import search
 from tests.killing import killed_at_random
 
 COMMAND = [sys.executable, "-m", "daas_lab", "search", "--preset", "tiny", "--dataset", "digits", "--threads", "1"]
@@ -104,7 +104,7 @@ def test_a_loss_that_is_not_finite_stops_the_search_and_names_it(spoilt_groups, 
         set_learning_rate(optimizer, *([rate] * len(rates) if spoilt else rates))
 
     with monkeypatch.context() as patch:
-        patch.setattr("daas_lab.search.set_learning_rate", spoil)
+        patch.setattr("daas_lab.train.search.set_learning_rate", spoil)
         with pytest.raises(LabError, match=f"{words}: must be finite; the checkpoint of epoch 2 is kept"):
             search(config, tmp_path, progress=False)
     assert not is_finished(tmp_path) and epochs_done(tmp_path) == 2

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from daas_lab import supernet, textbook
 from daas_lab.config import search_config
-from daas_lab.relaxations import ArchitectureWeights, make_relaxation
+from daas_lab.methods.relaxations import ArchitectureWeights, make_relaxation
+from daas_lab.networks import supernet, textbook
 from tests.reference import gradients
 
 LOGITS = {torch.float32: 1e-4, torch.float64: 1e-10}

@@ -15,9 +15,9 @@ import pytest
 
 from daas_lab import cli
 from daas_lab.config import search_config
-from daas_lab.runs import epochs_done, is_finished, read_run, writer
-from daas_lab.search import search
-from daas_lab.sweep import planned, read_sweep
+from daas_lab.runs.folder import epochs_done, is_finished, read_run, writer
+from daas_lab.studies.sweep import planned, read_sweep
+from daas_lab.train.search import search
 
 EPOCHS = 25
 

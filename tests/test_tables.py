@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from daas_lab import paper, tables
-from daas_lab.provenance import provenance, provenance_text
+from daas_lab import paper
+from daas_lab.report import tables
+from daas_lab.runs.provenance import provenance, provenance_text
 
 
 def gap(method, budget, seed, after, **others):

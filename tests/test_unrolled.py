@@ -5,10 +5,10 @@ import torch
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from daas_lab import supernet, textbook
 from daas_lab.config import search_config
-from daas_lab.relaxations import make_relaxation
-from daas_lab.unrolled import unrolled_gradients
+from daas_lab.methods.relaxations import make_relaxation
+from daas_lab.methods.unrolled import unrolled_gradients
+from daas_lab.networks import supernet, textbook
 from tests import reference
 
 

@@ -9,17 +9,18 @@ from html import unescape
 
 import pytest
 
-from daas_lab import drawing, editor, explorer
 from daas_lab.errors import LabError
-from daas_lab.experiments import Settings
-from daas_lab.genotype import PUBLISHED, load_genotype
+from daas_lab.lab import editor, explorer
+from daas_lab.report import drawing
+from daas_lab.space.genotype import PUBLISHED, load_genotype
+from daas_lab.studies.make import Settings
 from tests.made_runs import write_search
 from tests.test_notebooks import papermill
 
 ipywidgets = pytest.importorskip("ipywidgets", reason="the extra `lab` is not installed")
 pytest.importorskip("anywidget", reason="the extra `lab` is not installed")
 
-from daas_lab import widgets  # noqa: E402
+from daas_lab.lab import widgets  # noqa: E402
 
 
 def inside(view, kind, description=None):
@@ -144,7 +145,7 @@ def test_under_papermill_the_notebook_keeps_a_picture_of_every_view(tmp_path):
 
 @pytest.mark.parametrize("missing", ["ipywidgets", "anywidget"])
 def test_without_the_extra_its_name_is_said(missing):
-    code = f"import sys; sys.modules[{missing!r}] = None; import daas_lab.widgets"
+    code = f"import sys; sys.modules[{missing!r}] = None; import daas_lab.lab.widgets"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == (

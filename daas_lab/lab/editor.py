@@ -1,0 +1,65 @@
+"""Changing a discrete cell edge by edge: what the cell editor of `widgets.py` does, without its controls."""
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from daas_lab.errors import LabError, refuse
+from daas_lab.lab.explorer import labels, read_search
+from daas_lab.networks.derived import count
+from daas_lab.runs.folder import write_atomically
+from daas_lab.space.genotype import PUBLISHED, CellGenotype, Genotype, load_genotype
+from daas_lab.train.evolution import genotype_after
+
+
+def starting_cells(found: Mapping[str, Path]) -> list[tuple[str, str]]:
+    """(label, name) of what an edit may start from: the searches of `explorer.searches`, then the published cells."""
+    return [*labels(found), *((name, name) for name in PUBLISHED)]
+
+
+def starting_cell(name: str, found: Mapping[str, Path]) -> Genotype:
+    """The cell that a search under its own budget would keep now, or a published one."""
+    if name in found:
+        run = read_search(found[name])
+        return genotype_after(run)
+    return load_genotype(name)
+
+
+def change_edge(
+    genotype: Genotype, cell_type: str, index: int, operation: str | None = None, source: int | None = None
+) -> Genotype:
+    """The genotype with another operation or source on the edge `index` of a cell; `LabError` if it cannot exist."""
+    cell = genotype.cell(cell_type)
+    changes = {"operation": operation, "source": source}
+    edge = cell.edges[index]._replace(**{name: value for name, value in changes.items() if value is not None})
+    try:
+        changed = CellGenotype((*cell.edges[:index], edge, *cell.edges[index + 1 :]), cell.concat)
+    except LabError as error:
+        raise LabError(f"{cell_type} cell: {error}") from error
+    return replace(genotype, **{cell_type: changed})
+
+
+@functools.lru_cache(maxsize=256)
+def size_text(genotype: Genotype) -> str:
+    """Parameters and multiply-adds of the paper's CIFAR-10 network of these cells."""
+    numbers = count(genotype)
+    parameters, multiply_adds = numbers["parameters"], numbers["multiply_adds"]
+    return (
+        f"{parameters:,} parameters, {multiply_adds / 1e6:,.1f} M multiply-adds "
+        "(CIFAR-10 network of the paper: 36 channels, 20 cells)"
+    )
+
+
+def export(genotype: Genotype, path: str | Path) -> str:
+    """Write the genotype as JSON and return the command that trains it from scratch."""
+    path = Path(path)
+    if path.suffix != ".json":
+        raise refuse("file", str(path), "a name that ends in .json")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise refuse("file", str(path), f"in a folder that can be made ({error.strerror})") from error
+    write_atomically(path, json.dumps(genotype.to_json(), indent=2) + "\n")
+    return f"daas-lab retrain --genotype {path} --out {path.with_suffix('')}"

@@ -1,0 +1,367 @@
+"""One search at one epoch as a picture: accuracies, α heat map, β bars and the cells that a budget would keep.
+
+Plain SVG text, written here instead of by matplotlib: a frame takes milliseconds, so that all epochs of a run are drawn
+before a slider moves through them. Nothing moves from frame to frame but what the search changed: nodes stand still.
+
+Legend: T = epochs + 1 entries of an evolution, index 0 = the start; E edges of a cell; O operations.
+"""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from daas_lab.config import LAMBDAS, METHODS, SearchConfig
+from daas_lab.errors import LabError, refuse
+from daas_lab.report.plots import DASHES, FAINT, INK, LINE_COLOURS, OPERATION_COLOURS
+from daas_lab.runs.folder import Run
+from daas_lab.runs.records import read_any
+from daas_lab.space.genotype import (
+    CELL_TYPES,
+    NAMED_BUDGETS,
+    PRIMITIVES,
+    CellGenotype,
+    EdgeBudget,
+    cell_edges,
+    nodes_of,
+)
+from daas_lab.train.discretize import Evolution, derive_genotype, weight_evolution
+
+FONT = 'font-family="Helvetica, Arial, sans-serif" text-anchor="middle"'
+WIDTH, MARGIN = 490, 12  # of a frame, in pixels
+PANEL_HEIGHT = 74  # of the axes of a curve
+ROW, COLUMN, HEAD = 13, 17, 58  # of the heat map: an edge, an operation, the operations' names
+ARC = 19  # height of an arc for each node that it spans
+SHADE = "#08519C"
+DISCRETIZATION_LOSSES = ("operation_loss", "edge_loss")
+BEFORE, AFTER = LINE_COLOURS[0], LINE_COLOURS[1]
+
+# --- which runs -------------------------------------------------------------------------------------------------------
+
+
+def searches(runs: str | Path, records: str | Path | None = None) -> dict[str, Path]:
+    """Name → folder of every search in the folder `runs` that has finished an epoch, then → record in `records`.
+
+    Where a run and its record are both there, the run stands for itself. Records are told by their names.
+    """
+    found = {path.parent.name: path.parent for path in sorted(Path(runs).glob("*/architecture.safetensors"))}
+    if records is None:
+        return found
+    methods = {name for name, method in METHODS.items() if method.trains}  # a random cell has no epochs
+    published = (path for path in sorted(Path(records).glob("*.json")) if path.stem.split("-")[0] in methods)
+    return found | {path.stem: path for path in published if path.stem not in found}
+
+
+def read_search(path: str | Path) -> Run:
+    """The search of a folder or a record; `LabError` if there is nothing to show."""
+    run = read_any(path)
+    if not isinstance(run.config, SearchConfig) or not run.alphas:
+        raise refuse("run", str(path), "a search that has finished an epoch")
+    return run
+
+
+def budgets_of(runs: Sequence[Run]) -> list[str]:
+    """The budgets that can be asked of runs: the paper's, where the cells have its nodes, and their own."""
+    named = list(NAMED_BUDGETS) if any(run.config.nodes == 6 for run in runs) else []
+    return list(dict.fromkeys([*named, *(run.config.budget for run in runs)]))
+
+
+def first_choice(found: Mapping[str, Path]) -> str:
+    """Of the searches found, the first by DARTS, else the first."""
+    return next((name for name in found if name.startswith("darts-")), next(iter(found)))
+
+
+def second_choice(found: Mapping[str, Path]) -> str:
+    """A search to look at beside `first_choice`: by another method, on the same data set, and if there is one for 8/14
+    with the method's own control functions."""
+    first = first_choice(found)
+    others = [name for name in found if name.split("-")[0] != first.split("-")[0]]
+    same = [name for name in others if name.split("-")[1:2] == first.split("-")[1:2]]
+    for name in same:
+        config = read_search(found[name]).config
+        if config.budget == "8/14" and not _unusual_lambdas(config):
+            return name
+    return next(iter([*same, *others, first]))
+
+
+def labels(found: Mapping[str, Path]) -> list[tuple[str, str]]:
+    """(label, name) of every search, for a list to choose from: what its name does not tell is in the label."""
+    return [(" · ".join([name, *_particulars(path)]), name) for name, path in found.items()]
+
+
+def _particulars(path: Path) -> list[str]:
+    try:
+        config = read_search(path).config
+    except LabError:  # damaged; who chooses it is told so
+        return []
+    budget = [] if config.searcher.serves_every_budget else [config.budget]
+    return [config.preset, *budget, *_unusual_lambdas(config)]
+
+
+def _unusual_lambdas(config: SearchConfig) -> list[str]:
+    """The control functions that are not the method's own, such as "λ_c step"."""
+    usual = config.searcher.lambdas or ()  # none: they have no effect
+    chosen = [(f"λ_{name[-1]}", getattr(config, name)) for name in LAMBDAS]
+    return [f"{name} {value}" for (name, value), own in zip(chosen, usual, strict=False) if value != own]
+
+
+# --- frames -----------------------------------------------------------------------------------------------------------
+
+
+def frames(run: Run, budget: str, edge_weight: str = "learned") -> list[str]:
+    """The picture of every epoch of a search under `budget`, the start first."""
+    evolution = weight_evolution(run)
+    return [frame(run, budget, epoch, edge_weight, evolution) for epoch in range(len(run.alphas["normal"]))]
+
+
+def frame(
+    run: Run, budget: str, epoch: int, edge_weight: str = "learned", evolution: Mapping[str, Evolution] | None = None
+) -> str:
+    """The picture of a search after `epoch` (0: its start) as an SVG document.
+
+    `edge_weight` says how kept edges weigh in the accuracy after the cut. `evolution` is `weight_evolution(run)`, to be
+    handed in where many epochs are drawn.
+    """
+    edge_budget = EdgeBudget.parse(budget)
+    if edge_budget.nodes != run.config.nodes:
+        raise refuse("budget", budget, f"for the {run.config.nodes - 2} intermediate nodes of this run")
+    evolution = evolution or weight_evolution(run)
+    genotype = derive_genotype(run.config, run.architecture(epoch), edge_budget, max(1, epoch))
+    parts, y = _header(run, str(edge_budget), epoch)
+    panel, height = _accuracy_panel(run, str(edge_budget), epoch, edge_weight, y)
+    parts, y = parts + panel, y + height
+    block = (WIDTH - 2 * MARGIN) / 2
+    scale = max(1.0, *(evolution[name].edges.max() for name in CELL_TYPES))
+    for n, name in enumerate(CELL_TYPES):
+        a, b = evolution[name].operations[epoch], evolution[name].edges[epoch]
+        parts += _heat_map(a, b, scale, genotype.cell(name), _CELL_NAMES[name], MARGIN + n * block, y)
+    y += HEAD + 20 + _rows_height(run.config.nodes)
+    for name in CELL_TYPES:
+        parts += _arcs(genotype.cell(name), evolution[name].edges[epoch], run.config.nodes, _CELL_NAMES[name], y)
+        y += ARC * (run.config.nodes - 1) + 46
+    return _document(WIDTH, y, parts)
+
+
+_CELL_NAMES = {"normal": "normal cell", "reduce": "reduction cell"}
+
+
+def side_by_side(pictures: Sequence[str], gap: int = 12) -> str:
+    """SVG documents made by this module next to each other, as one."""
+    sizes = [_size(picture) for picture in pictures]
+    x = [sum(width + gap for width, _ in sizes[:n]) for n in range(len(sizes))]
+    parts = [picture.replace("<svg ", f'<svg x="{left}" ', 1) for left, picture in zip(x, pictures, strict=True)]
+    return _document(sum(width for width, _ in sizes) + gap * (len(sizes) - 1), max(h for _, h in sizes), parts)
+
+
+def note(text: str) -> str:
+    """A line of text in place of a picture."""
+    return _document(max(WIDTH, 6 * len(text) + 2 * MARGIN), 30, [_text(text, MARGIN, 19, 'text-anchor="start"')])
+
+
+def _size(picture: str) -> tuple[float, float]:
+    width, height = picture.split('viewBox="0 0 ', 1)[1].split('"', 1)[0].split()
+    return float(width), float(height)
+
+
+def _document(width: float, height: float, parts: Sequence[str]) -> str:
+    size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
+    start = f'<svg xmlns="http://www.w3.org/2000/svg" {size} {FONT} fill="{INK}" font-size="10">'
+    return "\n".join((start, '<rect width="100%" height="100%" fill="white"/>', *parts, "</svg>\n"))
+
+
+def _text(text: str, x: float, y: float, style: str = "") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(text)}</text>'
+
+
+# --- accuracies -------------------------------------------------------------------------------------------------------
+
+
+def _header(run: Run, budget: str, epoch: int) -> tuple[list[str], float]:
+    config = run.config
+    name = f"{config.method} on {config.dataset}, preset {config.preset}, seed {config.seed}"
+    details = "" if config.method == "darts" else f", protocol {config.protocol}, searched for {config.budget}"
+    left = 'text-anchor="start" font-size="{}" font-weight="{}"'
+    return [
+        _text(name, MARGIN, 20, left.format(13, "bold")),
+        _text(f"epoch {epoch} of {config.epochs}{details}; cut to {budget}", MARGIN, 37, left.format(11, "normal")),
+    ], 46
+
+
+def accuracies(run: Run, budget: str, edge_weight: str = "learned") -> dict[str, list[float | None]]:
+    """Held-out accuracies in percent after every epoch [T], None where not recorded: `before` the cut and `after` it.
+
+    The cut is the whole one, with batch-norm statistics as trained.
+    """
+    recorded = {record["epoch"]: record for record in run.history}
+    epochs = range(len(run.alphas["normal"]))
+    before = [recorded.get(epoch, {}).get("held_out_accuracy") for epoch in epochs]
+    rows = [recorded.get(epoch, {}).get("gap", []) for epoch in epochs]
+    rows[-1] = [*run.gap, *rows[-1]]
+    # Where edges have no weights of their own, to keep 1 is to keep what they have.
+    free = not METHODS[run.config.method].learns_edges and edge_weight != "renormalised"
+    same = ("one", "learned") if free else (edge_weight,)
+
+    def measured(row: Mapping) -> bool:
+        wanted = (budget, "as-trained", "both")
+        return (row["budget"], row["batch_norm"], row["stage"]) == wanted and row["edge_weight"] in same
+
+    after = [next((row["after"] for row in of_epoch if measured(row)), None) for of_epoch in rows]
+    return {"before": before, "after": after}
+
+
+def _accuracy_panel(run: Run, budget: str, epoch: int, edge_weight: str, y: float) -> tuple[list[str], float]:
+    values = accuracies(run, budget, edge_weight)
+    now = {name: "–" if series[epoch] is None else f"{series[epoch]:.1f} %" for name, series in values.items()}
+    if all(value is None for value in values["after"]):
+        now["after"] = "not measured"
+    bold = 'font-weight="bold"'
+    caption = (
+        f'<text x="{MARGIN}" y="{y + 10:.1f}" text-anchor="start">held-out accuracy '
+        f'<tspan fill="{BEFORE}" {bold}>before {now["before"]}</tspan> → '
+        f'<tspan fill="{AFTER}" {bold}>after the cut {now["after"]}</tspan> (edge weight {edge_weight})</text>'
+    )
+    series = [(values["before"], BEFORE, "-"), (values["after"], AFTER, DASHES[1])]
+    box = (MARGIN + 26, y + 20, WIDTH - 2 * MARGIN - 32, PANEL_HEIGHT)
+    return [caption, *curves(series, box, (0, 100), run.config.epochs, epoch)], PANEL_HEIGHT + 46
+
+
+def curves(series, box, limits, epochs: int, cursor: int | None = None) -> list[str]:
+    """Lines over the epochs 0 … `epochs` in `box` (left, top, width, height), as parts of an SVG document.
+
+    `series`: (values [T], None where nothing was recorded; colour; dashes). `cursor` marks an epoch.
+    """
+    left, top, width, height = box
+    low, high = limits
+
+    def at(epoch: int, value: float) -> tuple[float, float]:
+        return left + width * epoch / max(epochs, 1), top + height * (high - value) / (high - low)
+
+    parts = []
+    for tick in (low, (low + high) / 2, high):
+        y = at(0, tick)[1]
+        parts.append(f'<path d="M{left:.1f},{y:.1f}h{width:.1f}" stroke="#E4E4E4"/>')
+        parts.append(_text(f"{tick:.3g}", left - 5, y + 3, 'text-anchor="end" font-size="9"'))
+    for tick in sorted({0, epochs // 2, epochs}):
+        parts.append(_text(str(tick), at(tick, low)[0], top + height + 12, 'font-size="9"'))
+    if cursor is not None:
+        parts.append(f'<path d="M{at(cursor, low)[0]:.1f},{top:.1f}v{height:.1f}" stroke="#999999"/>')
+    for values, colour, dashes in series:
+        points = [(epoch, at(epoch, value)) for epoch, value in enumerate(values) if value is not None]
+        if points:
+            parts.append(_line("M" + "L".join(f"{x:.1f},{y:.1f}" for _, (x, y) in points), colour, dashes))
+        marked = [point for epoch, point in points if epoch == cursor or len(points) == 1]
+        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in marked]
+    return parts
+
+
+def losses(run: Run) -> str:
+    """Every loss that a search has recorded so far, over its epochs: L^C above, L^O and L^E below; an SVG document."""
+    recorded = {record["epoch"]: record for record in run.history}
+    names = list(dict.fromkeys(key for record in run.history for key in record if key.endswith("_loss")))
+    panels = {
+        "classification loss": [name for name in names if name not in DISCRETIZATION_LOSSES],
+        "operation and edge loss, before λ": [name for name in names if name in DISCRETIZATION_LOSSES],
+    }
+    parts, y = [], 0.0
+    for title, own in panels.items():
+        parts.append(_text(title, MARGIN, y + 20, 'text-anchor="start" font-size="13" font-weight="bold"'))
+        series = []
+        for n, name in enumerate(own):
+            values = [recorded.get(epoch, {}).get(name) for epoch in range(max(recorded) + 1)]
+            series.append((values, LINE_COLOURS[n], DASHES[n]))
+            x = MARGIN + 150 * n
+            parts.append(_line(f"M{x},{y + 36}h24", LINE_COLOURS[n], DASHES[n]))
+            parts.append(_text(name.removesuffix("_loss").replace("_", " "), x + 29, y + 39, 'text-anchor="start"'))
+        highest = max((value for values, *_ in series for value in values if value is not None), default=1.0)
+        box = (MARGIN + 26, y + 54, WIDTH - 2 * MARGIN - 32, 2 * PANEL_HEIGHT)
+        parts += curves(series, box, (0, highest or 1.0), run.config.epochs)
+        y += 2 * PANEL_HEIGHT + 84
+    return _document(WIDTH, y, parts)
+
+
+def _line(path: str, colour: str, dashes) -> str:
+    pattern = "" if dashes == "-" else f' stroke-dasharray="{" ".join(map(str, dashes[1]))}"'
+    return f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="1.8"{pattern}/>'
+
+
+# --- α and β ----------------------------------------------------------------------------------------------------------
+
+
+def _rows_height(nodes: int) -> float:
+    return ROW * len(cell_edges(nodes)) + 4 * (nodes - 3)
+
+
+def _heat_map(
+    a: np.ndarray, b: np.ndarray, scale: float, cell: CellGenotype, title: str, x: float, y: float
+) -> list[str]:
+    """Operation weights [E, O] as shades, edge weights [E] as bars beside them; what the cut keeps is outlined."""
+    kept = {(edge.source, edge.node, edge.operation) for edge in cell.edges}
+    kept_edges = {edge[:2] for edge in kept}
+    first, room = x + 30, 44  # left side of the shades, width of the longest bar
+    bars = first + COLUMN * len(PRIMITIVES) + 8
+    bold = 'font-weight="bold"'
+    parts = [_text(title, x + 4, y + 10, f'text-anchor="start" {bold}'), _text("b", bars + 4, y + HEAD + 8)]
+    for o, operation in enumerate(PRIMITIVES):
+        px, py = first + COLUMN * (o + 0.5), y + HEAD + 10
+        turned = f'text-anchor="start" fill="{OPERATION_COLOURS[operation]}" {bold} font-size="9"'
+        parts.append(_text(operation, px, py, f'{turned} transform="rotate(-50 {px:.1f} {py:.1f})"'))
+    outlines, top = [], y + HEAD + 14
+    for e, (source, node) in enumerate(cell_edges(nodes_of(len(b)))):
+        py, on = top + ROW * e + 4 * (node - 2), (source, node) in kept_edges
+        style = f'text-anchor="end" font-size="9" {bold if on else f"fill={chr(34)}#777777{chr(34)}"}'
+        parts.append(_text(f"{source}→{node}", first - 4, py + ROW - 3, style))
+        for o, operation in enumerate(PRIMITIVES):
+            at = f'x="{first + COLUMN * o:.1f}" y="{py:.1f}" width="{COLUMN - 1}" height="{ROW - 1}"'
+            tip = f"<title>{source}→{node} {operation}: {a[e, o]:.3f}</title>"
+            parts.append(f'<rect {at} fill="{SHADE}" fill-opacity="{a[e, o]:.3f}">{tip}</rect>')
+            if (source, node, operation) in kept:
+                outlines.append(f'<rect {at} fill="none" stroke="{OPERATION_COLOURS[operation]}" stroke-width="2"/>')
+        length, colour = room * b[e] / scale, "#555555" if on else FAINT
+        parts.append(
+            f'<rect x="{bars:.1f}" y="{py + 2:.1f}" width="{length:.1f}" height="{ROW - 5}" fill="{colour}"/>'
+            + _text(f"{b[e]:.2f}", bars + room + 4, py + ROW - 3, 'text-anchor="start" font-size="9"')
+        )
+    return parts + outlines
+
+
+# --- cells ------------------------------------------------------------------------------------------------------------
+
+
+def _arcs(cell: CellGenotype, b: np.ndarray, nodes: int, title: str, y: float) -> list[str]:
+    """The cell with its nodes in a row and its edges as arcs above them; pale arcs are the edges that are cut off."""
+    step = (WIDTH - 2 * MARGIN - 72) / (nodes - 1)
+    base = y + ARC * (nodes - 1) + 22
+
+    def arc(source: int, node: int, style: str) -> str:
+        x0, x1 = (MARGIN + 36 + step * n for n in (source, node))
+        # A cubic reaches three quarters of the height of its inner points.
+        top = base - ARC * (node - source) / 0.75
+        return f'<path d="M{x0:.1f},{base:.1f}C{x0:.1f},{top:.1f} {x1:.1f},{top:.1f} {x1:.1f},{base:.1f}" {style}/>'
+
+    chosen: dict[tuple[int, int], list[str]] = {}
+    for edge in cell.edges:
+        chosen.setdefault(edge[:2], []).append(edge.operation)
+    parts = [_text(title, MARGIN + 4, y + 12, 'text-anchor="start" font-weight="bold"')]
+    for e, (source, node) in enumerate(cell_edges(nodes)):
+        if (source, node) not in chosen:
+            parts.append(arc(source, node, f'fill="none" stroke="#EEEEEE" stroke-width="{0.5 + min(b[e], 1):.2f}"'))
+    labels = []
+    for (source, node), operations in chosen.items():
+        for n, operation in reversed(list(enumerate(operations))):
+            style = f'fill="none" stroke="{OPERATION_COLOURS[operation]}" stroke-width="{2.2 + 3 * n}"'
+            parts.append(arc(source, node, style))
+        text = operations[0] + (f" +{len(operations) - 1}" if len(operations) > 1 else "")
+        x, top = MARGIN + 36 + step * (source + node) / 2, base - ARC * (node - source)
+        halo = 'font-size="9.5" stroke="white" stroke-width="3" paint-order="stroke" stroke-linejoin="round"'
+        # In a cell of many nodes there is no room for names; colours and tooltips remain.
+        label = _text(text, x, top - 4, halo) if nodes <= 6 else ""
+        labels.append(f"<g><title>{source}→{node} {escape(' + '.join(operations))}</title>{label}</g>")
+    for n in range(nodes):
+        x, fed = MARGIN + 36 + step * n, n < 2 or n in cell.concat or bool(cell.sources(n))
+        colour = INK if fed else "#AAAAAA"
+        style = f'fill="{"#E8EEF4" if n < 2 else "white"}" stroke="{colour}"' + (
+            "" if fed else ' stroke-dasharray="3 3"'
+        )
+        parts.append(f'<circle cx="{x:.1f}" cy="{base:.1f}" r="11" {style}/>' + _text(str(n), x, base + 4))
+    return parts + labels

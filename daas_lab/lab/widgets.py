@@ -1,0 +1,337 @@
+"""Controls for JupyterLab: run explorer, cell editor, live search. They only connect inputs to functions elsewhere.
+
+What they show is drawn by `explorer.py` and `drawing.py`, what they do is done by `editor.py` and `live.py`. Callbacks
+run in a thread of their own, so none of them draws with pyplot: each puts finished SVG text into a widget. What is
+wrong is said in a line below the controls, never by a traceback that no cell would show.
+"""
+
+try:
+    import anywidget
+    import ipywidgets
+    import traitlets
+except ImportError as error:
+    raise ImportError(
+        f"daas_lab.widgets needs {error.name}, of the extra `lab`: python -m pip install 'daas-lab[lab]'"
+    ) from error
+
+import base64
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+
+from daas_lab.config import PRESETS
+from daas_lab.data.sources import DATASETS
+from daas_lab.errors import LabError, one_of
+from daas_lab.lab import editor, explorer, live
+from daas_lab.presets import METHODS
+from daas_lab.report import drawing
+from daas_lab.runs.folder import read_config
+from daas_lab.space.genotype import EXTRA_PRIMITIVES, PRIMITIVES
+from daas_lab.studies.make import Settings, run_name
+from daas_lab.train.discretize import EDGE_WEIGHTS
+
+PLAY_INTERVAL = 250  # milliseconds an epoch
+WATCH_INTERVAL, WATCH_IDLE = 0.5, 60  # seconds between looks at a live search, and until nobody looks any more
+LABELS = {"description_width": "90px"}
+
+
+class View(ipywidgets.VBox):
+    """A widget whose output also holds a static picture (SVG), for wherever no kernel or no widget can run.
+
+    `picture` draws it, when the view is displayed or saved: what the view shows at that moment.
+    """
+
+    def __init__(self, children: Sequence[ipywidgets.Widget], picture: Callable[[], str]):
+        super().__init__(children)
+        self.picture = picture
+
+    def _repr_mimebundle_(self, **kwargs) -> dict:
+        svg = self.picture()
+        # JupyterLab shows neither widgets nor SVG of a notebook that it does not trust, but such an image it does.
+        image = f'<img src="data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}" alt="static picture">'
+        return super()._repr_mimebundle_(**kwargs) | {"text/html": image, "image/svg+xml": svg}
+
+    def save(self, stem: str, folder: str | Path) -> Path:
+        """Write the static picture as `<stem>.svg`."""
+        path = Path(folder) / f"{stem}.svg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.picture(), encoding="utf-8")
+        return path
+
+
+def run_explorer(settings: Settings, first: str | None = None, second: str | None = None) -> View:
+    """Two searches side by side, a slider over their epochs, a choice of the budget.
+
+    `first` and `second` name the runs to begin with, by default a DARTS search and one of another method beside it.
+    """
+    found = explorer.searches(settings.runs, settings.figures / "records")
+    if not found:
+        raise LabError(f"no search in {settings.runs}: make one with daas-lab search … --out {settings.runs / 'NAME'}")
+    names = [first or explorer.first_choice(found), second or explorer.second_choice(found)]
+    for name in names:
+        one_of("run", name, found)
+    sides = [_dropdown(f"run {n}", explorer.labels(found), name, "520px") for n, name in enumerate(names, start=1)]
+    budget, edge_weight = _dropdown("cut to", ["8/14"]), _dropdown("edge weight", EDGE_WEIGHTS, "learned")
+    slider = ipywidgets.IntSlider(description="epoch", style=LABELS, layout={"width": "420px", "max_width": "100%"})
+    play = ipywidgets.Play(interval=PLAY_INTERVAL, layout={"width": "150px"})
+    ipywidgets.jslink((play, "value"), (slider, "value"))
+    message, pictures = ipywidgets.HTML(), _pictures()
+    drawn: dict[tuple[str, str, str], list[str]] = {}
+
+    def frames(side: ipywidgets.Dropdown) -> list[str]:
+        key = (side.value, budget.value, edge_weight.value)
+        if key not in drawn:
+            drawn[key] = explorer.frames(explorer.read_search(found[side.value]), *key[1:])
+        return drawn[key]
+
+    def current() -> list[str]:
+        """What the controls ask for; a search that ended earlier rests at its last epoch."""
+        return [series[min(slider.value, len(series) - 1)] for series in map(frames, sides)]
+
+    def show() -> None:
+        for picture, svg in zip(pictures, current(), strict=True):
+            picture.value = fitted(svg)
+
+    def choose() -> None:
+        slider.max = play.max = max(len(frames(side)) for side in sides) - 1
+        show()
+
+    def choose_runs() -> None:
+        kept = budget.value
+        budget.options = explorer.budgets_of([explorer.read_search(found[side.value]) for side in sides])
+        budget.value = kept if kept in budget.options else budget.options[0]
+        choose()
+
+    for side in sides:
+        side.observe(_reporting(message, choose_runs), "value")
+    for control in (budget, edge_weight):
+        control.observe(_reporting(message, choose), "value")
+    slider.observe(_reporting(message, show), "value")
+    choose_runs()
+    slider.value = play.value = slider.max
+    return View(
+        [_row(*sides), _row(budget, edge_weight, play, slider), message, _row(*pictures)],
+        lambda: explorer.side_by_side(current()),
+    )
+
+
+# --- cell editor ------------------------------------------------------------------------------------------------------
+
+
+class CellDrawing(anywidget.AnyWidget):
+    """Both cells as SVG; a click on an edge sets `selected` to [cell type, number of the edge in its cell]."""
+
+    _esm = Path(__file__).parent / "cell_editor.js"
+    _css = Path(__file__).parent / "cell_editor.css"
+    svg = traitlets.Unicode().tag(sync=True)
+    selected = traitlets.List(default_value=["", 0]).tag(sync=True)
+
+
+def cell_editor(settings: Settings, start: str = "DARTS_V2") -> View:
+    """Change the operation or the source of an edge that was clicked; parameters, multiply-adds and drawing follow.
+
+    Begins with the cell of a search or a published one. Exported JSON goes to the folder `cells` beside the runs.
+    """
+    found = explorer.searches(settings.runs, settings.figures / "records")
+    genotype, quiet = editor.starting_cell(start, found), False
+    begin = _dropdown("start from", editor.starting_cells(found), start, "520px")
+    operation, source = _dropdown("operation", PRIMITIVES + EXTRA_PRIMITIVES), _dropdown("source", [0])
+    edge_name, size, message = ipywidgets.HTML(), ipywidgets.HTML(), ipywidgets.HTML()
+    picture = CellDrawing()
+    name = _text("file", "my_cell.json")
+    save = ipywidgets.Button(description="Export JSON", icon="download")
+
+    def show() -> None:
+        nonlocal quiet
+        cell_type, index = picture.selected
+        chosen = cell_type != ""
+        quiet = True  # controls that follow the drawing are no wish of the user
+        try:
+            if chosen:
+                cell = genotype.cell(cell_type)
+                edge = cell.edges[index]
+                edge_name.value = f"<b>{drawing.TITLES[cell_type]}, edge {edge.source} → {edge.node}</b>"
+                source.options = range(cell.nodes)
+                operation.value, source.value = edge.operation, edge.source
+            else:
+                edge_name.value = "Click an edge of the drawing to change it."
+            operation.disabled = source.disabled = not chosen
+        finally:
+            quiet = False
+        picture.svg = drawing.cells_svg(genotype)
+        size.value = "counting …"  # takes longer than the drawing
+        size.value = escape(editor.size_text(genotype))
+
+    def change(**changes) -> None:
+        nonlocal genotype
+        if not quiet:
+            try:
+                genotype = editor.change_edge(genotype, *picture.selected, **changes)
+            finally:
+                show()  # a refused wish leaves the control too
+
+    def restart() -> None:
+        nonlocal genotype
+        genotype = editor.starting_cell(begin.value, found)
+        picture.selected = ["", 0]
+        show()
+
+    def write() -> str:
+        return f"Written. To train it: {editor.export(genotype, settings.runs / 'cells' / name.value)}"
+
+    operation.observe(_reporting(message, lambda: change(operation=operation.value)), "value")
+    source.observe(_reporting(message, lambda: change(source=source.value)), "value")
+    picture.observe(_reporting(message, show), "selected")
+    begin.observe(_reporting(message, restart), "value")
+    save.on_click(_reporting(message, write))
+    show()
+    controls = [_row(begin, name, save), _row(edge_name, operation, source)]
+    return View([*controls, size, message, picture], lambda: drawing.cells_svg(genotype))
+
+
+# --- live search ------------------------------------------------------------------------------------------------------
+
+
+def live_search(settings: Settings) -> View:
+    """Start, watch, stop and resume searches that live in processes of their own, in the settings' folder of runs.
+
+    Shows a search that is being written, whoever started it; else the last one that was. A search that is started here
+    also measures after every epoch what the cut to its budget would cost.
+    """
+    method = _dropdown("method", [name for name, facts in METHODS.items() if facts.trains], "da2s")
+    preset = _dropdown("preset", PRESETS, settings.preset)
+    dataset = _dropdown("dataset", dict.fromkeys([*DATASETS, settings.dataset]), settings.dataset)
+    budget = _text("budget", settings.budget)
+    epochs, seed = _text("epochs", settings.epochs, "the preset's"), _text("seed", settings.seeds[0])
+    start_button, stop_button, resume_button = (
+        ipywidgets.Button(description=name, icon=icon, layout={"width": "110px"})
+        for name, icon in (("Start", "play"), ("Stop", "stop"), ("Resume", "step-forward"))
+    )
+    found = live.current(settings.runs)
+    chosen = _dropdown("search", live.known(settings.runs), found, "420px")
+    state, message, pictures = ipywidgets.HTML(), ipywidgets.HTML(), _pictures()
+
+    def folder() -> Path:
+        if chosen.value is None:
+            raise LabError(f"no search in {settings.runs} yet: press Start")
+        return settings.runs / chosen.value
+
+    def drawn() -> list[str]:
+        run = explorer.read_search(folder())
+        return [explorer.frame(run, run.config.budget, len(run.alphas["normal"]) - 1), explorer.losses(run)]
+
+    def show() -> None:
+        now = live.status(folder())
+        state.value = f"<b>{escape(chosen.value)}</b>: {escape(now.message)}"
+        stop_button.disabled, resume_button.disabled = now.pid is None, now.state not in ("stopped", "failed")
+        for picture, svg in zip(pictures, drawn() if now.epochs else ("", ""), strict=True):
+            picture.value = fitted(svg)
+
+    def still() -> str:
+        try:
+            return explorer.side_by_side(drawn())
+        except LabError as error:  # nothing to draw yet
+            return explorer.note(str(error))
+
+    watch = _following(lambda: (chosen.value, live.status(folder())), show)
+
+    def start() -> None:
+        given = {"preset": preset.value, "dataset": dataset.value, "budget": budget.value}
+        search = replace(settings, **given, epochs=epochs.value or None).search(method.value, seed.value, gap_every=1)
+        name = run_name(search)
+        live.start(search, settings.runs / name, settings.data)
+        chosen.options = sorted({*chosen.options, name})
+        chosen.value = name
+        watch()
+
+    def resume() -> None:
+        live.start(read_config(folder()), folder(), settings.data)
+        watch()
+
+    def stop() -> None:
+        live.stop(folder())
+        show()
+
+    for button, action in ((start_button, start), (stop_button, stop), (resume_button, resume)):
+        button.on_click(_reporting(message, action))
+    chosen.observe(_reporting(message, watch), "value")
+    _reporting(message, watch if found else folder)()
+    controls = [
+        _row(method, dataset, preset, budget, epochs, seed, start_button),
+        _row(chosen, stop_button, resume_button),
+    ]
+    return View([*controls, state, message, _row(*pictures)], still)
+
+
+# --- what the views share ---------------------------------------------------------------------------------------------
+
+
+def _dropdown(description: str, options: Sequence, value=None, width: str = "220px") -> ipywidgets.Dropdown:
+    options, layout = list(options), {"width": width, "max_width": "100%"}
+    value = options[0] if value is None and options else value
+    return ipywidgets.Dropdown(options=options, value=value, description=description, layout=layout, style=LABELS)
+
+
+def _text(description: str, value: object, placeholder: str = "") -> ipywidgets.Text:
+    layout = {"width": "220px", "max_width": "100%"}
+    text = "" if value is None else str(value)
+    return ipywidgets.Text(text, placeholder=placeholder, description=description, layout=layout, style=LABELS)
+
+
+def _pictures() -> list[ipywidgets.HTML]:
+    # Beside each other where both are at least this wide, else one below the other.
+    return [ipywidgets.HTML(layout={"flex": "1 1 400px", "min_width": "0"}) for _ in range(2)]
+
+
+def _row(*items: ipywidgets.Widget) -> ipywidgets.HBox:
+    return ipywidgets.HBox(items, layout={"flex_flow": "row wrap", "width": "100%"})
+
+
+def fitted(svg: str) -> str:
+    """An SVG document as wide as there is room, within what is readable."""
+    return svg.replace("<svg ", '<svg style="width:100%;max-width:600px;height:auto;border-radius:4px" ', 1)
+
+
+def _reporting(message: ipywidgets.HTML, action: Callable[[], str | None]) -> Callable:
+    """`action` as a callback: what it returns, or the `LabError` that it raises, becomes the text of `message`."""
+
+    def callback(*_) -> None:
+        try:
+            message.value = escape(action() or "")
+        except LabError as error:
+            message.value = f'<span style="color:var(--jp-error-color1,#b00020)">{escape(str(error))}</span>'
+
+    return callback
+
+
+def _following(look: Callable[[], object], show: Callable[[], None]) -> Callable[[], None]:
+    """A function that calls `show` now and, in a thread, whenever `look` returns something new.
+
+    The thread ends when nothing was new for `WATCH_IDLE` seconds; calling the function again starts another.
+    """
+    alive = threading.Event()
+
+    def follow() -> None:
+        seen, changed = None, time.monotonic()
+        try:
+            while time.monotonic() - changed < WATCH_IDLE:
+                # A folder that is being written may lack a file for a moment: then look again.
+                with contextlib.suppress(LabError):
+                    if (now := look()) != seen:
+                        show()
+                        seen, changed = now, time.monotonic()
+                time.sleep(WATCH_INTERVAL)
+        finally:
+            alive.clear()
+
+    def start() -> None:
+        show()
+        if not alive.is_set():
+            alive.set()
+            threading.Thread(target=follow, daemon=True).start()
+
+    return start

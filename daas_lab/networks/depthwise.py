@@ -1,0 +1,56 @@
+"""Depthwise convolutions of the derived network, as fast as the super-network's (kernels.py, identities 1 to 3)."""
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from daas_lab.networks import kernels
+
+
+class DepthwiseFunction(Function):
+    """x [B, C, H, W], kernels [C, 1, k, k] → [B, C, H / stride, W / stride]."""
+
+    @staticmethod
+    def forward(ctx, x, weight, stride, dilation):
+        x = kernels.as_pixels_last(x)
+        ctx.save_for_backward(x, weight)
+        ctx.options = stride, dilation
+        return kernels.depthwise(x, weight, stride, dilation)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g):
+        x, weight = ctx.saved_tensors
+        arguments = x, kernels.as_pixels_last(g), weight, *ctx.options
+        grad_x = kernels.depthwise_input_gradient(*arguments) if ctx.needs_input_grad[0] else None
+        grad_weight = kernels.depthwise_weight_gradient(*arguments) if ctx.needs_input_grad[1] else None
+        return grad_x, grad_weight, None, None
+
+
+class Depthwise(nn.Conv2d):
+    """`nn.Conv2d` with as many groups as channels, padded to keep the map's side; the same numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        stride, dilation = self.stride[0], self.dilation[0]
+        if x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        if dilation != 2 or x.shape[2] % 2 or x.shape[3] % 2:
+            return DepthwiseFunction.apply(x, self.weight, stride, dilation)
+        if stride == 2:
+            return DepthwiseFunction.apply(x[:, :, ::2, ::2], self.weight, 1, 1)
+        return kernels.from_subgrids(DepthwiseFunction.apply(kernels.to_subgrids(x), self.weight, 1, 1))
+
+
+def speed_up(network: nn.Module) -> nn.Module:
+    """`network` with its square depthwise convolutions replaced, parameters and their names kept; channels_last."""
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            k = child.kernel_size[0] if type(child) is nn.Conv2d else 0
+            same = k and child.groups == child.in_channels == child.out_channels > 1 and child.bias is None
+            if same and child.kernel_size == (k, k) and child.padding == (child.dilation[0] * (k // 2),) * 2:
+                channels, options = child.in_channels, (child.stride, child.padding, child.dilation)
+                fast = Depthwise(channels, channels, k, *options, groups=channels, bias=False)
+                fast.weight = child.weight
+                setattr(parent, name, fast)
+    return network.to(memory_format=torch.channels_last)

@@ -1,0 +1,204 @@
+"""The derived network: a genotype made into a network that is trained from scratch; its parameters and multiply-adds.
+
+Legend: B batch, C channels of a cell, H = W side of its map.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from daas_lab.config import FORMS, RetrainConfig, check_side
+from daas_lab.errors import one_of
+from daas_lab.networks.depthwise import speed_up
+from daas_lab.space.genotype import CellGenotype, Genotype
+from daas_lab.space.operations import FactorizedReduce, make_operation, relu_conv_norm
+
+
+class Cell(nn.Module):
+    """A discrete cell: every node is the sum of its operations, the output the concatenation of the chosen nodes."""
+
+    def __init__(self, genotype: CellGenotype, channels_in: tuple[int, int], channels: int, reduces: tuple[bool, bool]):
+        super().__init__()
+        before_reduces, self_reduces = reduces
+        self.concat = genotype.concat
+        self.wiring = [(edge.source, edge.node) for edge in genotype.edges]
+        preprocess = FactorizedReduce if before_reduces else relu_conv_norm
+        self.preprocess_0 = preprocess(channels_in[0], channels, affine=True)
+        self.preprocess_1 = relu_conv_norm(channels_in[1], channels, affine=True)
+        self.operations = nn.ModuleList(
+            make_operation(edge.operation, channels, 2 if self_reduces and edge.source < 2 else 1, affine=True)
+            for edge in genotype.edges
+        )
+
+    def forward(self, input_0: Tensor, input_1: Tensor, drop_path: float) -> Tensor:
+        """Outputs of the two cells before → [B, len(concat) C, H, W]."""
+        states = {0: self.preprocess_0(input_0), 1: self.preprocess_1(input_1)}
+        for (source, node), operation in zip(self.wiring, self.operations, strict=True):
+            z = operation(states[source])
+            if drop_path > 0 and self.training and not isinstance(operation, nn.Identity):
+                z = drop_paths(z, drop_path)
+            states[node] = states[node] + z if node in states else z
+        return torch.cat([states[node] for node in self.concat], dim=1)
+
+
+def drop_paths(z: Tensor, probability: float) -> Tensor:
+    """Zero whole samples of z [B, C, H, W] with `probability`, and scale the others up to keep the mean."""
+    keep = torch.rand(len(z), 1, 1, 1, device=z.device, dtype=z.dtype) >= probability
+    return z * keep / (1 - probability)
+
+
+class AuxiliaryHead(nn.Sequential):
+    """The classifier at two thirds of the depth whose loss is added in training."""
+
+    def __init__(self, channels: int, classes: int, form: str):
+        # DARTS's ImageNet head has no second batch-norm.
+        second_norm = [nn.BatchNorm2d(768)] if form == "cifar" else []
+        super().__init__(
+            nn.ReLU(),
+            AuxiliaryPool(),
+            nn.Conv2d(channels, 128, 1, bias=False),
+            nn.BatchNorm2d(128),
+            nn.ReLU(),
+            nn.Conv2d(128, 768, 2, bias=False),
+            *second_norm,
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(768, classes),
+        )
+
+
+class AuxiliaryPool(nn.Module):
+    """[B, C, H, W] → [B, C, 2, 2]: DARTS's 5 × 5 average pool on its 8 × 8 and 7 × 7 maps, adaptive on all others."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] in (7, 8):
+            return F.avg_pool2d(x, 5, stride=x.shape[-1] - 5)
+        return F.adaptive_avg_pool2d(x, 2)
+
+
+class Network(nn.Module):
+    """A network of `layers` cells with the cells of `genotype`, in the CIFAR or the ImageNet form.
+
+    `drop_path` is the probability in force; the trainer raises it over the epochs.
+    """
+
+    def __init__(
+        self,
+        genotype: Genotype,
+        *,
+        channels: int = 36,
+        layers: int = 20,
+        classes: int = 10,
+        form: str = "cifar",
+        image_channels: int = 3,
+        auxiliary: bool = True,
+    ):
+        super().__init__()
+        one_of("form", form, FORMS)
+        self.drop_path = 0.0
+        if form == "cifar":
+            stem_channels, before_reduces = 3 * channels, False
+            self.stem = nn.Sequential(_conv(image_channels, stem_channels), nn.BatchNorm2d(stem_channels))
+        else:
+            stem_channels, before_reduces = channels, True
+            self.stem = nn.Sequential(
+                _conv(image_channels, channels // 2, stride=2),
+                nn.BatchNorm2d(channels // 2),
+                nn.ReLU(),
+                _conv(channels // 2, channels, stride=2),
+                nn.BatchNorm2d(channels),
+            )
+            self.stem_2 = nn.Sequential(nn.ReLU(), _conv(channels, channels, stride=2), nn.BatchNorm2d(channels))
+        self.form = form
+        self.cells = nn.ModuleList()
+        channels_in = (stem_channels, stem_channels)
+        self.auxiliary_layer = 2 * layers // 3
+        self.auxiliary_head = None
+        for layer in range(layers):
+            reduces = layer in (layers // 3, 2 * layers // 3)
+            channels *= 2 if reduces else 1
+            cell_genotype = genotype.reduce if reduces else genotype.normal
+            self.cells.append(Cell(cell_genotype, channels_in, channels, (before_reduces, reduces)))
+            channels_in, before_reduces = (channels_in[1], len(cell_genotype.concat) * channels), reduces
+            if auxiliary and layer == self.auxiliary_layer:
+                self.auxiliary_head = AuxiliaryHead(channels_in[1], classes, form)
+        self.classifier = nn.Linear(channels_in[1], classes)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Images [B, image channels, H, W] → logits [B, classes]; with the auxiliary ones in training, if there."""
+        first = self.stem(x)
+        states = (first, first) if self.form == "cifar" else (first, self.stem_2(first))
+        auxiliary_logits = None
+        for layer, cell in enumerate(self.cells):
+            states = (states[1], cell(*states, self.drop_path))
+            if self.training and self.auxiliary_head is not None and layer == self.auxiliary_layer:
+                auxiliary_logits = self.auxiliary_head(states[1])
+        logits = self.classifier(states[1].mean(dim=(2, 3)))
+        return logits if auxiliary_logits is None else (logits, auxiliary_logits)
+
+
+def _conv(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
+
+
+def build_network(config: RetrainConfig) -> Network:
+    """The network that a retraining configuration asks for, in its fast form."""
+    return speed_up(plain_network(config))
+
+
+def plain_network(config: RetrainConfig) -> Network:
+    """The same with torch's own convolutions: what the fast form is tested and timed against."""
+    return Network(
+        config.cells,
+        channels=config.channels,
+        layers=config.layers,
+        classes=config.classes,
+        form=config.form,
+        image_channels=config.image_channels,
+        auxiliary=config.auxiliary_weight > 0,
+    )
+
+
+def leaves_weights_unused(genotype: Genotype) -> bool:
+    """Whether some operations or inputs of a cell have no part in its output, so that their weights get no gradient."""
+    for cell in (genotype.normal, genotype.reduce):
+        used = set(cell.concat)
+        for edge in reversed(cell.edges):  # a node's edges come before those that leave it
+            if edge.node not in used:
+                return True
+            used.add(edge.source)
+        if not {0, 1} <= used:
+            return True
+    return False
+
+
+def count(
+    genotype: Genotype,
+    form: str = "cifar",
+    channels: int | None = None,
+    layers: int | None = None,
+    classes: int | None = None,
+    side: int | None = None,
+    image_channels: int = 3,
+) -> dict[str, int]:
+    """`{"parameters", "multiply_adds"}` of the network without auxiliary head, for one image of `side` pixels.
+
+    Defaults are the paper's: CIFAR 36 channels, 20 cells, 10 classes, 32 pixels; ImageNet 48, 14, 1000, 224.
+    Multiply-adds are those of convolutions and the classifier, as torch's flop counter finds them.
+    """
+    one_of("form", form, FORMS)
+    defaults = (36, 20, 10, 32) if form == "cifar" else (48, 14, 1000, 224)
+    given = (channels, layers, classes, side)
+    channels, layers, classes, side = (
+        default if value is None else value for default, value in zip(defaults, given, strict=True)
+    )
+    check_side(side, form)
+    sizes = {"channels": channels, "layers": layers, "classes": classes, "image_channels": image_channels}
+    with torch.device("meta"):
+        network = Network(genotype, **sizes, form=form, auxiliary=False).eval()
+        counter = FlopCounterMode(display=False)
+        with torch.no_grad(), counter:
+            network(torch.empty(1, image_channels, side, side))
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return {"parameters": parameters, "multiply_adds": counter.get_total_flops() // 2}

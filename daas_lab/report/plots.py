@@ -1,0 +1,372 @@
+"""Figures from plain arrays and records: data in, keyword-only options, `ax=None`; the axes (a grid: the figure) back.
+
+Legend: T = epochs + 1 entries of an evolution, index 0 = the start; E edges of a cell in the order of
+`genotype.cell_edges`; O operations in the order of `PRIMITIVES`; n inputs of a node. Weights are shares of 1,
+accuracies are in percent.
+
+Figures are made without pyplot, which would keep each of them alive and belongs to one thread: in a notebook,
+`%matplotlib inline` shows a figure that ends a cell, and `svg_text` feeds a widget.
+"""
+
+import functools
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from daas_lab.methods import schedules
+from daas_lab.space.genotype import NAMED_BUDGETS, PRIMITIVES, cell_edges, nodes_of
+
+# --- theme ------------------------------------------------------------------------------------------------------------
+
+# Told apart with protanopia, deuteranopia and tritanopia alike (a test simulates them): pools warm, separable blue.
+OPERATION_COLOURS = {
+    "max_pool_3x3": "#E69F00",
+    "avg_pool_3x3": "#D55E00",
+    "skip_connect": "#444444",
+    "sep_conv_3x3": "#0072B2",
+    "sep_conv_5x5": "#56B4E9",
+    "dil_conv_3x3": "#009E73",
+    "dil_conv_5x5": "#CC79A7",
+    "sep_conv_7x7": "#332288",
+    "conv_7x1_1x7": "#999933",
+}
+METHOD_COLOURS = {
+    "darts": "#D55E00",
+    "darts2": "#E69F00",
+    "pc_darts": "#CC79A7",
+    "da2s": "#0072B2",
+    "da2s_exact": "#009E73",
+    "random": "#777777",
+}
+# Lines that are not operations are also told apart by their dashes.
+LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#444444", "#E69F00", "#56B4E9")
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (9, 2)), (0, (3, 3)), (0, (1, 2.5)))
+MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+INK, FAINT = "#222222", "#BBBBBB"
+
+THEME = {
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "axes.edgecolor": "#666666",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "axes.labelsize": 10,
+    "figure.titlesize": 12,
+    "font.size": 10,
+    "grid.color": "#E4E4E4",
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "lines.linewidth": 1.7,
+    "text.color": INK,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    # Ids inside an SVG come from this salt instead of chance, so that a figure drawn twice is the same file.
+    "svg.hashsalt": "daas_lab",
+}
+PNG_BYTES_BELOW = 300_000
+
+
+def themed(function: Callable) -> Callable:
+    """Draw under the one theme, whatever the caller's matplotlib is set to."""
+
+    @functools.wraps(function)
+    def draw(*args, **kwargs):
+        with matplotlib.rc_context(THEME):
+            return function(*args, **kwargs)
+
+    return draw
+
+
+def new_axes(size: tuple[float, float]) -> Axes:
+    """Axes of a figure of its own, `size` in inches."""
+    return Figure(figsize=size, layout="constrained").subplots()
+
+
+@themed
+def svg_text(figure: Figure) -> str:
+    """The figure as an SVG document, the same text whenever the data are the same."""
+    buffer = io.StringIO()
+    figure.draw_without_rendering()  # a first layout may still cut off a title
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+@themed
+def save_figure(figure: Figure, stem: str, folder: str | Path, formats: Sequence[str] = ("svg", "png")) -> list[Path]:
+    """Write `<stem>.svg` and `<stem>.png` (under 300 kB), or one of them, into `folder` and return the paths."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{stem}.{suffix}" for suffix in formats]
+    for path in paths:
+        if path.suffix == ".svg":
+            path.write_text(svg_text(figure), encoding="utf-8")
+            continue
+        for dpi in (150, 110, 80, 50):
+            figure.savefig(path, dpi=dpi, metadata={"Software": None})
+            if path.stat().st_size < PNG_BYTES_BELOW:
+                break
+    return paths
+
+
+def _edge_name(edge: tuple[int, int]) -> str:
+    return f"{edge[0]} → {edge[1]}"
+
+
+# --- the search over its epochs ---------------------------------------------------------------------------------------
+
+
+@themed
+def alpha_evolution(weights, *, operations: Sequence[str] = PRIMITIVES, title: str = "Normal cell") -> Figure:
+    """Fig. 3: operation weights [T, E, O] over the epochs, a panel for each edge: a row a node, a column a source."""
+    weights = np.asarray(weights, dtype=float)
+    T, E, O = weights.shape  # noqa: E741
+    nodes = nodes_of(E)
+    figure = Figure(figsize=(2.1 * (nodes - 1), 1.75 * (nodes - 2) + 0.5), layout="constrained")
+    grid = figure.subplots(nodes - 2, nodes - 1, sharex=True, sharey=True, squeeze=False)
+    for ax in grid.flat:
+        ax.set_visible(False)
+    lines = []
+    for e, (source, node) in enumerate(cell_edges(nodes)):
+        ax = grid[node - 2, source]
+        ax.set_visible(True)
+        lines = [
+            ax.plot(range(T), weights[:, e, o], color=OPERATION_COLOURS[operations[o]], label=operations[o])[0]
+            for o in range(O)
+        ]
+        ax.set(title=_edge_name((source, node)), ylim=(-0.03, 1.03), xlim=(0, max(T - 1, 1)))
+        # The lowest panel of each column carries the epochs: below the diagonal that is not always the last row.
+        ax.tick_params(labelbottom=node == nodes - 1, labelleft=source == 0)
+        if node == nodes - 1:
+            ax.set_xlabel("epoch")
+        if source == 0:
+            ax.set_ylabel("weight a")
+    # From five nodes on the grid leaves its upper right corner empty.
+    place = {"loc": "upper right", "bbox_to_anchor": (0.99, 0.93)} if nodes > 4 else {"loc": "outside right upper"}
+    figure.legend(handles=lines, title="operation", **place)
+    figure.suptitle(f"{title}: operation weights by edge (source → node)")
+    return figure
+
+
+@themed
+def beta_evolution(weights, *, first_node: int = 3, title: str = "Normal cell") -> Figure:
+    """Fig. 4: edge weights [T, E] over the epochs, a panel for each node from `first_node`, a line for each input."""
+    weights = np.asarray(weights, dtype=float)
+    T, E = weights.shape
+    edges, nodes = cell_edges(nodes_of(E)), range(first_node, nodes_of(E))
+    figure = Figure(figsize=(3.3 * len(nodes), 3.8), layout="constrained")
+    top = max(1.0, 1.03 * weights.max())
+    for ax, node in zip(figure.subplots(1, len(nodes), sharey=True, squeeze=False).flat, nodes, strict=True):
+        for e, (source, target) in enumerate(edges):
+            if target == node:
+                style = {"color": LINE_COLOURS[source % 7], "linestyle": DASHES[source % 7]}
+                ax.plot(range(T), weights[:, e], label=_edge_name((source, node)), **style)
+        ax.set(title=f"node {node}", xlabel="epoch", ylim=(-0.03, top), xlim=(0, max(T - 1, 1)))
+        ax.legend(title="edge", loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
+    figure.axes[0].set_ylabel("edge weight b")
+    figure.suptitle(f"{title}: weights of each node's input edges")
+    return figure
+
+
+@themed
+def control_functions(
+    epochs: int = 50, *, delayed: bool = False, authors_log: bool = True, ax: Axes | None = None
+) -> Axes:
+    """Fig. 5: the five control functions of epochs 1 … `epochs`; `delayed` ones are 0 for the first 16 %."""
+    ax = ax or new_axes((5.2, 3.8))
+    suffix, x = ":delayed" if delayed else "", range(1, epochs + 1)
+    for function, colour, dashes in zip(schedules.FUNCTIONS, LINE_COLOURS, DASHES, strict=False):
+        y = [schedules.coefficient(function + suffix, epoch, epochs, authors_log) for epoch in x]
+        drawstyle = "steps-post" if function in ("const", "step") else "default"
+        ax.plot(x, y, color=colour, linestyle=dashes, drawstyle=drawstyle, label=function)
+    when = f", delayed by {schedules.delay_epochs(epochs)} epochs" if delayed else ""
+    ax.set(title=f"Control functions{when}", xlabel="epoch", ylabel="coefficient λ", ylim=(-0.04, 1.06))
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=5, columnspacing=1, handlelength=1.6)
+    return ax
+
+
+@themed
+def control_function_panels(epochs: int = 50) -> Figure:
+    """Fig. 5: the control functions that begin at once, and the delayed ones, side by side."""
+    figure = Figure(figsize=(9.6, 3.9), layout="constrained")
+    for ax, delayed in zip(figure.subplots(1, 2, sharey=True), (False, True), strict=True):
+        control_functions(epochs, delayed=delayed, ax=ax)
+    return figure
+
+
+@themed
+def gap_over_epochs(
+    records: Sequence[Mapping],
+    *,
+    continuous: str = "before",
+    discretized: str = "after",
+    chance: float | None = None,
+    title: str = "Accuracy if the super-network were discretized now",
+    ax: Axes | None = None,
+) -> Axes:
+    """Accuracy of the super-network over the epochs, and a line per budget for what discretizing at once leaves of it.
+
+    `records`: rows with `epoch`, `budget` and, in percent, the accuracies named `continuous` and `discretized`.
+    """
+    ax = ax or new_axes((6.2, 3.6))
+    before = {record["epoch"]: record[continuous] for record in records}
+    ax.plot(list(before), list(before.values()), color=INK, linewidth=2.4, label="continuous")
+    for n, budget in enumerate(_budgets(records)):
+        points = [(record["epoch"], record[discretized]) for record in records if record["budget"] == budget]
+        style = {"color": LINE_COLOURS[n % 7], "linestyle": DASHES[n % 7], "marker": MARKERS[n % 7], "markersize": 3.5}
+        ax.plot(*zip(*points, strict=True), label=budget, **style)
+    _mark_chance(ax, chance)
+    ax.set(title=title, xlabel="epoch", ylabel="accuracy (%)", ylim=(0, 102))
+    ax.legend(title="edges kept", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return ax
+
+
+def _budgets(rows: Sequence[Mapping]) -> list[str]:
+    """The budgets that occur, the paper's in its order, others after them."""
+    found = list(dict.fromkeys(row["budget"] for row in rows))
+    named = [budget for budget in reversed(NAMED_BUDGETS) if budget in found]
+    return named + [budget for budget in found if budget not in named]
+
+
+def _over_seeds(rows: Sequence[Mapping]) -> str:
+    """What a bar of one standard deviation is of, for the label of its axis."""
+    seeds = max((len(row.get("seeds", ())) for row in rows), default=0)
+    return f", mean ± std of {seeds} seeds" if seeds > 1 else ""
+
+
+def _mark_chance(ax: Axes, chance: float | None) -> None:
+    if chance is not None:
+        ax.axhline(chance, color="#888888", linestyle=":", linewidth=1.2, label="chance", zorder=1)
+
+
+# --- discretization ---------------------------------------------------------------------------------------------------
+
+
+@themed
+def accuracy_drop(
+    rows: Sequence[Mapping],
+    *,
+    chance: float | None = None,
+    title: str = "Super-network accuracy before and after discretization",
+    ax: Axes | None = None,
+) -> Axes:
+    """Table 4's drops, before → after by budget and method, with a bar of one standard deviation.
+
+    `rows`: `method`, `budget` and accuracies in percent, `before_mean` and `after_mean` (or `before` and `after`),
+    `after_std` and, drawn hollow beside them, what the paper has: `reported_after`.
+    """
+    budgets, methods = _budgets(rows), list(dict.fromkeys(row["method"] for row in rows))
+    ax = ax or new_axes((max(6.4, 2.9 + 1.15 * len(budgets)), 3.8))
+    step = 0.7 / max(len(methods), 1)
+    for m, method in enumerate(methods):
+        colour = METHOD_COLOURS.get(method.split(",")[0], LINE_COLOURS[m % 7])  # variants share their method's
+        own = [row for row in rows if row["method"] == method]
+        x = [budgets.index(row["budget"]) + (m - (len(methods) - 1) / 2) * step for row in own]
+        before, after = ([row.get(f"{name}_mean", row.get(name)) for row in own] for name in ("before", "after"))
+        ax.vlines(x, after, before, color=colour, linewidth=1.6, alpha=0.6)
+        ax.plot(x, before, "_", color=colour, markersize=11, markeredgewidth=2)
+        deviations = [row.get("after_std") or 0 for row in own]
+        marker = {"marker": MARKERS[m % 7], "markersize": 6.5, "linestyle": "none", "color": colour}
+        ax.errorbar(x, after, deviations, fmt="none", ecolor=colour, elinewidth=2.4, capsize=3)
+        ax.plot(x, after, label=method, **marker)
+        printed = np.array([row.get("reported_after", np.nan) for row in own])
+        if np.isfinite(printed).any():
+            ax.plot(np.add(x, step / 4), printed, label=f"{method}, paper", markerfacecolor="white", **marker)
+    _mark_chance(ax, chance)
+    over = _over_seeds(rows) if any(row.get("after_std") for row in rows) else ""
+    ax.set(
+        title=title, xlabel="edges kept", ylabel=f"accuracy (%){over}", ylim=(0, 102), xlim=(-0.6, len(budgets) - 0.4)
+    )
+    ax.set_xticks(range(len(budgets)), budgets)
+    ax.plot([], [], "_", color=INK, markersize=11, markeredgewidth=2, label="before")
+    ax.legend(title="after, by method", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    ax.grid(axis="x", visible=False)
+    return ax
+
+
+@themed
+def error_bars(
+    rows: Sequence[Mapping], key: str, *, hue: str | None = None, title: str = "", ax: Axes | None = None
+) -> Axes:
+    """Tables 2–4: test error by `key`, a dot with a bar of one standard deviation; rows without a result are left out.
+
+    `rows`: `key`, `error_mean`, `error_std` (None for a single seed) and, if given, `hue`, which has a marker each.
+    """
+    rows = [row for row in rows if row.get("error_mean") is not None]
+    places = list(dict.fromkeys(row[key] for row in rows))
+    hues = list(dict.fromkeys(row.get(hue) for row in rows))
+    ax = ax or new_axes((max(5.0, 1.8 + 0.85 * len(places)) + 1.6 * (hue is not None), 3.8))
+    for h, name in enumerate(hues):
+        own = [row for row in rows if row.get(hue) == name]
+        shift = (h - (len(hues) - 1) / 2) * 0.6 / max(len(hues), 1)
+        x = [places.index(row[key]) + shift for row in own]
+        style = {"color": METHOD_COLOURS.get(name, LINE_COLOURS[h % 7]), "marker": MARKERS[h % 7], "label": name}
+        errors = [row.get("error_std") or 0 for row in own]
+        ax.errorbar(x, [row["error_mean"] for row in own], errors, linestyle="none", capsize=3, **style)
+    long = max((len(str(place)) for place in places), default=0) > 8
+    ax.set_xticks(range(len(places)), places, rotation=35 if long else 0, ha="right" if long else "center")
+    ax.set(title=title, ylabel=f"test error (%){_over_seeds(rows)}", xlim=(-0.6, len(places) - 0.4))
+    ax.grid(axis="x", visible=False)
+    if hue is not None:
+        ax.legend(title=hue, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return ax
+
+
+@themed
+def node_inputs(
+    operation_weights,
+    edge_weights,
+    kept: Mapping[str, Sequence[int]],
+    *,
+    node: int = 3,
+    operations: Sequence[str] = PRIMITIVES,
+    title: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Fig. 1: the input edges of a node, b as a grey bar and the operations' shares a stacked beside it.
+
+    `operation_weights` [n, O]; `edge_weights` [n]; `kept` budget → the sources whose edges stay. An edge that no
+    budget keeps is drawn pale. Results (accuracy before → after, say) belong into `title`.
+    """
+    a, b = np.asarray(operation_weights, dtype=float), np.asarray(edge_weights, dtype=float)
+    ax = ax or new_axes((6.6, 3.4))
+    ticks = []
+    for source in range(len(b)):
+        alpha = 1.0 if any(source in sources for sources in kept.values()) else 0.3
+        ax.bar(source - 0.19, b[source], 0.3, color="#8A8A8A", edgecolor=INK, linewidth=0.6, alpha=alpha)
+        ax.annotate(f"{b[source]:.2f}", (source - 0.19, b[source]), (0, 2), textcoords="offset points", ha="center")
+        bottom = 0.0
+        for share, operation in zip(a[source], operations, strict=True):
+            colour = OPERATION_COLOURS[operation]
+            ax.bar(source + 0.19, share, 0.3, bottom, color=colour, edgecolor="white", linewidth=0.5, alpha=alpha)
+            bottom += share
+        fates = (f"{budget}: {'kept' if source in sources else 'discarded'}" for budget, sources in kept.items())
+        ticks.append("\n".join((_edge_name((source, node)), *fates)))
+    ax.set_xticks(range(len(b)), ticks)
+    ax.set(title=title or f"Inputs of node {node}", ylabel="weight", ylim=(0, 1.12 * max(1.0, b.max())))
+    handles = [Patch(color=OPERATION_COLOURS[name], label=name) for name in reversed(operations)]
+    handles.append(Patch(facecolor="#8A8A8A", edgecolor=INK, label="edge weight b"))
+    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), title="operation weight a")
+    ax.grid(axis="x", visible=False)
+    return ax
+
+
+@themed
+def discretization_gap(panels: Sequence[Mapping], *, node: int = 3, title: str = "") -> Figure:
+    """Fig. 1: a row for each search, the inputs of one node and what each budget keeps of them.
+
+    `panels`: the arguments of `node_inputs`: `operation_weights`, `edge_weights`, `kept` and `title`.
+    """
+    figure = Figure(figsize=(7.4, 3.8 * len(panels)), layout="constrained")
+    for ax, panel in zip(figure.subplots(len(panels), 1, squeeze=False).flat, panels, strict=True):
+        node_inputs(**panel, node=node, ax=ax)
+    figure.suptitle(title)
+    return figure

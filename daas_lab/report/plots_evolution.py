@@ -1,0 +1,73 @@
+"""How a search came to its cell, drawn from the rows of `evolution.py`. Theme of `plots.py`."""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from daas_lab.report.plots import DASHES, INK, LINE_COLOURS, OPERATION_COLOURS, themed
+from daas_lab.space.genotype import CELL_TYPES, PRIMITIVES
+
+CELL_NAMES = {"normal": "normal cell", "reduce": "reduction cell"}
+PANELS = {
+    "skip_connections": "skip-connections in the cell",
+    "largest_operation_weight": "largest weight a, mean over the edges",
+    "operation_entropy": "entropy of a (nats), mean over the edges",
+    "edge_entropy": "entropy of b (nats), mean over the nodes",
+}
+
+
+@themed
+def epoch_summary(rows: Sequence[Mapping], *, title: str = "The search over its epochs") -> Figure:
+    """Skip-connections, largest operation weight and entropies over the epochs, a line for each cell type.
+
+    `rows`: those of `evolution.epoch_summaries`.
+    """
+    figure = Figure(figsize=(8.6, 5.4), layout="constrained")
+    for ax, (quantity, label) in zip(figure.subplots(2, 2, sharex=True).flat, PANELS.items(), strict=True):
+        for n, name in enumerate(CELL_TYPES):
+            points = [(row["epoch"], row[quantity]) for row in rows if row["cell"] == name]
+            style = {"color": LINE_COLOURS[n], "linestyle": DASHES[n]}
+            if quantity == "skip_connections":
+                style["drawstyle"] = "steps-post"
+            ax.plot(*zip(*points, strict=True), label=CELL_NAMES[name], **style)
+        ax.set(title=label)
+        ax.set_ylim(bottom=0)
+        if quantity == "skip_connections":
+            ax.yaxis.get_major_locator().set_params(integer=True)
+            ax.legend()
+    for ax in figure.axes[2:]:
+        ax.set_xlabel("epoch")
+    figure.suptitle(title)
+    return figure
+
+
+@themed
+def settling(rows: Sequence[Mapping], epochs: int, *, title: str = "When each edge settled") -> Figure:
+    """A bar for every edge, in the colour of its operation, from the epoch on since which that is its strongest.
+
+    A mark stands where the edge was last taken into the cell (filled) or left out of it (hollow, its bar pale). `rows`:
+    those of `evolution.settled_edges`; `epochs` of the search.
+    """
+    panels = {name: [row for row in rows if row["cell"] == name] for name in CELL_TYPES}
+    figure = Figure(figsize=(9.6, 1.6 + 0.24 * max(map(len, panels.values()))), layout="constrained")
+    for ax, (name, own) in zip(figure.subplots(1, 2, sharex=True), panels.items(), strict=True):
+        for y, row in enumerate(own):
+            # An edge that was still changing at the end has a bar too, of the last epoch's width.
+            start = min(row["operation_epoch"], epochs - 0.5)
+            colour, alpha = OPERATION_COLOURS[row["operation"]], 1.0 if row["kept"] else 0.35
+            ax.barh(y, epochs - start, 0.62, start, color=colour, alpha=alpha, linewidth=0)
+            face = INK if row["kept"] else "white"
+            ax.plot(row["kept_epoch"], y, "o", color=INK, markerfacecolor=face, markersize=5, clip_on=False, zorder=3)
+        ax.set_yticks(range(len(own)), [f"{row['source']} → {row['node']}" for row in own])
+        ax.set(title=CELL_NAMES[name], xlabel="epoch", xlim=(0, epochs), ylim=(len(own) - 0.4, -0.6))
+        ax.grid(axis="y", visible=False)
+    figure.axes[0].set_ylabel("edge (source → node)")
+    found = [operation for operation in PRIMITIVES if any(row["operation"] == operation for row in rows)]
+    handles = [Patch(color=OPERATION_COLOURS[operation], label=operation) for operation in found]
+    for label, face in (("kept since", INK), ("left out since", "white")):
+        handles.append(Line2D([], [], color=INK, marker="o", markerfacecolor=face, linestyle="", label=label))
+    figure.legend(handles=handles, loc="outside lower center", ncols=5)
+    figure.suptitle(title)
+    return figure

@@ -1,0 +1,77 @@
+"""Records: what a finished run leaves behind when it is published, small enough for git.
+
+A record holds the configuration, the metrics of every epoch, accuracy drops, genotype and result, α and β to four
+digits, versions, machine and seconds. It stands for its run wherever no network weights are needed.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from daas_lab.config import config_hash
+from daas_lab.errors import LabError
+from daas_lab.runs.folder import KINDS, Run, kind_of, read_run, write_atomically
+from daas_lab.space.genotype import Genotype
+
+FORMAT = 1
+DIGITS = 4  # of α and β, after the point
+
+
+def write_record(run: Run, path: str | Path) -> None:
+    """Write a finished run's record."""
+    if not run.finished:
+        raise LabError(f"run = {str(run.folder)!r}: must be finished before it leaves a record")
+    arrays = {
+        kind: {name: array.astype(float).round(DIGITS).tolist() for name, array in getattr(run, kind).items()}
+        for kind in ("alphas", "betas")
+    }
+    document = {
+        "format": FORMAT,
+        "kind": kind_of(run.config),
+        "hash": config_hash(run.config),
+        "config": asdict(run.config),
+        **run.origin,
+        "seconds": round(run.seconds, 1),
+        "genotype": run.genotype and run.genotype.to_json(),
+        "result": run.result,
+        "gap": run.gap,
+        "history": run.history,
+        **arrays,
+    }
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    # One key a line: readable, and a change of one part shows as one line.
+    lines = (f"{json.dumps(key)}: {json.dumps(value, separators=(',', ':'))}" for key, value in document.items())
+    write_atomically(Path(path), "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def read_any(path: str | Path) -> Run:
+    """The run of a folder, or of a record: a .json file."""
+    return read_record(path) if Path(path).suffix == ".json" else read_run(path)
+
+
+def read_record(path: str | Path) -> Run:
+    """The run that a record stands for; its `folder` is None, for there are no weights."""
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        if document["format"] != FORMAT:
+            raise LabError(f"{path}: format = {document['format']!r}: must be {FORMAT}")
+        config = KINDS[document["kind"]](**document["config"])
+        if config_hash(config) != document["hash"]:
+            raise LabError(f"{path}: hash = {document['hash']!r}: its configuration's is {config_hash(config)!r}")
+        return Run(
+            folder=None,
+            config=config,
+            history=document["history"],
+            seconds=document["seconds"],
+            finished=True,
+            alphas={name: np.array(values) for name, values in document["alphas"].items()},
+            betas={name: np.array(values) for name, values in document["betas"].items()},
+            genotype=document["genotype"] and Genotype.from_json(document["genotype"]),
+            gap=document["gap"],
+            result=document["result"],
+            origin={name: document[name] for name in ("versions", "machine")},
+        )
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise LabError(f"damaged record {path}: {error!r}; without it, the run is made again") from error

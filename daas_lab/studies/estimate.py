@@ -1,0 +1,129 @@
+"""What a run will take: time and memory of its real steps on this machine, measured on a few images of noise.
+
+Time is taken as proportional to the images, and memory as linear in those of a micro-batch. Reading image files and
+evaluation are not in it.
+"""
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from daas_lab.config import RetrainConfig, SearchConfig
+from daas_lab.errors import refuse
+from daas_lab.methods.unrolled import train_only
+from daas_lab.networks.derived import build_network
+from daas_lab.runs.provenance import machine
+from daas_lab.train.distributed import parallel
+from daas_lab.train.loop import make_scaler, place, prepare
+from daas_lab.train.retrain import make_optimizer, train_step
+from daas_lab.train.search import architecture_step, build_supernet, lambda_values, make_optimizers, weight_step
+
+
+def estimate(config: SearchConfig | RetrainConfig, images: int = 8, steps: int = 2) -> dict:
+    """`{"step_s", "epoch_s", "run_s", "peak_bytes", "images", "machine"}` of a run in one process.
+
+    Measured in `steps` steps after a first one, with micro-batches of `images` images (or fewer, if the run's are
+    smaller) and of half as many, on the configuration's device.
+    """
+    if isinstance(config, SearchConfig) and not config.searcher.trains:
+        raise refuse("method", config.method, "one that trains a super-network")
+    part = config.batch_size // config.micro_batches
+    images = max(4, min(images, part) // 2 * 2)
+    with prepare(config) as device:
+        measured = [_measure(config, size, steps, device) for size in (images // 2, images)]
+    (_, small), (seconds, large) = measured
+    step = seconds * config.batch_size / images
+    return {
+        "step_s": step,
+        "epoch_s": step * config.steps,
+        "run_s": step * config.steps * config.epochs,
+        "peak_bytes": round(large + max(0, large - small) / (images / 2) * max(0, part - images)),
+        "images": images,
+        "machine": machine(),
+    }
+
+
+def describe(config: SearchConfig | RetrainConfig, figures: dict) -> str:
+    """The figures of `estimate` in a line."""
+    part = config.batch_size // config.micro_batches
+    return (
+        f"{figures['step_s']:,.3g} s a step of {config.batch_size} images, {_duration(figures['epoch_s'])} an epoch of "
+        f"{config.steps:,} steps, {_duration(figures['run_s'])} for {config.epochs} epochs; "
+        f"{figures['peak_bytes'] / 2**30:.1f} GiB at {part} images at a time "
+        f"(measured on {config.device} with {figures['images']} images, without reading and evaluation)"
+    )
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def _measure(config, images: int, steps: int, device: torch.device) -> tuple[float, int]:
+    """(seconds of a step of one micro-batch of `images` images, peak memory in bytes)."""
+    config = replace(config, batch_size=images, micro_batches=1)
+    step = (_search_step if isinstance(config, SearchConfig) else _retrain_step)(config, device)
+    torch.manual_seed(0)
+    shape = (images, config.image_channels, config.side, config.side)
+    x = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)
+    y = torch.randint(config.classes, (images,), device=device)
+    _reset_peak(device)
+    step(x, y)
+    _wait(device)
+    begun = time.perf_counter()
+    for _ in range(steps):
+        step(x, y)
+    _wait(device)
+    return (time.perf_counter() - begun) / steps, _peak(device)
+
+
+def _search_step(config: SearchConfig, device: torch.device) -> Callable:
+    network = place(build_supernet(config), config, device)
+    weight_optimizer, arch_optimizer = make_optimizers(config, network)
+    scaler = make_scaler(config, device)
+    architecture, weights = network.arch_parameters(), network.weight_parameters()
+    lambdas = lambda_values(config, config.epochs)
+
+    def step(x, y):
+        unroll = (weight_optimizer, x, y) if config.method == "darts2" else None
+        train_only(trained=architecture, resting=weights)
+        architecture_step(network, arch_optimizer, x, y, config, lambdas, unroll, scaler)
+        train_only(trained=weights, resting=architecture)
+        weight_step(network, weight_optimizer, x, y, config, scaler)
+
+    return step
+
+
+def _retrain_step(config: RetrainConfig, device: torch.device) -> Callable:
+    network = place(build_network(config), config, device)
+    network.drop_path = config.drop_path
+    optimizer, scaler = make_optimizer(config, network), make_scaler(config, device)
+    return lambda x, y: train_step(parallel(network), optimizer, scaler, x, y, config, (1, 0))
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5")  # the kernel's high-water mark of this process
+
+
+def _peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if Path("/proc/self/status").exists():
+        return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+    unit = 1 if sys.platform == "darwin" else 1024  # never reset here: a first measurement is too large, if anything
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,235 @@
+"""The studies behind the figures and tables: which runs each is made of, and the rows that they give."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from daas_lab import paper
+from daas_lab.config import SearchConfig
+from daas_lab.networks.derived import count
+from daas_lab.report.tables import Row
+from daas_lab.runs.folder import Run
+from daas_lab.space.genotype import NAMED_BUDGETS, Genotype, input_edges
+from daas_lab.studies import make
+from daas_lab.studies.make import Settings
+from daas_lab.train.discretize import attribution, weight_evolution
+from daas_lab.train.evolution import genotype_after, kept_weight
+from daas_lab.train.search import load_supernet
+from daas_lab.train.splits import search_splits
+
+IMBALANCED_BUDGETS = tuple(budget for budget in NAMED_BUDGETS if budget != "8/14")  # those of Table 4
+
+
+# --- which runs -------------------------------------------------------------------------------------------------------
+
+
+def table_2_searches(settings: Settings) -> list[SearchConfig]:
+    """Table 2: DARTS as the baseline, and λ_c in each control function with λ_1 = λ_2 = const; every seed."""
+    return [
+        settings.search("darts", seed)
+        if row["lambda_c"] == "baseline"
+        else settings.search("da2s", seed, lambda_c=row["lambda_c"], lambda_1="const", lambda_2="const")
+        for row in paper.TABLE_2
+        for seed in settings.seeds
+    ]
+
+
+def table_3_searches(settings: Settings) -> list[SearchConfig]:
+    """Table 3: λ_c linear, one of λ_1 and λ_2 const and the other in each function, delayed; every seed."""
+    return [
+        settings.search("da2s", seed, lambda_c="linear", lambda_1=row["lambda_1"], lambda_2=row["lambda_2"])
+        for row in paper.TABLE_3
+        for seed in settings.seeds
+    ]
+
+
+def table_4_searches(settings: Settings, methods: Sequence[str], budgets: Sequence[str]) -> list[SearchConfig]:
+    """Table 4: a search for every method, budget and seed; those of DARTS are one and the same at every budget."""
+    configs = [
+        settings.search(method, seed, budget=budget)
+        for method in methods
+        for budget in budgets
+        for seed in settings.seeds
+    ]
+    return list(dict.fromkeys(configs))
+
+
+# The losses of Eq. (7) that a search of the ablation has → the λ that differ from DA²S's own.
+ABLATION = {
+    "neither": {"lambda_c": "zero"},
+    "operation loss": {"lambda_2": "zero"},
+    "edge loss": {"lambda_1": "zero"},
+    "both": {},
+}
+
+
+def ablation_searches(settings: Settings) -> list[SearchConfig]:
+    """DARTS, and DA²S with neither, one and both of its losses; every seed."""
+    darts = [settings.search("darts", seed) for seed in settings.seeds]
+    return darts + [
+        settings.search("da2s", seed, **lambdas) for lambdas in ABLATION.values() for seed in settings.seeds
+    ]
+
+
+def losses_of(config: SearchConfig) -> str:
+    """What a search of `ablation_searches` is called: DARTS, or the key of `ABLATION`."""
+    if config.searcher.lambdas is None:
+        return "DARTS"
+    return next(losses for losses, lambdas in ABLATION.items() if lambdas.items() <= vars(config).items())
+
+
+def budgets_of(run: Run, budgets: Sequence[str]) -> list[str]:
+    """The budgets that a search stands for: all of them where it was searched for none, else its own."""
+    return list(budgets) if run.config.searcher.serves_every_budget else [run.config.budget]
+
+
+def gap_rows(searches: Sequence[Run], settings: Settings, budgets: Sequence[str]) -> list[Row]:
+    """Accuracy drops of every search at the budgets that it stands for, all combinations."""
+    return make.drops(searches, lambda run: budgets_of(run, budgets), settings)
+
+
+def with_drops(rows: Sequence[Row], searches: Sequence[Run], settings: Settings) -> list[Row]:
+    """`rows`, one for each search, with what the cut to the settings' budget does to it: `edge_weight`, `batch_norm`,
+    `before` and `after`, as `is_main_drop` chooses."""
+    drops = filter(is_main_drop, make.drops(searches, [settings.budget], settings))
+    return [drop | row for row, drop in zip(rows, drops, strict=True)]
+
+
+def is_main_drop(row: Row) -> bool:
+    """Whether a row is the drop of the whole cut, with its method's own edge weight and the statistics of the search.
+
+    What a row does not name it cannot differ in: one without a drop counts. `learned` is that of methods that learn b
+    freely, for two kept edges end at 0.5 each; all others' is `one`.
+    """
+    own = "learned" if row["method"] in ("da2s", "pc_darts") else "one"
+    main = {"stage": "both", "edge_weight": own, "batch_norm": "as-trained"}
+    return all(row.get(key, value) == value for key, value in main.items())
+
+
+# --- what they give ---------------------------------------------------------------------------------------------------
+
+
+def retraining_rows(searches: Sequence[Run], settings: Settings, budgets: Sequence[str] | None = None) -> list[Row]:
+    """Retrain the cell of every search at the budgets it stands for (default: its own) and count it.
+
+    Rows with `method`, `budget`, `seed`, the λ, `error` (test, percent), `params_m` and `multiply_adds_m` (both of the
+    CIFAR-10 form at the paper's size, so that they stand beside the paper's), `search_cost_s`.
+    """
+    jobs = []
+    for run in searches:
+        for budget in [run.config.budget] if budgets is None else budgets_of(run, budgets):
+            jobs.append((run, budget, genotype_after(run, budget=budget)))
+    configs = [settings.retraining(cells, run.config.seed) for run, _, cells in jobs]
+    rows = []
+    for (run, budget, cells), retrained in zip(jobs, make.make_runs(configs, settings), strict=True):
+        config = run.config
+        rows.append(
+            {"method": config.method, "budget": budget, "seed": config.seed}
+            | {name: getattr(config, name) for name in ("lambda_c", "lambda_1", "lambda_2")}
+            | {"error": retrained.result["test_error"], "search_cost_s": run.seconds}
+            | size_of(cells)
+        )
+    return rows
+
+
+def ablation_rows(searches: Sequence[Run], settings: Settings) -> list[Row]:
+    """A row for each search of `ablation_searches`: `losses`, what the cut to the settings' budget does to it (as
+    `is_main_drop` chooses, and `after_recalibrated`), `kept_operations` and `kept_edges`, and its retraining."""
+    retrained = with_drops(retraining_rows(searches, settings, [settings.budget]), searches, settings)
+    recalibrated = [
+        row["after"]
+        for row in make.drops(searches, [settings.budget], settings)
+        if row["batch_norm"] == "recalibrated" and is_main_drop(row | {"batch_norm": "as-trained"})
+    ]
+    return [
+        {"losses": losses_of(run.config), "after_recalibrated": after} | row | kept_weight(run, settings.budget)
+        for run, after, row in zip(searches, recalibrated, retrained, strict=True)
+    ]
+
+
+def size_of(cells: Genotype, form: str = "cifar") -> dict[str, float]:
+    """`params_m` and `multiply_adds_m`, both in millions, of the paper's network with these cells."""
+    size = count(cells, form)
+    return {"params_m": size["parameters"] / 1e6, "multiply_adds_m": size["multiply_adds"] / 1e6}
+
+
+def attribution_rows(run: Run, budget: str, settings: Settings) -> list[Row]:
+    """What each single decision of the cut to `budget` costs a search's super-network alone (`discretize.attribution`).
+
+    The run must have its folder: a record holds no weights.
+    """
+    network, config = load_supernet(run.folder)
+    splits = search_splits(config, settings.data)
+    named = {"method": config.method, "seed": config.seed, "budget": budget}
+    return [named | row for row in attribution(network, config, splits.held_out, splits.weights, budget)]
+
+
+def best_by_held_out(searches: Sequence[Run], rows: Sequence[Row]) -> Run:
+    """The search whose super-network is most accurate on held-out images after the cut, statistics as trained.
+
+    `rows` are their accuracy drops. Test images have no say.
+    """
+    after = {row["seed"]: row["after"] for row in rows if is_main_drop(row)}
+    return max(searches, key=lambda run: after[run.config.seed])
+
+
+# --- what one figure draws --------------------------------------------------------------------------------------------
+
+
+def node_panel(
+    run: Run, node: int, budgets: Sequence[str], drops: Sequence[Row], retrained: Sequence[Row] = ()
+) -> dict:
+    """Fig. 1: what `plots.node_inputs` draws of one search. Its title has the accuracies: of the super-network before
+    and after each cut (`drops`), and of the cell on test images once it is trained again (`retraining_rows`)."""
+    weights = weight_evolution(run)["normal"]
+    edges = input_edges(node)
+    kept, parts = {}, []
+    for budget in budgets:
+        own = {"method": run.config.method, "seed": run.config.seed, "budget": budget}
+        cell = genotype_after(run, budget=budget).normal
+        kept[budget] = sorted({edge.source for edge in cell.edges if edge.node == node})
+        [drop] = [row for row in drops if own.items() <= row.items() and is_main_drop(row)]
+        parts.append(f"accuracy, cut to {budget}: {drop['before']:.1f} → {drop['after']:.1f} %")
+        for row in retrained:
+            if own.items() <= row.items():
+                parts[-1] += f", retrained {100 - row['error']:.1f} %"
+    name = {"darts": "DARTS", "da2s": "DA²S"}.get(run.config.method, run.config.method)
+    searched = name if run.config.searcher.serves_every_budget else f"{name} for {run.config.budget}"
+    return {
+        "operation_weights": weights.operations[-1, edges],
+        "edge_weights": weights.edges[-1, edges],
+        "kept": kept,
+        "title": "\n".join([searched, *parts]),
+    }
+
+
+def busiest_edge(operations: np.ndarray, choices: int = 3) -> tuple[int, list[int]]:
+    """Fig. 2: the edge whose weights travel furthest over a run, and the `choices` operations with most weight on it.
+
+    `operations` [T, E, O].
+    """
+    travelled = np.abs(np.diff(operations, axis=0)).sum(axis=(0, 2))
+    edge = int(travelled.argmax())
+    heaviest = np.argsort(-operations[:, edge].mean(axis=0))[:choices]
+    return edge, sorted(int(o) for o in heaviest)
+
+
+class BetaPath(NamedTuple):
+    """Two β of a node over a run's epochs, the rest held at their last values."""
+
+    sources: tuple[int, int]
+    keep: int
+    path: np.ndarray  # [T, 2]
+    others: tuple[float, ...]
+
+
+def node_betas(run: Run, node: int = 3) -> BetaPath:
+    """Fig. 2: β of the two inputs of a node of the normal cell that end highest and lowest."""
+    betas = run.betas["normal"]
+    edges = input_edges(node)
+    last = betas[-1, edges]
+    low, high = sorted((int(last.argmin()), int(last.argmax())))
+    others = tuple(float(value) for source, value in enumerate(last) if source not in (low, high))
+    keep = run.config.edge_budget.targets("normal")[node]
+    return BetaPath((low, high), keep, betas[:, [edges[low], edges[high]]], others)

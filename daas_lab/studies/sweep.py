@@ -1,0 +1,323 @@
+"""Many runs on Ray: a file says which, a table says what came of them.
+
+    preset: mini                  # as in a notebook, and so: dataset, protocol, seeds, runs, data, device
+    seeds: [0, 1, 2]
+    search:                       # every combination of the lists; a list of such groups is their union
+      method: [darts, da2s]
+      budget: [8/14, 4/14]
+    retrain:                      # the same for the retrainings of every cell; left out, there are none
+      epochs: 10
+    cpus: 1                       # of one run; gpus: 0, or 1 where the device is cuda
+
+Runs lie where a notebook looks for them, and a finished one is reused. A run whose process or machine died is started
+again and goes on from its last epoch. The machines of a cluster must share the folder `runs`.
+"""
+
+import importlib
+import itertools
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from daas_lab.config import RetrainConfig, SearchConfig
+from daas_lab.data.batches import check_available
+from daas_lab.errors import LabError, refuse, suggestion
+from daas_lab.fields import refuse_unknown
+from daas_lab.report.tables import Row, summarise, to_markdown
+from daas_lab.runs.folder import epochs_done
+from daas_lab.space.genotype import EdgeBudget
+from daas_lab.studies.make import (
+    Settings,
+    find_run,
+    lacking_drops,
+    make_run,
+    measure_drops,
+    parse_settings,
+    run_folder,
+    run_name,
+)
+from daas_lab.studies.paper_tables import is_main_drop, size_of
+from daas_lab.train.evolution import genotype_after
+from daas_lab.train.loop import progress_bar
+
+# How often a run is started again: enough for machines that are lost, not for a run that kills its own process.
+RETRIES = 5
+
+SETTINGS = ("preset", "dataset", "protocol", "seeds", "runs", "data", "device")
+KEYS = (*SETTINGS, "search", "retrain", "cpus", "gpus")
+
+
+# --- which runs -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file, read and checked."""
+
+    settings: Settings
+    searches: dict[SearchConfig, list[str]]  # and the budgets that each is cut to
+    retrainings: list[dict[str, Any]]  # changes to the preset's, one after the other for every cell
+    named: tuple[str, ...]  # the fields of a search that the file names
+    cpus: float  # of one run
+    gpus: float
+
+
+def read_sweep(path: str | Path) -> Sweep:
+    """Read a sweep file. What is wrong in it is refused by name, before anything is trained."""
+    document = _read_yaml(Path(path))
+    for key in document:
+        if key not in KEYS:
+            raise LabError(f"{path}: unknown key {key!r}{suggestion(key, KEYS)}; known: {', '.join(KEYS)}")
+    # Without published records: they have no weights, and drops may be missing.
+    given = {"runs": "runs", "data": "data", "records": False}
+    settings = parse_settings(given | {key: document[key] for key in SETTINGS if key in document})
+
+    groups = document.get("search")
+    groups = groups if isinstance(groups, list) and groups else [groups]
+    searches: dict[SearchConfig, list[str]] = {}
+    for group in groups:
+        _check_group("search", group, SearchConfig)
+        budgets = [str(EdgeBudget.parse(text)) for text in _as_list(group.get("budget", settings.budget))]
+        for values, seed in itertools.product(_combinations(group), settings.seeds):
+            config = settings.search(**{"method": "da2s"} | values, seed=seed)
+            cuts = budgets if config.searcher.serves_every_budget else [config.budget]
+            searches[config] = list(dict.fromkeys([*searches.get(config, []), *cuts]))
+
+    retrainings = []
+    if "retrain" in document:
+        group = document["retrain"] or {}
+        _check_group("retrain", group, RetrainConfig)
+        retrainings = list(_combinations(group))
+        for changes in retrainings:
+            settings.retraining("DARTS_V2", settings.seeds[0], **changes)
+    check_available(settings.dataset, settings.data)
+
+    return Sweep(
+        settings,
+        searches,
+        retrainings,
+        named=tuple(dict.fromkeys(["method", "budget", *(name for group in groups for name in group)])),
+        cpus=_amount("cpus", document.get("cpus", 1), above=0),
+        gpus=_amount("gpus", document.get("gpus", int(settings.device.startswith("cuda")))),
+    )
+
+
+def _read_yaml(path: Path) -> dict:
+    yaml = _imported("yaml")
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise refuse("sweep", str(path), "a file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LabError(f"{path} is no YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise LabError(f"{path}: must hold keys and values; known: {', '.join(KEYS)}")
+    return document
+
+
+def _check_group(key: str, group: Any, config_class: type) -> None:
+    """Raise unless `group` maps names of fields to values, and none that has its place at the top of the file."""
+    if not isinstance(group, Mapping):
+        raise refuse(key, group, "fields, each with a value or a list of values")
+    refuse_unknown(key, group, config_class)
+    elsewhere = {"seed": "given as seeds, at the top of the file", "genotype": "left out: the cells are the searches'"}
+    elsewhere |= {name: f"given as {name}, at the top of the file" for name in SETTINGS}
+    for name, value in group.items():
+        if name in elsewhere:
+            raise refuse(f"{key}: {name}", value, elsewhere[name])
+        if value == [] or isinstance(value, Mapping):
+            raise refuse(f"{key}: {name}", value, "a value or a list of values")
+
+
+def _combinations(group: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for values in itertools.product(*map(_as_list, group.values())):
+        yield dict(zip(group, values, strict=True))
+
+
+def _as_list(value: Any) -> list:
+    return value if isinstance(value, list) else [value]
+
+
+def _amount(name: str, value: Any, above: float | None = None) -> float:
+    """A number of processors: Ray gives a share of one, or several whole ones."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not value >= 0 or value == above or (value > 1 and not float(value).is_integer()):
+        raise refuse(name, value, f"a whole number or less than 1, {'above' if above == 0 else 'at least'} 0")
+    return value
+
+
+def planned(sweep: Sweep) -> list[tuple[str, str]]:
+    """Name and state of every search, and of the retrainings of those that are finished."""
+    return [(run_name(config), _state(sweep, config)) for config in _known_runs(sweep)]
+
+
+def _known_runs(sweep: Sweep) -> list[SearchConfig | RetrainConfig]:
+    """Every search and what follows from those that are finished; two searches may find the same cell."""
+    runs: dict[SearchConfig | RetrainConfig, None] = {}
+    for search in sweep.searches:
+        runs |= dict.fromkeys([search, *(config for _, _, config in _retrainings(sweep, search))])
+    return list(runs)
+
+
+def _retrainings(sweep: Sweep, search: SearchConfig) -> Iterator[tuple[str, dict[str, Any], RetrainConfig]]:
+    """Budget, changes and configuration of each retraining that follows a search; none before it is finished."""
+    run = find_run(search, sweep.settings)
+    if run is None:
+        return
+    for budget, changes in itertools.product(sweep.searches[search], sweep.retrainings):
+        yield budget, changes, sweep.settings.retraining(genotype_after(run, budget=budget), search.seed, **changes)
+
+
+def _state(sweep: Sweep, config: SearchConfig | RetrainConfig) -> str:
+    run = find_run(config, sweep.settings)
+    if run is None:
+        done = epochs_done(run_folder(config, sweep.settings))
+        return f"epoch {done} of {config.epochs}" if done else "to be made"
+    return "to be measured" if lacking_drops(run, _drops_of(sweep, config)) else "finished"
+
+
+def _drops_of(sweep: Sweep, config: SearchConfig | RetrainConfig) -> list[tuple[str, str]]:
+    """What is to be measured of a run: the whole cut at every budget, where there is a super-network."""
+    searched = isinstance(config, SearchConfig) and config.searcher.trains
+    return [(budget, "both") for budget in sweep.searches[config]] if searched else []
+
+
+# --- on Ray -----------------------------------------------------------------------------------------------------------
+
+
+def make(sweep: Sweep, address: str | None = None) -> dict[str, str]:
+    """Make every run of the sweep that is not finished; run → error of those that failed, which stop no other.
+
+    `address`: of a running Ray cluster, `auto` for the one on this machine; None starts Ray here and ends it.
+    """
+    missing = [config for config in _known_runs(sweep) if _state(sweep, config) != "finished"]
+    if not missing:
+        return {}
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports home unless told not to
+    if address is not None:
+        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # else it looks for a cluster for a quarter of an hour
+    ray = _imported("ray")
+    marker = sweep.settings.runs / "sweeps" / f".{uuid.uuid4().hex}"
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    marker.touch()
+    try:
+        _connect(ray, address, sweep)
+        return _make(ray, sweep, missing, marker)
+    finally:
+        ray.shutdown()
+        marker.unlink()
+
+
+def _connect(ray: Any, address: str | None, sweep: Sweep) -> None:
+    # Left to itself Ray would go on from where the last cluster of this machine was, be it long gone.
+    options = {"address": "local", "include_dashboard": False} if address is None else {"address": address}
+    try:
+        ray.init(**options, logging_level="error")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        if address is None:
+            raise LabError(f"Ray cannot be started: {error}") from error
+        said = f"{str(error).splitlines()[0]}; if it wants a token, set RAY_AUTH_MODE=token"
+        raise refuse("address", address, f"that of a running Ray cluster ({said})") from error
+    if address is None:  # a cluster may grow, this machine does not
+        here = ray.cluster_resources()
+        for name, asked in (("CPU", sweep.cpus), ("GPU", sweep.gpus)):
+            if asked > here.get(name, 0):
+                raise refuse(f"{name.lower()}s", asked, f"at most {here.get(name, 0):g}, which this machine has")
+
+
+def _make(ray: Any, sweep: Sweep, missing: list[SearchConfig | RetrainConfig], marker: Path) -> dict[str, str]:
+    """Give Ray the missing runs, and the retrainings of a search when it ends."""
+    task = ray.remote(num_cpus=sweep.cpus, num_gpus=sweep.gpus, max_retries=RETRIES)(_run)
+    threads = max(1, int(sweep.cpus))
+    begun, pending, failed = [], {}, {}
+
+    def submit(configs: Iterable[SearchConfig | RetrainConfig]) -> None:
+        for config in configs:
+            pending[task.remote(config, _drops_of(sweep, config), sweep.settings, threads, marker)] = config
+            begun.append(config)
+
+    submit(missing)
+    after_each_cell = sum(sweep.settings.retraining("DARTS_V2", 0, **changes).epochs for changes in sweep.retrainings)
+    with progress_bar(0) as bar:
+        while pending:
+            searches = [config for config in pending.values() if isinstance(config, SearchConfig)]
+            expected = after_each_cell * sum(len(sweep.searches[search]) for search in searches)
+            bar.total = sum(config.epochs for config in begun) + expected
+            bar.update(sum(epochs_done(run_folder(config, sweep.settings)) for config in begun) - bar.n)
+
+            ended, _ = ray.wait(list(pending), timeout=1)
+            for reference in ended:
+                config = pending.pop(reference)
+                try:
+                    ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    failed[run_name(config)] = str(getattr(error, "cause", error)).strip().splitlines()[-1]
+                    continue
+                if isinstance(config, SearchConfig):
+                    following = dict.fromkeys(retraining for _, _, retraining in _retrainings(sweep, config))
+                    submit(new for new in following if new not in begun and find_run(new, sweep.settings) is None)
+    return failed
+
+
+def _run(
+    config: SearchConfig | RetrainConfig, drops: list[tuple[str, str]], settings: Settings, threads: int, marker: Path
+) -> None:
+    """One run in a process of Ray's: train it if it is not finished, then measure the drops of a search."""
+    if not marker.is_file():
+        raise refuse("runs", str(settings.runs), f"a folder that all machines share; {os.uname().nodename} lacks it")
+    if find_run(config, settings) is None:
+        make_run(config, settings, threads)
+    measure_drops(run_folder(config, settings), drops, settings.data, threads)
+
+
+def _imported(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise LabError(f"a sweep needs {name}, of the extra `cluster`: pip install 'daas-lab[cluster]'") from error
+
+
+# --- what came of them ------------------------------------------------------------------------------------------------
+
+
+def rows_of(sweep: Sweep) -> list[Row]:
+    """A row for every cell of the finished searches, and where cells are retrained for each retraining of it.
+
+    `seed` and the fields that the file names (those of a retraining as `retrain_<name>`); `params_m`; accuracy `before`
+    and `after` the cut and their `drop`, as `is_main_drop` chooses; test `error`, None where the retraining is missing.
+    """
+    rows = []
+    for search, budgets in sweep.searches.items():
+        run = find_run(search, sweep.settings)
+        if run is None:
+            continue
+        drops = {row["budget"]: row for row in run.gap if is_main_drop({"method": search.method} | row)}
+        cells = {}
+        for budget in budgets:
+            row = {name: getattr(search, name) for name in sweep.named} | {"budget": budget, "seed": search.seed}
+            row |= {"params_m": size_of(genotype_after(run, budget=budget))["params_m"]}
+            if budget in drops:
+                before, after = drops[budget]["before"], drops[budget]["after"]
+                row |= {"before": before, "after": after, "drop": before - after}
+            cells[budget] = row
+        if not sweep.retrainings:
+            rows += cells.values()
+        for budget, changes, config in _retrainings(sweep, search):
+            retrained = find_run(config, sweep.settings)
+            named = {f"retrain_{name}": value for name, value in changes.items()}
+            rows.append(cells[budget] | named | {"error": retrained and retrained.result["test_error"]})
+    return rows
+
+
+def table(sweep: Sweep) -> tuple[list[Row], str]:
+    """`rows_of` as means over the seeds, and the same as Markdown."""
+    named = [*sweep.named, *dict.fromkeys(f"retrain_{name}" for changes in sweep.retrainings for name in changes)]
+    rows = rows_of(sweep)
+    measured = [name for name in ("before", "after", "drop", "error", "params_m") if any(name in row for row in rows)]
+    rows = summarise(rows, named, measured)
+    # A setting is printed as it was given: two learning rates must not be rounded to the same.
+    printed = [row | {name: str(row[name]) for name in named} for row in rows]
+    return rows, to_markdown(printed, (*named, *measured, "seeds"))

@@ -1,0 +1,290 @@
+"""Discretization: α, β and a budget → a genotype, and what the cut costs the super-network.
+
+The accuracy drop replaces the architecture weights of the searched super-network by those of the discrete cell, with
+all network weights as they are. Three choices are part of its result and are named in every row:
+
+    edge_weight   one: kept edges weigh 1; learned: they keep b; renormalised: their b are scaled up to the sum that all
+                  the node's edges had
+    batch_norm    as-trained: running statistics kept; recalibrated: estimated again on training images
+    stage         operations: only these are made discrete; edges: only these; both
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from daas_lab.config import EDGE_WEIGHTS, SearchConfig
+from daas_lab.data.batches import ImageSet, plain_batches
+from daas_lab.errors import one_of
+from daas_lab.methods.relaxations import ArchitectureWeights, edge_scores, make_relaxation, split_nodes
+from daas_lab.networks.supernet import SuperNetwork
+from daas_lab.runs.folder import Run
+from daas_lab.space.genotype import (
+    CELL_TYPES,
+    PRIMITIVES,
+    CellGenotype,
+    EdgeBudget,
+    Genotype,
+    cell_edges,
+    derive_cell,
+    nodes_of,
+    random_genotype,
+)
+from daas_lab.train.loop import evaluate
+
+BATCH_NORMS = ("as-trained", "recalibrated")
+STAGES = ("operations", "edges", "both")
+
+
+# --- the cell ---------------------------------------------------------------------------------------------------------
+
+
+def architecture_of(network: SuperNetwork) -> dict[str, Tensor]:
+    """`alphas_normal` [E, O], …, `betas_reduce` [E] of a super-network, as a run records them."""
+    names = [f"{kind}_{cell_type}" for kind in ("alphas", "betas") for cell_type in CELL_TYPES]
+    return {name: getattr(network, name).detach() for name in names}
+
+
+def architecture_weights(
+    config: SearchConfig, parameters: Mapping[str, Tensor | np.ndarray], epoch: int | None = None
+) -> dict[str, ArchitectureWeights]:
+    """a and b of both cell types from `alphas_normal`, … as a run records them after `epoch` (default: the last)."""
+    relaxation = make_relaxation(config)
+    tensors = {name: torch.as_tensor(value) for name, value in parameters.items()}
+    return {
+        name: relaxation(tensors[f"alphas_{name}"], tensors[f"betas_{name}"], name, epoch or config.epochs)
+        for name in CELL_TYPES
+    }
+
+
+class Evolution(NamedTuple):
+    """Architecture weights of one cell type over a run's epochs; the first entry is the start."""
+
+    operations: np.ndarray  # a [T, E, O], T = epochs + 1
+    edges: np.ndarray  # b [T, E]
+
+
+def weight_evolution(run: Run) -> dict[str, Evolution]:
+    """Cell type → its architecture weights after every epoch of a search."""
+    epochs = range(len(run.alphas["normal"]))
+    weights = [architecture_weights(run.config, run.architecture(epoch), max(1, epoch)) for epoch in epochs]
+    return {
+        name: Evolution(
+            np.stack([entry[name].operations.numpy() for entry in weights]),
+            np.stack([entry[name].edges.numpy() for entry in weights]),
+        )
+        for name in CELL_TYPES
+    }
+
+
+def derive_genotype(
+    config: SearchConfig, parameters: Mapping[str, Tensor | np.ndarray], budget: EdgeBudget, epoch: int | None = None
+) -> Genotype:
+    """The genotype that `budget` keeps of α and β.
+
+    Operations rank by their weight a. Edges rank by β where the method learns it, else by their largest a: all edges of
+    DARTS, and those of node 2 in the authors' protocol (also beside another node's β, where a group joins the two).
+    PC-DARTS ranks by b times the largest a, as published, and `da2s_exact` by the scores that it projects. The cell of
+    `random` is drawn, by the seed.
+    """
+    if not config.searcher.trains:
+        return random_genotype(budget, config.seed)
+    cells = []
+    for cell_type, weights in architecture_weights(config, parameters, epoch).items():
+        strengths = _edge_strengths(config, weights, torch.as_tensor(parameters[f"betas_{cell_type}"]))
+        groups = budget.groups(cell_type)
+        cells.append(derive_cell(weights.operations.tolist(), strengths.tolist(), groups, budget.operations))
+    return Genotype(*cells)
+
+
+def _edge_strengths(config: SearchConfig, weights: ArchitectureWeights, betas: Tensor) -> Tensor:
+    largest = weights.operations.amax(dim=1)
+    if not config.searcher.learns_edges:
+        return largest
+    if config.method == "pc_darts":
+        return weights.edges * largest
+    if config.method == "da2s_exact":
+        return edge_scores(weights.operation_logits, betas)
+    if config.protocol == "authors":
+        return torch.cat([largest[:2], betas[2:]])
+    return betas
+
+
+def discrete_weights(
+    weights: ArchitectureWeights, cell: CellGenotype, edge_weight: str = "one", stage: str = "both"
+) -> ArchitectureWeights:
+    """The architecture weights of one cell type after the cut to `cell`.
+
+    A kept operation weighs 1; several on one edge share 1 as their a do, or weigh 1 each under `one`. An edge that is
+    not kept still decides for its strongest operation: with `stage` operations it stays in the network.
+    """
+    one_of("edge_weight", edge_weight, EDGE_WEIGHTS)
+    one_of("stage", stage, STAGES)
+    operations, edges = weights.operations.detach(), weights.edges.detach()
+    pairs = {pair: e for e, pair in enumerate(cell_edges(nodes_of(len(edges))))}
+    kept_edges = torch.zeros_like(edges)
+    kept_operations = torch.zeros_like(operations)
+    for edge in cell.edges:
+        e = pairs[edge.source, edge.node]
+        kept_edges[e] = 1
+        kept_operations[e, PRIMITIVES.index(edge.operation)] = 1
+    keep = max(1, int(kept_operations.sum(dim=1).max()))
+    ranking = operations.sort(dim=1, descending=True, stable=True).indices  # equals in order, as in `derive_cell`
+    strongest = torch.zeros_like(operations).scatter(1, ranking[:, :keep], 1)
+    kept_operations = torch.where(kept_edges[:, None] > 0, kept_operations, strongest)
+
+    if stage != "edges":
+        shared = operations * kept_operations
+        shared = shared / shared.sum(dim=1, keepdim=True)
+        operations = kept_operations if edge_weight == "one" or keep == 1 else shared
+    if stage != "operations":
+        if edge_weight == "one":
+            edges = kept_edges
+        elif edge_weight == "learned":
+            edges = edges * kept_edges
+        else:
+            edges = _renormalise(edges, kept_edges)
+    return weights._replace(operations=operations, edges=edges)
+
+
+def _renormalise(edges: Tensor, kept: Tensor) -> Tensor:
+    nodes = nodes_of(len(edges))
+    parts = []
+    for b, mask in zip(split_nodes(edges, nodes), split_nodes(kept, nodes), strict=True):
+        remaining = (b * mask).sum()
+        # A node that lost all its edges has nothing to scale.
+        parts.append(b * mask * torch.where(remaining > 0, b.sum() / remaining, 0.0))
+    return torch.cat(parts)
+
+
+# --- its cost ---------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def accuracy_drops(
+    network: SuperNetwork,
+    config: SearchConfig,
+    held_out: ImageSet,
+    training: ImageSet,
+    budgets: Iterable[str | EdgeBudget],
+    *,
+    edge_weights: Sequence[str] = EDGE_WEIGHTS,
+    batch_norms: Sequence[str] = BATCH_NORMS,
+    stages: Sequence[str] = STAGES,
+    before: float | None = None,
+) -> list[dict]:
+    """A row for every combination: `budget`, `edge_weight`, `batch_norm`, `stage`, and the accuracy in percent on
+    `held_out` before and after. `training` images serve the recalibration. The network is left as it was.
+
+    `before`: the accuracy before, where it is known already.
+    """
+    mixture = network.architecture_weights()
+    before = evaluate(network, held_out)[1] if before is None else before
+    rows, measured = [], {}
+    for budget in map(EdgeBudget.parse, budgets):
+        genotype = derive_genotype(config, architecture_of(network), budget, network.epoch)
+        for edge_weight, batch_norm, stage in product(edge_weights, batch_norms, stages):
+            discrete = {
+                name: discrete_weights(mixture[name], genotype.cell(name), edge_weight, stage) for name in CELL_TYPES
+            }
+            # Many combinations are the same network, e.g. every budget with only its operations made discrete.
+            key = (batch_norm, *(tuple(part.flatten().tolist()) for w in discrete.values() for part in w[:2]))
+            if key not in measured:
+                measured[key] = _accuracy(network, held_out, training, discrete, batch_norm)
+            named = {"budget": str(budget), "edge_weight": edge_weight, "batch_norm": batch_norm, "stage": stage}
+            rows.append(named | {"before": before, "after": measured[key]})
+    return rows
+
+
+@torch.no_grad()
+def attribution(
+    network: SuperNetwork,
+    config: SearchConfig,
+    held_out: ImageSet,
+    training: ImageSet,
+    budget: str | EdgeBudget,
+    *,
+    edge_weight: str = "learned",
+    batch_norm: str = "as-trained",
+) -> list[dict]:
+    """What each decision costs alone: a row for every edge's choice of operation, and for every node's of edges.
+
+    `cell`, `stage` (operations or edges), `source` (None for all edges of the node), `node`, `edge_weight`,
+    `batch_norm`, and the accuracy in percent before and after. All else stays as the search left it, so the costs do
+    not add up to the whole drop.
+    """
+    budget = EdgeBudget.parse(budget)
+    mixture = network.architecture_weights()
+    genotype = derive_genotype(config, architecture_of(network), budget, network.epoch)
+    _, before = evaluate(network, held_out)
+    rows = []
+    for cell_type, weights in mixture.items():
+        cut = discrete_weights(weights, genotype.cell(cell_type), edge_weight)
+        pairs = cell_edges(config.nodes)
+        alone: list[tuple[dict, ArchitectureWeights]] = []
+        for e, (source, node) in enumerate(pairs):
+            operations = weights.operations.clone()
+            operations[e] = cut.operations[e]
+            decision = {"stage": "operations", "source": source, "node": node}
+            alone.append((decision, weights._replace(operations=operations)))
+        for node in range(2, config.nodes):
+            own = torch.tensor([target == node for _, target in pairs], device=weights.edges.device)
+            decision = {"stage": "edges", "source": None, "node": node}
+            alone.append((decision, weights._replace(edges=torch.where(own, cut.edges, weights.edges))))
+        for decision, changed in alone:
+            after = _accuracy(network, held_out, training, mixture | {cell_type: changed}, batch_norm)
+            named = {"cell": cell_type, **decision, "edge_weight": edge_weight, "batch_norm": batch_norm}
+            rows.append(named | {"before": before, "after": after})
+    return rows
+
+
+def attribution_values(rows: Iterable[Mapping]) -> dict[str, dict[tuple[int, int] | int, float]]:
+    """Rows of `attribution` → cell type → (source, node) or node → points of accuracy lost, for the cell diagrams."""
+    values: dict[str, dict] = {name: {} for name in CELL_TYPES}
+    for row in rows:
+        key = row["node"] if row["source"] is None else (row["source"], row["node"])
+        values[row["cell"]][key] = row["before"] - row["after"]
+    return values
+
+
+def _accuracy(network, held_out, training, weights: Mapping[str, ArchitectureWeights], batch_norm: str) -> float:
+    one_of("batch_norm", batch_norm, BATCH_NORMS)
+    recalibrated = batch_norm == "recalibrated"
+    with recalibration(network, training, weights) if recalibrated else contextlib.nullcontext():
+        return evaluate(network, held_out, weights=weights)[1]
+
+
+@contextlib.contextmanager
+def recalibration(
+    network: SuperNetwork, images: ImageSet, weights: Mapping[str, ArchitectureWeights], limit: int = 2000
+) -> Iterator[None]:
+    """Inside, batch-norm's running statistics are those of the network mixed by `weights` on the first `limit`
+    images; afterwards they are what they were. No weight changes.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    saved = {name: value.clone() for name, value in network.named_buffers()}
+    momenta, training = [norm.momentum for norm in norms], network.training
+    try:
+        network.train()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain average over all batches
+        with torch.no_grad():
+            few = images.subset(torch.arange(min(limit, len(images)), device=images.targets.device))
+            for x, _ in plain_batches(few, batch_size=100):
+                if len(x) > 1:
+                    network(x, weights=weights)
+        network.train(training)
+        yield
+    finally:
+        network.train(training)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        with torch.no_grad():
+            for name, value in network.named_buffers():
+                value.copy_(saved[name])

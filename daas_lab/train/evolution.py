@@ -1,0 +1,121 @@
+"""How a search came to its cell: what its α and β, epoch after epoch, say about the cell and each of its edges.
+
+Pure functions of a run (or a record of one). Legend: T = epochs + 1 entries, index 0 = the start; E edges of a cell.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from daas_lab.errors import LabError
+from daas_lab.runs.folder import Run
+from daas_lab.space.genotype import CELL_TYPES, PRIMITIVES, EdgeBudget, Genotype, cell_edges, input_edges
+from daas_lab.train.discretize import derive_genotype, weight_evolution
+
+
+def genotype_after(run: Run, epoch: int = -1, budget: str | EdgeBudget | None = None) -> Genotype:
+    """The cell that `budget` (default: the run's) keeps after `epoch`: 0 is the start, -1 the last one."""
+    budget = EdgeBudget.parse(budget or run.config.budget)
+    if not run.config.searcher.trains:
+        return derive_genotype(run.config, {}, budget)
+    epoch = range(len(run.alphas["normal"]))[epoch]
+    return derive_genotype(run.config, run.architecture(epoch), budget, max(1, epoch))
+
+
+def genotype_evolution(run: Run, budget: str | EdgeBudget | None = None) -> list[Genotype]:
+    """The cell after every epoch, T of them."""
+    return [genotype_after(run, epoch, budget) for epoch in range(len(run.alphas["normal"]))]
+
+
+def epoch_summaries(run: Run, budget: str | EdgeBudget | None = None) -> list[dict]:
+    """A row for every epoch and cell type.
+
+    `epoch`, `cell`; `skip_connections` among the operations that `budget` keeps, and how many these are
+    (`operations`); over all edges the means of `largest_operation_weight` and of `operation_entropy` in nats; over the
+    nodes the mean of `edge_entropy`, that of the shares in which a node's inputs are weighted.
+    """
+    weights, rows = weight_evolution(run), []
+    for epoch, genotype in enumerate(genotype_evolution(run, budget)):
+        for name in CELL_TYPES:
+            a, b = weights[name].operations[epoch], weights[name].edges[epoch]
+            kept = [edge.operation for edge in genotype.cell(name).edges]
+            nodes = np.array([node for _, node in cell_edges(run.config.nodes)])
+            shares = (b[nodes == node] / max(b[nodes == node].sum(), 1e-30) for node in range(2, run.config.nodes))
+            rows.append(
+                {
+                    "epoch": epoch,
+                    "cell": name,
+                    "skip_connections": kept.count("skip_connect"),
+                    "operations": len(kept),
+                    "largest_operation_weight": float(a.max(axis=1).mean()),
+                    "operation_entropy": float(_entropy(a).mean()),
+                    "edge_entropy": float(np.mean([_entropy(share) for share in shares])),
+                }
+            )
+    return rows
+
+
+def _entropy(shares: np.ndarray) -> np.ndarray:
+    """−Σ p log p over the last axis, in nats; 0 log 0 = 0."""
+    return torch.special.entr(torch.as_tensor(shares)).sum(dim=-1).numpy()
+
+
+def settled_edges(run: Run, budget: str | EdgeBudget | None = None) -> list[dict]:
+    """A row for every edge of both cells: what it ended as, and the epoch from which that did not change again.
+
+    `cell`, `source`, `node`; `operation`, the strongest at the end, and `operation_epoch`; `kept`, whether `budget`
+    keeps the edge, and `kept_epoch`. Epoch 0 is the start: an edge that was so from the beginning.
+    """
+    weights, cells, rows = weight_evolution(run), genotype_evolution(run, budget), []
+    for name in CELL_TYPES:
+        strongest = weights[name].operations.argmax(axis=2)  # [T, E]
+        pairs = [{edge[:2] for edge in genotype.cell(name).edges} for genotype in cells]
+        for e, edge in enumerate(cell_edges(run.config.nodes)):
+            kept = [edge in kept_pairs for kept_pairs in pairs]
+            rows.append(
+                {
+                    "cell": name,
+                    "source": edge[0],
+                    "node": edge[1],
+                    "operation": PRIMITIVES[strongest[-1, e]],
+                    "operation_epoch": _settled(strongest[:, e]),
+                    "kept": kept[-1],
+                    "kept_epoch": _settled(kept),
+                }
+            )
+    return rows
+
+
+def _settled(choices: Sequence) -> int:
+    """Index of the first entry from which all are equal to the last."""
+    return max((t for t in range(1, len(choices)) if choices[t] != choices[t - 1]), default=0)
+
+
+def kept_weight(run: Run, budget: str | EdgeBudget | None = None) -> dict[str, float]:
+    """What the cut to `budget` leaves of the weights that a search ended with, as shares of 1, means over both cells.
+
+    `kept_operations`: of an edge's operation weights, over the kept edges; `kept_edges`: of the edge weights that enter
+    a node, over the nodes.
+    """
+    genotype, weights = genotype_after(run, budget=budget), weight_evolution(run)
+    operations, edges = [], []
+    for name in CELL_TYPES:
+        a, b = weights[name].operations[-1], weights[name].edges[-1]
+        kept: dict[int, list[int]] = {}
+        for source, node, operation in genotype.cell(name).edges:
+            kept.setdefault(cell_edges(run.config.nodes).index((source, node)), []).append(PRIMITIVES.index(operation))
+        operations += [a[e, chosen].sum() for e, chosen in kept.items()]
+        for node in range(2, run.config.nodes):
+            inputs = input_edges(node)
+            edges.append(sum(b[e] for e in inputs if e in kept) / max(b[inputs].sum(), 1e-30))
+    return {"kept_operations": float(np.mean(operations)), "kept_edges": float(np.mean(edges))}
+
+
+def gap_evolution(run: Run) -> list[dict]:
+    """Rows of `discretize.accuracy_drops` with their `epoch`, from a search that measured the gap (`gap_every`)."""
+    rows = [{"epoch": record["epoch"]} | row for record in run.history for row in record.get("gap", [])]
+    if not rows:
+        where = run.folder or run.config.method
+        raise LabError(f"run = {str(where)!r}: must be a search made with gap_every of at least 1")
+    return rows

@@ -1,0 +1,217 @@
+"""What both trainers share: devices, seeds, learning rates, evaluation, the loop over epochs with its checkpoints."""
+
+import contextlib
+import hashlib
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from daas_lab.config import RetrainConfig, SearchConfig
+from daas_lab.data.batches import ImageSet, plain_batches
+from daas_lab.data.image_files import FileSet
+from daas_lab.errors import LabError, refuse
+from daas_lab.train import distributed
+from daas_lab.train.writer import RunWriter
+
+
+@contextlib.contextmanager
+def prepare(config: SearchConfig | RetrainConfig) -> Iterator[torch.device]:
+    """Set threads and rules of computation, join the other processes if there are any, and give this one's device.
+
+    Raises `LabError` if the configuration cannot run here.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    with distributed.processes(config.device) as device:
+        processes = distributed.world_size()
+        if config.micro_batches % processes:
+            raise refuse("micro_batches", config.micro_batches, f"a multiple of the {processes} processes")
+        if config.sync_batch_norm and device.type != "cuda":
+            raise refuse("sync_batch_norm", True, f"false on {config.device}: only CUDA can")
+        if device.type == "cuda":
+            torch.use_deterministic_algorithms(config.deterministic)
+            torch.backends.cudnn.benchmark = not config.deterministic
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = config.tf32
+        yield device
+
+
+def seed_of(*key: int | str) -> int:
+    """A seed from what it is for, e.g. (seed, "weights", epoch): random numbers do not depend on the epochs before."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def generator(device: torch.device, *key: int | str) -> torch.Generator:
+    """A generator on `device`, seeded from `key`."""
+    return torch.Generator(device=device).manual_seed(seed_of(*key))
+
+
+def cosine(start: float, end: float, epoch: int, epochs: int) -> float:
+    """Learning rate of epoch 1 … `epochs` on a half cosine from `start` towards `end`."""
+    return end + (start - end) * (1 + math.cos(math.pi * (epoch - 1) / epochs)) / 2
+
+
+def linear_decay(start: float, epoch: int, epochs: int, warmup: int) -> float:
+    """Learning rate of epoch 1 … `epochs`: up to `start` in `warmup` epochs, then down in a line towards 0."""
+    if epoch <= warmup:
+        return start * epoch / warmup
+    return start * (epochs - epoch + 1) / (epochs - warmup)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, *rates: float) -> None:
+    """Give each parameter group its learning rate."""
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+
+
+# --- one update -------------------------------------------------------------------------------------------------------
+
+
+def place(network: nn.Module, config: SearchConfig | RetrainConfig, device: torch.device) -> nn.Module:
+    """The network on its device, in the form in which the configuration computes it; its parameters' names stay."""
+    if config.sync_batch_norm:
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    network = network.to(device, memory_format=torch.channels_last)
+    if config.compile:
+        network.compile()
+    return network
+
+
+def forward(network: nn.Module, precision: str, x: Tensor, *arguments: Any) -> Any:
+    """`network(x, …)` with its operations in `precision`; the logits that come out are float32 at least.
+
+    Autocast leaves float32 what needs it: weights, softmax, and the statistics of batch-norm.
+    """
+    with torch.autocast(x.device.type, getattr(torch, precision), enabled=precision != "float32"):
+        outputs = network(x, *arguments)
+    if isinstance(outputs, tuple):
+        return tuple(_at_least_float32(part) for part in outputs)
+    return _at_least_float32(outputs)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def micro_batches(config: SearchConfig | RetrainConfig, x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """This process's share of a batch, in the parts that pass one by one."""
+    parts = config.micro_batches // distributed.world_size()
+    return list(zip(x.chunk(parts), y.chunk(parts), strict=True))
+
+
+def make_scaler(config: SearchConfig | RetrainConfig, device: torch.device) -> torch.amp.GradScaler:
+    """What keeps float16's gradients in range; does nothing in other precisions."""
+    return torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
+
+
+def apply_gradients(
+    optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, clip: float | None = None, averaged: bool = False
+) -> None:
+    """One step of `optimizer`, with gradients averaged over the processes (`averaged`: they are) and clipped."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if not averaged:
+        distributed.average(parameter.grad for parameter in parameters)
+    scaler.unscale_(optimizer)
+    if clip is not None:
+        nn.utils.clip_grad_norm_(parameters, clip)
+    scaler.step(optimizer)
+    scaler.update()
+
+
+def progress_bar(total: int, unit: str = "epoch", **options: Any) -> tqdm:
+    """A bar, of epochs by default. A log file gets a line per update: they are few where nobody watches."""
+    return tqdm(total=total, unit=unit, mininterval=0.5 if sys.stderr.isatty() else 10, **options)
+
+
+# --- evaluation and the loop over epochs ------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def evaluate(
+    network: nn.Module, images: ImageSet | FileSet, top: tuple[int, ...] = (1,), **forward: Any
+) -> tuple[float, ...]:
+    """Mean cross-entropy and accuracies in percent, in float32 and evaluation mode.
+
+    An image counts for k of `top` if its class is among the k likeliest. `forward` goes to the network's call.
+    """
+    training = network.training
+    network.eval()
+    totals = torch.zeros(1 + len(top), device=images.mean.device)
+    for x, y in plain_batches(images, share=distributed.share()):
+        logits = network(x, **forward).float()
+        totals[0] += F.cross_entropy(logits, y, reduction="sum")
+        for number, k in enumerate(top, start=1):
+            found = logits.argmax(1, keepdim=True) if k == 1 else logits.topk(min(k, logits.shape[1])).indices
+            totals[number] += (found == y[:, None]).sum()
+    network.train(training)
+    loss, *correct = distributed.sum_over_processes(totals).tolist()
+    return loss / len(images), *(100 * number / len(images) for number in correct)
+
+
+class StepLosses:
+    """Losses of every step of an epoch, kept on the device and read once at its end."""
+
+    def __init__(self, names: tuple[str, ...], steps: int, device: torch.device):
+        self.names, self.step = names, 0
+        self.values = torch.zeros(steps, len(names), device=device)
+
+    def add(self, *values: Tensor) -> None:
+        """The losses of the next step, in the order of the names."""
+        self.values[self.step] = torch.stack([value.detach().float() for value in values])
+        self.step += 1
+
+    def means(self, epoch: int) -> dict[str, float]:
+        """Name → mean over the epoch; raises `LabError` naming epoch, step and term if one was not finite."""
+        distributed.average([self.values])
+        values = self.values[: self.step].cpu()
+        broken = (~values.isfinite()).nonzero()
+        if len(broken):
+            step, term = broken[0].tolist()
+            raise LabError(
+                f"{self.names[term]} = {values[step, term].item()} in epoch {epoch}, step {step + 1}: "
+                + (f"must be finite; the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "must be finite")
+            )
+        return dict(zip(self.names, values.double().mean(dim=0).tolist(), strict=True))
+
+
+def run_epochs(
+    writer: RunWriter,
+    config: SearchConfig | RetrainConfig,
+    stateful: Mapping[str, Any],
+    train_epoch: Callable[[int, Callable[[], Any]], dict],
+    *,
+    on_start: Callable[[], None] = lambda: None,
+    progress: bool = True,
+) -> None:
+    """Train the epochs that `writer`'s run still lacks, from its checkpoint if it has one.
+
+    `stateful` name → module or optimizer is what a resume restores. `train_epoch(epoch, tick)` trains one epoch, calls
+    `tick()` after every step and returns its record; `on_start` is called for a new run only.
+    """
+    state = writer.resume()
+    if state is None:
+        on_start()
+    else:
+        for name, item in stateful.items():
+            item.load_state_dict(state[name])
+    done = len(writer.history)
+    images = config.steps * config.batch_size
+    options = {"initial": done * images, "unit_scale": True, "disable": not (progress and distributed.is_main())}
+    with progress_bar(config.epochs * images, " images", **options) as bar:
+        for epoch in range(done + 1, config.epochs + 1):
+            begun = time.perf_counter()
+            record = {"epoch": epoch} | train_epoch(epoch, lambda: bar.update(config.batch_size))
+            state = {name: item.state_dict() for name, item in stateful.items()}
+            writer.save_epoch(record, state, time.perf_counter() - begun)
+            accuracies = {name: f"{value:.3g}" for name, value in record.items() if name.endswith("accuracy")}
+            bar.set_postfix({"epoch": f"{epoch}/{config.epochs}"} | accuracies)

@@ -1,0 +1,73 @@
+"""Which images a run trains on, holds out and is tested on: the data set cut once, by a split seed."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from daas_lab.config import RetrainConfig, SearchConfig
+from daas_lab.data.batches import ImageSet, in_memory, load, shuffled
+from daas_lab.data.image_files import FileSet
+from daas_lab.data.image_folder import folder_digest, list_images
+from daas_lab.data.sources import Dataset, folder_of
+from daas_lab.errors import LabError, refuse
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The four parts of a data set. `held_out` are the images of the accuracies before and after discretization."""
+
+    weights: ImageSet
+    architecture: ImageSet
+    held_out: ImageSet
+    test: ImageSet
+
+
+def search_splits(config: SearchConfig, data: str | Path | Dataset = "data") -> Splits:
+    """The split of a search, by `split_seed`. Without held-out images the architecture's serve, as in the paper."""
+    train, test = _load_for(config, data)
+    names = ("weight_images", "architecture_images", "held_out_images")
+    sizes = [getattr(config, name) for name in names]
+    if sum(sizes) > len(train):
+        raise refuse(" + ".join(names), sum(sizes), f"at most the {len(train)} training images of {config.dataset}")
+    weights, architecture, held_out = (
+        in_memory(train.subset(part)) for part in shuffled(len(train), config.split_seed)[: sum(sizes)].split(sizes)
+    )
+    return Splits(weights, architecture, held_out if len(held_out) else architecture, test)
+
+
+def retrain_splits(
+    config: RetrainConfig, data: str | Path | Dataset = "data"
+) -> tuple[ImageSet | FileSet, ImageSet | FileSet]:
+    """Training images (the first `train_images` of the same order as in a search) and test images."""
+    train, test = _load_for(config, data)
+    if config.train_images > len(train):
+        raise refuse("train_images", config.train_images, f"at most the {len(train)} of {config.dataset}")
+    if not len(test):
+        raise refuse("test_images", 0, f"at least 1 in {config.dataset}, to measure the test error on")
+    train = train.subset(shuffled(len(train), config.split_seed)[: config.train_images])
+    if config.crops == "padded":
+        return in_memory(train), in_memory(test)
+    if isinstance(train, ImageSet):
+        raise refuse("crops", config.crops, f"padded for {config.dataset}, which is no folder of images")
+    return tuple(replace(part, workers=config.workers) for part in (train, test))
+
+
+def _load_for(config: SearchConfig | RetrainConfig, data: str | Path | Dataset):
+    """`load`, if the data set is what the configuration was made for, in name, content, channels and classes."""
+    if isinstance(data, Dataset) and str(data) != config.dataset:
+        raise refuse("data", str(data), f"the images of dataset = {config.dataset!r}")
+    if config.dataset.startswith("own:") and not isinstance(data, Dataset):
+        raise refuse("data", str(data), f"the Dataset object of {config.dataset}")
+    if config.data_digest:
+        # Not `facts_of` for a folder, which it remembers as this process first saw it.
+        folder = folder_of(config.dataset)
+        digest = data.facts.digest if isinstance(data, Dataset) else folder_digest(folder, list_images(folder))
+        if digest != config.data_digest:
+            raise LabError(f"dataset = {config.dataset!r}: must hold the images that the configuration was made for")
+    train, test = load(config.dataset, data, config.side, config.split_seed, config.classes)
+    channels = train.image_channels
+    if channels != config.image_channels:
+        raise refuse("image_channels", config.image_channels, f"{channels}, as in the images of {config.dataset}")
+    classes = 1 + max(int(part.targets.max()) for part in (train, test) if len(part))
+    if classes > config.classes:
+        raise refuse("classes", config.classes, f"at least {classes}, as in the images of {config.dataset}")
+    return train, test
