@@ -15,7 +15,9 @@ from daas_lab.report import tables
 from daas_lab.runs import provenance
 from daas_lab.runs.folder import read_run, read_search_config
 from daas_lab.runs.records import read_any
-from daas_lab.space import genotype
+from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget, every_edge
+from daas_lab.space.genotype import Genotype
+from daas_lab.space.text_forms import PUBLISHED, format_darts, load_genotype
 from daas_lab.studies import make
 from daas_lab.train import discretize, distributed, evolution
 from daas_lab.train.search import load_supernet
@@ -76,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     alone.add_argument("--json", action="store_true", help="a list of rows, accuracies in percent")
 
     retrain = _command(commands, "retrain", _retrain, "train a cell's network from scratch and state its test error")
-    retrain.add_argument("--genotype", required=True, help=f"a file, or {', '.join(genotype.PUBLISHED)}")
+    retrain.add_argument("--genotype", required=True, help=f"a file, or {', '.join(PUBLISHED)}")
     _add_training_options(retrain)
 
     count = _command(commands, "count", _count, "parameters and multiply-adds of a cell's network")
@@ -226,7 +228,7 @@ def _gap(options: argparse.Namespace) -> None:
         for value in values:
             one_of(name, value, allowed[name])
     run_config = read_search_config(options.run_folder)
-    budgets = dict.fromkeys(_budget_for(budget, run_config) for budget in options.budget or genotype.NAMED_BUDGETS)
+    budgets = dict.fromkeys(_budget_for(budget, run_config) for budget in options.budget or NAMED_BUDGETS)
     network, _ = load_supernet(options.run_folder)
     splits = search_splits(run_config, options.data)
     lists = {f"{name}s": values for name, values in chosen.items()}
@@ -254,7 +256,7 @@ def _attribution(options: argparse.Namespace) -> None:
     )
     _print_accuracies(rows, run_config, len(splits.held_out), options.json)
     if options.out:
-        cells = evolution.genotype_after(read_run(options.run_folder), -1, genotype.every_edge(run_config.nodes))
+        cells = evolution.genotype_after(read_run(options.run_folder), -1, every_edge(run_config.nodes))
         _save_cells(cells, options.out, discretize.attribution_values(rows), "points of accuracy lost")
 
 
@@ -272,8 +274,8 @@ def _print_accuracies(rows: Sequence[dict], run_config: config.SearchConfig, ima
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
 
 
-def _budget_for(text: str, run_config: config.SearchConfig) -> genotype.EdgeBudget:
-    budget = genotype.EdgeBudget.parse(text)
+def _budget_for(text: str, run_config: config.SearchConfig) -> EdgeBudget:
+    budget = EdgeBudget.parse(text)
     if budget.nodes != run_config.nodes:
         raise refuse("budget", str(budget), f"for the {run_config.nodes - 2} intermediate nodes of this run")
     return budget
@@ -283,7 +285,7 @@ def _count(options: argparse.Namespace) -> None:
     from daas_lab.networks.derived import count
 
     sizes = {name: _count_option(options, name) for name in ("channels", "layers", "classes", "side")}
-    result = count(genotype.load_genotype(options.genotype), options.form, **sizes)
+    result = count(load_genotype(options.genotype), options.form, **sizes)
     if options.json:
         print(json.dumps(result))
     else:
@@ -292,7 +294,7 @@ def _count(options: argparse.Namespace) -> None:
 
 def _draw(options: argparse.Namespace) -> None:
     _check_picture(options.out)
-    for written in _save_cells(genotype.load_genotype(options.genotype), options.out):
+    for written in _save_cells(load_genotype(options.genotype), options.out):
         print(written)
 
 
@@ -300,7 +302,7 @@ def _check_picture(path: str) -> None:
     one_of("ending of --out", Path(path).suffix, (".svg", ".png", ".dot"))
 
 
-def _save_cells(cells: genotype.Genotype, out: str, values: Mapping | None = None, label: str = "value") -> list[Path]:
+def _save_cells(cells: Genotype, out: str, values: Mapping | None = None, label: str = "value") -> list[Path]:
     from daas_lab.report.drawing import missing_dot_notice, save_cells
 
     path = Path(out)
@@ -320,7 +322,7 @@ def _genotype(options: argparse.Namespace) -> None:
         raise refuse("epoch", epoch, f"0 to {last}, the epochs of this run")
     budget = _budget_for(options.budget or run.config.budget, run.config)
     cells = evolution.genotype_after(run, int(epoch), budget)
-    print(genotype.format_darts(cells) if options.darts else json.dumps(cells.to_json()))
+    print(format_darts(cells) if options.darts else json.dumps(cells.to_json()))
 
 
 def _reproduce(options: argparse.Namespace) -> None:

@@ -21,7 +21,9 @@ from daas_lab.presets import (
     Method,
     Protocol,
 )
-from daas_lab.space.genotype import EdgeBudget, Genotype, load_genotype
+from daas_lab.space.budget import EdgeBudget
+from daas_lab.space.genotype import Genotype
+from daas_lab.space.text_forms import load_genotype
 
 PRESETS = tuple(SEARCH_PRESETS)
 EDGE_WEIGHTS = ("one", "learned", "renormalised")  # of the edges that a discretization keeps (discretize.py)

@@ -97,7 +97,7 @@ class PublishedRows(NamedTuple):
     same_cell: bool  # False: the printed row is of another variant, or counted otherwise
 
 
-# The names of `genotype.PUBLISHED`.
+# The names of `text_forms.PUBLISHED`.
 PUBLISHED_ROWS = {
     "NASNet": PublishedRows("NASNet-A + cutout", "NASNet-A", False),
     "AmoebaNet": PublishedRows("AmoebaNet-B + cutout", "AmoebaNet-C", False),

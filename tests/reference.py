@@ -14,7 +14,9 @@ from daas_lab.config import search_config
 from daas_lab.methods.relaxations import make_relaxation
 from daas_lab.networks.derived import Network
 from daas_lab.networks.supernet import SuperNetwork
-from daas_lab.space.genotype import PRIMITIVES, PUBLISHED, Genotype
+from daas_lab.space.cell_space import PRIMITIVES
+from daas_lab.space.genotype import Genotype
+from daas_lab.space.text_forms import PUBLISHED
 
 DATA = Path(__file__).parent / "data"
 

@@ -8,7 +8,7 @@ import pytest
 from daas_lab import cli
 from daas_lab.runs.folder import read_run
 from daas_lab.runs.records import write_record
-from daas_lab.space.genotype import parse_darts
+from daas_lab.space.text_forms import parse_darts
 
 
 def refused(capsys, *arguments):

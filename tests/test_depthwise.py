@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from daas_lab.networks.depthwise import Depthwise, speed_up
 from daas_lab.networks.derived import Network
-from daas_lab.space.genotype import PUBLISHED
+from daas_lab.space.text_forms import PUBLISHED
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -11,7 +11,9 @@ from daas_lab.config import EDGE_WEIGHTS, search_config
 from daas_lab.data.batches import plain_batches
 from daas_lab.methods.relaxations import ArchitectureWeights, split_nodes
 from daas_lab.networks.derived import Network
-from daas_lab.space.genotype import CELL_TYPES, NAMED_BUDGETS, PRIMITIVES, EdgeBudget, cell_edges, select_edges
+from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget
+from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges
+from daas_lab.space.selection import select_edges
 from daas_lab.train.discretize import (
     BATCH_NORMS,
     STAGES,

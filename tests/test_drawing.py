@@ -11,7 +11,11 @@ from matplotlib.patches import PathPatch
 from daas_lab.report import drawing
 from daas_lab.report.cell_layout import CHARACTER, NODE, layout_cell
 from daas_lab.report.plots import OPERATION_COLOURS
-from daas_lab.space.genotype import CELL_TYPES, PUBLISHED, CellGenotype, Edge, EdgeBudget, Genotype, random_genotype
+from daas_lab.space.budget import EdgeBudget
+from daas_lab.space.cell_space import CELL_TYPES
+from daas_lab.space.genotype import CellGenotype, Edge, Genotype
+from daas_lab.space.selection import random_genotype
+from daas_lab.space.text_forms import PUBLISHED
 
 CELLS = PUBLISHED | {
     "3/14": random_genotype(EdgeBudget.parse("3/14"), 0),

@@ -11,7 +11,7 @@ from daas_lab.config import config_hash, search_config
 from daas_lab.errors import LabError
 from daas_lab.report import plots
 from daas_lab.runs.folder import Run, read_run
-from daas_lab.space.genotype import CELL_TYPES, PRIMITIVES, cell_edges
+from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges
 from daas_lab.train.discretize import accuracy_drops
 from daas_lab.train.evolution import (
     epoch_summaries,

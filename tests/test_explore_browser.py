@@ -16,7 +16,7 @@ import pytest
 
 from daas_lab.lab import live
 from daas_lab.runs.folder import read_run, writer
-from daas_lab.space.genotype import PUBLISHED, load_genotype
+from daas_lab.space.text_forms import PUBLISHED, load_genotype
 from tests.jupyter import ROOT, choose_menu, complaints, jupyter_lab, open_notebook
 from tests.made_runs import write_search
 

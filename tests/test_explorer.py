@@ -10,7 +10,8 @@ from daas_lab.config import search_config
 from daas_lab.errors import LabError
 from daas_lab.lab import explorer
 from daas_lab.runs.records import write_record
-from daas_lab.space.genotype import CELL_TYPES, EdgeBudget, cell_edges
+from daas_lab.space.budget import EdgeBudget
+from daas_lab.space.cell_space import CELL_TYPES, cell_edges
 from daas_lab.train.discretize import derive_genotype, weight_evolution
 from tests.made_runs import write_search
 

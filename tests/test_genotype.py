@@ -7,26 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daas_lab.errors import LabError
-from daas_lab.space.genotype import (
-    CELL_TYPES,
-    NAMED_BUDGETS,
-    PRIMITIVES,
-    PUBLISHED,
-    CellGenotype,
-    Edge,
-    EdgeBudget,
-    Genotype,
-    Group,
-    cell_edges,
-    derive_cell,
-    format_darts,
-    from_darts,
-    load_genotype,
-    nodes_of,
-    parse_darts,
-    random_genotype,
-    select_edges,
-)
+from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget, Group
+from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges, nodes_of
+from daas_lab.space.genotype import CellGenotype, Edge, Genotype
+from daas_lab.space.selection import derive_cell, random_genotype, select_edges
+from daas_lab.space.text_forms import PUBLISHED, format_darts, from_darts, load_genotype, parse_darts
 
 
 @st.composite

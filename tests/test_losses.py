@@ -7,7 +7,8 @@ import torch
 from daas_lab.config import PROTOCOLS
 from daas_lab.methods import losses
 from daas_lab.methods.relaxations import steepen
-from daas_lab.space.genotype import CELL_TYPES, EdgeBudget
+from daas_lab.space.budget import EdgeBudget
+from daas_lab.space.cell_space import CELL_TYPES
 
 
 def numpy_entropy(x):

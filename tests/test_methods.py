@@ -12,7 +12,9 @@ from daas_lab.methods import losses, schedules
 from daas_lab.methods.projection import project
 from daas_lab.methods.relaxations import exact_edge_logits, make_relaxation
 from daas_lab.runs.folder import is_finished, read_run
-from daas_lab.space.genotype import CELL_TYPES, NAMED_BUDGETS, EdgeBudget, cell_edges, random_genotype
+from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget
+from daas_lab.space.cell_space import CELL_TYPES, cell_edges
+from daas_lab.space.selection import random_genotype
 from daas_lab.train.discretize import EDGE_WEIGHTS, derive_genotype, discrete_weights
 from daas_lab.train.search import build_supernet, lambda_values, search
 

@@ -10,7 +10,10 @@ from torch import nn
 from daas_lab.config import retrain_config
 from daas_lab.errors import LabError
 from daas_lab.networks.derived import AuxiliaryHead, Network, build_network, count, drop_paths
-from daas_lab.space.genotype import PUBLISHED, CellGenotype, Edge, EdgeBudget, Genotype, random_genotype
+from daas_lab.space.budget import EdgeBudget
+from daas_lab.space.genotype import CellGenotype, Edge, Genotype
+from daas_lab.space.selection import random_genotype
+from daas_lab.space.text_forms import PUBLISHED
 
 PAIRS = json.loads((Path(__file__).parent / "data" / "genotypes.json").read_text())
 

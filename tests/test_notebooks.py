@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from daas_lab import paper
-from daas_lab.space.genotype import NAMED_BUDGETS
+from daas_lab.space.budget import NAMED_BUDGETS
 
 ROOT = Path(__file__).parent.parent
 MAIN_DROP = {"darts": "one", "da2s": "learned", "da2s_exact": "one"}

@@ -6,7 +6,8 @@ import pytest
 
 from daas_lab import paper
 from daas_lab.methods import schedules
-from daas_lab.space.genotype import NAMED_BUDGETS, PUBLISHED
+from daas_lab.space.budget import NAMED_BUDGETS
+from daas_lab.space.text_forms import PUBLISHED
 
 
 def row(rows, **keys):

@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex, to_rgb
 from daas_lab import paper
 from daas_lab.methods import losses, schedules
 from daas_lab.report import plots, plots_losses
-from daas_lab.space.genotype import EXTRA_PRIMITIVES, PRIMITIVES, cell_edges
+from daas_lab.space.cell_space import EXTRA_PRIMITIVES, PRIMITIVES, cell_edges
 
 # Linear RGB as seen with each dichromacy (Machado, Oliveira and Fernandes 2009, severity 1).
 VISION = {

@@ -7,7 +7,9 @@ from torch.nn import functional as F
 
 from daas_lab.config import PROTOCOLS
 from daas_lab.methods import losses, schedules
-from daas_lab.space.genotype import CELL_TYPES, PUBLISHED, EdgeBudget
+from daas_lab.space.budget import EdgeBudget
+from daas_lab.space.cell_space import CELL_TYPES
+from daas_lab.space.text_forms import PUBLISHED
 from tests import reference
 
 SUPERNET = reference.DATA / "supernet_c4_l3.safetensors"

@@ -15,7 +15,7 @@ from daas_lab.config import retrain_config, search_config
 from daas_lab.errors import LabError
 from daas_lab.runs import folder as folder_module
 from daas_lab.runs.folder import is_finished, is_whole, read_checkpoint, read_run, write_atomically, writer
-from daas_lab.space.genotype import PUBLISHED
+from daas_lab.space.text_forms import PUBLISHED
 from daas_lab.train.writer import RunWriter, open_run
 
 

@@ -17,15 +17,9 @@ from daas_lab.errors import LabError, refuse
 from daas_lab.report.plots import DASHES, FAINT, INK, LINE_COLOURS, OPERATION_COLOURS
 from daas_lab.runs.folder import Run
 from daas_lab.runs.records import read_any
-from daas_lab.space.genotype import (
-    CELL_TYPES,
-    NAMED_BUDGETS,
-    PRIMITIVES,
-    CellGenotype,
-    EdgeBudget,
-    cell_edges,
-    nodes_of,
-)
+from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget
+from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges, nodes_of
+from daas_lab.space.genotype import CellGenotype
 from daas_lab.train.discretize import Evolution, derive_genotype, weight_evolution
 
 FONT = 'font-family="Helvetica, Arial, sans-serif" text-anchor="middle"'

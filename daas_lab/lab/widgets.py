@@ -30,7 +30,7 @@ from daas_lab.lab import editor, explorer, live
 from daas_lab.presets import METHODS
 from daas_lab.report import drawing
 from daas_lab.runs.folder import read_config
-from daas_lab.space.genotype import EXTRA_PRIMITIVES, PRIMITIVES
+from daas_lab.space.cell_space import EXTRA_PRIMITIVES, PRIMITIVES
 from daas_lab.studies.make import Settings, run_name
 from daas_lab.train.discretize import EDGE_WEIGHTS
 

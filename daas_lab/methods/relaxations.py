@@ -1,7 +1,7 @@
 """Relaxations: α, β → operation weights a and edge weights b. Pure functions.
 
 Legend: E edges of a cell, O operations, n inputs of a node. α is [E, O] and β is [E], in the order of
-`genotype.cell_edges`. A relaxation is bound to its configuration by `make_relaxation`; the super-network calls it as
+`cell_space.cell_edges`. A relaxation is bound to its configuration by `make_relaxation`; the super-network calls it as
 `relaxation(alphas, betas, cell_type, epoch)` and mixes with what it returns, without knowing which one it is.
 """
 
@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from daas_lab.methods import schedules
 from daas_lab.methods.projection import CEILING, project
-from daas_lab.space.genotype import CELL_TYPES, PRIMITIVES, EdgeBudget, Group, cell_edges, nodes_of
+from daas_lab.space.budget import EdgeBudget, Group
+from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges, nodes_of
 
 if TYPE_CHECKING:
     from daas_lab.config import SearchConfig

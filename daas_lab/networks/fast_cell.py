@@ -46,7 +46,7 @@ from daas_lab.networks.fast_edges import (
     skip_maps,
     split_weights,
 )
-from daas_lab.space.genotype import PRIMITIVES, cell_edges
+from daas_lab.space.cell_space import PRIMITIVES, cell_edges
 
 _aten = torch.ops.aten
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from daas_lab.networks import kernels
-from daas_lab.space.genotype import PRIMITIVES
+from daas_lab.space.cell_space import PRIMITIVES
 
 MAX_POOL, AVERAGE_POOL, SKIP, SEP_3, SEP_5, DIL_3, DIL_5 = range(len(PRIMITIVES))
 

@@ -24,7 +24,7 @@ from daas_lab.config import SearchConfig
 from daas_lab.methods.relaxations import ArchitectureWeights, Relaxation, initial_architecture
 from daas_lab.networks import kernels
 from daas_lab.networks.fast_cell import MixedCellFunction, Plan, evaluate_cell
-from daas_lab.space.genotype import CELL_TYPES, PRIMITIVES, cell_edges
+from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges
 from daas_lab.space.operations import FactorizedReduce, make_candidate, relu_conv_norm
 
 # Kinds of batch-norm in a cell's stack of running statistics, as `MixedCellFunction` orders them.

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from daas_lab.config import SearchConfig
 from daas_lab.methods.relaxations import ArchitectureWeights
 from daas_lab.networks import supernet
-from daas_lab.space.genotype import PRIMITIVES, cell_edges
+from daas_lab.space.cell_space import PRIMITIVES, cell_edges
 from daas_lab.space.operations import FactorizedReduce, make_candidate, relu_conv_norm
 
 

@@ -18,7 +18,8 @@ from matplotlib.path import Path as Curve
 
 from daas_lab.report.cell_layout import ARROW, CHARACTER, FONT_SIZE, NODE, Layout, Route, Vertex, layout_cell, stack
 from daas_lab.report.plots import INK, OPERATION_COLOURS, save_figure, themed
-from daas_lab.space.genotype import CELL_TYPES, Genotype
+from daas_lab.space.cell_space import CELL_TYPES
+from daas_lab.space.genotype import Genotype
 
 TITLES = {"normal": "normal cell", "reduce": "reduction cell"}
 FILLS = {"input": "#E8EEF4", "node": "#FFFFFF", "dropped": "#FFFFFF", "output": "#F3EBDD"}

@@ -1,7 +1,7 @@
 """Figures from plain arrays and records: data in, keyword-only options, `ax=None`; the axes (a grid: the figure) back.
 
 Legend: T = epochs + 1 entries of an evolution, index 0 = the start; E edges of a cell in the order of
-`genotype.cell_edges`; O operations in the order of `PRIMITIVES`; n inputs of a node. Weights are shares of 1,
+`cell_space.cell_edges`; O operations in the order of `PRIMITIVES`; n inputs of a node. Weights are shares of 1,
 accuracies are in percent.
 
 Figures are made without pyplot, which would keep each of them alive and belongs to one thread: in a notebook,
@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from daas_lab.methods import schedules
-from daas_lab.space.genotype import NAMED_BUDGETS, PRIMITIVES, cell_edges, nodes_of
+from daas_lab.space.budget import NAMED_BUDGETS
+from daas_lab.space.cell_space import PRIMITIVES, cell_edges, nodes_of
 
 # --- theme ------------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from daas_lab.report.plots import DASHES, INK, LINE_COLOURS, OPERATION_COLOURS, themed
-from daas_lab.space.genotype import CELL_TYPES, PRIMITIVES
+from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES
 
 CELL_NAMES = {"normal": "normal cell", "reduce": "reduction cell"}
 PANELS = {

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from daas_lab.report.plots import DASHES, INK, LINE_COLOURS, OPERATION_COLOURS, new_axes, themed
-from daas_lab.space.genotype import PRIMITIVES
+from daas_lab.space.cell_space import PRIMITIVES
 
 # Corners of the triangle in which a point of the 3-operation simplex is drawn.
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])

@@ -35,7 +35,7 @@ class FactorizedReduce(nn.Module):
 
 
 def make_operation(name: str, channels: int, stride: int, affine: bool) -> nn.Module:
-    """The operation `name` of `PRIMITIVES` or `EXTRA_PRIMITIVES` (genotype.py)."""
+    """The operation `name` of `PRIMITIVES` or `EXTRA_PRIMITIVES` (cell_space.py)."""
     return _OPERATIONS[name](channels, stride, affine)
 
 

@@ -1,7 +1,7 @@
 """Published cells, as printed with each method's code.
 
 In DARTS's form: normal cell, its concat, reduction cell, its concat; a cell is a list of (operation, source), two for
-each node from node 2 on, and here a line a node. `genotype.PUBLISHED` has them as genotypes.
+each node from node 2 on, and here a line a node. `text_forms.PUBLISHED` has them as genotypes.
 """
 
 # fmt: off

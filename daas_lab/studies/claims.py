@@ -19,7 +19,8 @@ from daas_lab.presets import PROTOCOLS
 from daas_lab.report.plots_losses import simplex_entropy
 from daas_lab.report.tables import Row, mean_std_text
 from daas_lab.runs.folder import Run
-from daas_lab.space.genotype import CELL_TYPES, EdgeBudget, cell_edges, input_edges
+from daas_lab.space.budget import EdgeBudget
+from daas_lab.space.cell_space import CELL_TYPES, cell_edges, input_edges
 from daas_lab.train.discretize import Evolution, derive_genotype, weight_evolution
 from daas_lab.train.evolution import settled_edges
 

@@ -33,7 +33,7 @@ from daas_lab.data.sources import short_name
 from daas_lab.errors import LabError, one_of, refuse, suggestion
 from daas_lab.runs.folder import Run, epochs_done, read_finished, read_run, write_atomically, writer
 from daas_lab.runs.records import read_record, write_record
-from daas_lab.space.genotype import EdgeBudget
+from daas_lab.space.budget import EdgeBudget
 from daas_lab.train.discretize import accuracy_drops
 from daas_lab.train.distributed import open_device
 from daas_lab.train.loop import prepare, progress_bar

@@ -10,7 +10,9 @@ from daas_lab.config import SearchConfig
 from daas_lab.networks.derived import count
 from daas_lab.report.tables import Row
 from daas_lab.runs.folder import Run
-from daas_lab.space.genotype import NAMED_BUDGETS, Genotype, input_edges
+from daas_lab.space.budget import NAMED_BUDGETS
+from daas_lab.space.cell_space import input_edges
+from daas_lab.space.genotype import Genotype
 from daas_lab.studies import make
 from daas_lab.studies.make import Settings
 from daas_lab.train.discretize import attribution, weight_evolution

@@ -28,7 +28,7 @@ from daas_lab.errors import LabError, refuse, suggestion
 from daas_lab.fields import refuse_unknown
 from daas_lab.report.tables import Row, summarise, to_markdown
 from daas_lab.runs.folder import epochs_done
-from daas_lab.space.genotype import EdgeBudget
+from daas_lab.space.budget import EdgeBudget
 from daas_lab.studies.make import (
     Settings,
     find_run,

@@ -24,17 +24,10 @@ from daas_lab.errors import one_of
 from daas_lab.methods.relaxations import ArchitectureWeights, edge_scores, make_relaxation, split_nodes
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.folder import Run
-from daas_lab.space.genotype import (
-    CELL_TYPES,
-    PRIMITIVES,
-    CellGenotype,
-    EdgeBudget,
-    Genotype,
-    cell_edges,
-    derive_cell,
-    nodes_of,
-    random_genotype,
-)
+from daas_lab.space.budget import EdgeBudget
+from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges, nodes_of
+from daas_lab.space.genotype import CellGenotype, Genotype
+from daas_lab.space.selection import derive_cell, random_genotype
 from daas_lab.train.loop import evaluate
 
 BATCH_NORMS = ("as-trained", "recalibrated")

@@ -10,7 +10,9 @@ import torch
 
 from daas_lab.errors import LabError
 from daas_lab.runs.folder import Run
-from daas_lab.space.genotype import CELL_TYPES, PRIMITIVES, EdgeBudget, Genotype, cell_edges, input_edges
+from daas_lab.space.budget import EdgeBudget
+from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges, input_edges
+from daas_lab.space.genotype import Genotype
 from daas_lab.train.discretize import derive_genotype, weight_evolution
 
 

@@ -24,7 +24,7 @@ from daas_lab.methods.schedules import coefficient
 from daas_lab.methods.unrolled import train_only, unrolled_gradients
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.folder import is_whole, read_checkpoint, read_search_config
-from daas_lab.space.genotype import CELL_TYPES
+from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.train import distributed
 from daas_lab.train.discretize import accuracy_drops, architecture_of, derive_genotype
 from daas_lab.train.loop import (

@@ -1,0 +1,128 @@
+"""Edge budgets: how many edges each node of a cell keeps, and the text form in which users write them."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from daas_lab.errors import refuse
+from daas_lab.space.cell_space import PRIMITIVES
+
+
+class Group(NamedTuple):
+    """Nodes that share a number of edges to keep; a single node is a group of one."""
+
+    nodes: tuple[int, ...]
+    keep: int
+
+    def candidates(self) -> list[tuple[int, int]]:
+        """Edges that enter the group. Those inside it are none: a node left without input offers no edge."""
+        return [(source, node) for node in self.nodes for source in range(node) if source not in self.nodes]
+
+
+NAMED_BUDGETS = {
+    "8/14": (Group((2,), 2), Group((3,), 2), Group((4,), 2), Group((5,), 2)),
+    "6/14": (Group((2,), 1), Group((3,), 1), Group((4,), 2), Group((5,), 2)),
+    "5/14": (Group((2,), 1), Group((3,), 1), Group((4,), 1), Group((5,), 2)),
+    "4/14": (Group((2,), 1), Group((3,), 1), Group((4,), 1), Group((5,), 1)),
+    "3/14": (Group((2, 3), 1), Group((4,), 1), Group((5,), 1)),
+}
+BUDGET_SYNTAX = (
+    "a configuration of the paper (" + ", ".join(NAMED_BUDGETS) + "), counts per node (1,1,2,2), groups "
+    "({2+3}:1,4:1,5:1), or normal=…;reduce=… of these; *2 at the end keeps two operations an edge"
+)
+
+
+@dataclass(frozen=True)
+class EdgeBudget:
+    """How many edges each intermediate node, or group of nodes, keeps in either cell type.
+
+    `operations` is how many operations a kept edge keeps: 1 in every configuration of the paper.
+    """
+
+    normal: tuple[Group, ...]
+    reduce: tuple[Group, ...]
+    operations: int = 1
+
+    def __post_init__(self):
+        for groups in (self.normal, self.reduce):
+            listed = [node for group in groups for node in group.nodes]
+            if listed != list(range(2, 2 + len(listed))) or not listed:
+                raise refuse("budget", self._text(groups), "groups that list the nodes 2, 3, … once each, in order")
+            sources = 2  # nodes that are sure to have input: a group may leave some of its own without
+            for group in groups:
+                possible = sources * len(group.nodes)
+                if not 1 <= group.keep <= possible:
+                    nodes = "+".join(map(str, group.nodes))
+                    raise refuse(f"budget of node {nodes}", group.keep, f"1 to {possible}, the edges it can take")
+                sources += -(-group.keep // sources)
+        if len(nodes_in(self.normal)) != len(nodes_in(self.reduce)):
+            raise refuse("budget", str(self), "for the same number of nodes in both cell types")
+        if not 1 <= self.operations <= len(PRIMITIVES):
+            raise refuse("operations per edge", self.operations, f"1 to {len(PRIMITIVES)}")
+
+    @property
+    def nodes(self) -> int:
+        """Number of nodes of a cell, the two inputs included."""
+        return 2 + len(nodes_in(self.normal))
+
+    def groups(self, cell_type: str) -> tuple[Group, ...]:
+        """The groups of `"normal"` or `"reduce"` cells."""
+        return getattr(self, cell_type)
+
+    def targets(self, cell_type: str) -> dict[int, int]:
+        """Node → k_j of Eq. (4); in a group each node has the group's k, as the paper trains 3/14."""
+        return {node: min(group.keep, node) for group in self.groups(cell_type) for node in group.nodes}
+
+    @classmethod
+    def parse(cls, text: "str | EdgeBudget") -> "EdgeBudget":
+        """Read the text form; `str(budget)` gives it back."""
+        if isinstance(text, EdgeBudget):
+            return text
+        body, star, operations = str(text).strip().partition("*")
+        if star and not operations.isdecimal():
+            raise refuse("budget", text, BUDGET_SYNTAX)
+        separate = re.fullmatch(r"\s*normal=([^=;]*);\s*reduce=([^=;]*)", body)
+        if separate:
+            normal, reduce = (_parse_groups(part, text) for part in separate.groups())
+        else:
+            normal = reduce = _parse_groups(body, text)
+        return cls(normal, reduce, int(operations) if star else 1)
+
+    def __str__(self) -> str:
+        text = self._text(self.normal)
+        if self.normal != self.reduce:
+            text = f"normal={text};reduce={self._text(self.reduce)}"
+        return text if self.operations == 1 else f"{text}*{self.operations}"
+
+    @staticmethod
+    def _text(groups: tuple[Group, ...]) -> str:
+        for name, named in NAMED_BUDGETS.items():
+            if groups == named:
+                return name
+        if [group.nodes for group in groups] == [(node,) for node in range(2, 2 + len(groups))]:
+            return ",".join(str(group.keep) for group in groups)
+        names = ("{" + "+".join(map(str, g.nodes)) + "}" if len(g.nodes) > 1 else str(g.nodes[0]) for g in groups)
+        return ",".join(f"{name}:{group.keep}" for name, group in zip(names, groups, strict=True))
+
+
+def nodes_in(groups: Sequence[Group]) -> list[int]:
+    return [node for group in groups for node in group.nodes]
+
+
+def _parse_groups(body: str, text: object) -> tuple[Group, ...]:
+    body = body.replace(" ", "")
+    if body in NAMED_BUDGETS:
+        return NAMED_BUDGETS[body]
+    if re.fullmatch(r"\d+(,\d+)*", body):
+        return tuple(Group((node,), int(keep)) for node, keep in enumerate(body.split(","), start=2))
+    item = r"(?:\{\d+(?:\+\d+)+\}|\d+):\d+"
+    if re.fullmatch(rf"{item}(,{item})*", body):
+        split = (part.rsplit(":", 1) for part in body.split(","))
+        return tuple(Group(tuple(map(int, nodes.strip("{}").split("+"))), int(keep)) for nodes, keep in split)
+    raise refuse("budget", text, BUDGET_SYNTAX)
+
+
+def every_edge(nodes: int = 6) -> EdgeBudget:
+    """The budget that keeps all edges, so that a picture of its cell shows each."""
+    return EdgeBudget.parse(",".join(str(node) for node in range(2, nodes)))

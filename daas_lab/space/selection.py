@@ -1,0 +1,66 @@
+"""Strengths and a budget → a genotype. Nothing here needs torch: strengths are sequences of floats."""
+
+import random
+from collections.abc import Sequence
+from itertools import combinations
+
+from daas_lab.errors import refuse
+from daas_lab.space.budget import EdgeBudget, Group, nodes_in
+from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges
+from daas_lab.space.genotype import CellGenotype, Edge, Genotype
+
+
+def select_edges(strengths: Sequence[float], groups: Sequence[Group]) -> list[tuple[int, int]]:
+    """The edges that a cell keeps: in each group the `keep` strongest of its candidates that come from a live node.
+
+    `strengths` [E] in the order of `cell_edges`. A node of a group may be left without input; it is then no source for
+    later nodes. Equal strengths keep the edge that is listed first.
+    """
+    index = {edge: e for e, edge in enumerate(cell_edges(2 + len(nodes_in(groups))))}
+    if len(strengths) != len(index):
+        raise refuse("number of edge strengths", len(strengths), str(len(index)))
+    live, kept = {0, 1}, []
+    for group in groups:
+        candidates = [edge for edge in group.candidates() if edge[0] in live]
+        strongest = sorted(candidates, key=lambda edge: -strengths[index[edge]])[: group.keep]
+        kept += strongest
+        live |= {node for _, node in strongest}
+    return sorted(kept, key=index.__getitem__)
+
+
+def derive_cell(
+    operation_strengths: Sequence[Sequence[float]],
+    edge_strengths: Sequence[float],
+    groups: Sequence[Group],
+    operations: int = 1,
+) -> CellGenotype:
+    """Operation strengths [E, O] and edge strengths [E] → the cell that keeps the strongest under `groups`."""
+    index = {edge: e for e, edge in enumerate(cell_edges(2 + len(nodes_in(groups))))}
+    edges = []
+    for source, node in select_edges(edge_strengths, groups):
+        strengths = operation_strengths[index[source, node]]
+        strongest = sorted(range(len(strengths)), key=lambda o: -strengths[o])[:operations]
+        edges += [Edge(source, node, PRIMITIVES[o]) for o in sorted(strongest)]
+    return CellGenotype(tuple(edges), tuple(sorted({edge.node for edge in edges})))
+
+
+def random_genotype(budget: EdgeBudget, seed: int) -> Genotype:
+    """A pair of cells drawn uniformly from those that `budget` allows, by rejection of cells that leave it unmet."""
+    rng = random.Random(seed)
+    return Genotype(*(_random_cell(budget.groups(name), budget.operations, rng) for name in CELL_TYPES))
+
+
+def _random_cell(groups: Sequence[Group], operations: int, rng: random.Random) -> CellGenotype:
+    # The group choices multiply to all edge sets; a set with an edge from a dropped node is not a cell, so draw again.
+    choices = [list(combinations(group.candidates(), group.keep)) for group in groups]
+    while True:
+        kept = sorted((edge for group in choices for edge in rng.choice(group)), key=lambda edge: edge[::-1])
+        live = {0, 1} | {node for _, node in kept}
+        if all(source in live for source, _ in kept):
+            break
+    edges = [
+        Edge(source, node, PRIMITIVES[o])
+        for source, node in kept
+        for o in sorted(rng.sample(range(len(PRIMITIVES)), operations))
+    ]
+    return CellGenotype(tuple(edges), tuple(sorted({edge.node for edge in edges})))
