@@ -31,6 +31,7 @@ def _coerce(name: str, kind: type, value: Any, limits: dict) -> Any:
     return kind(number)
 
 
+_KINDS = {"int": int, "float": float, "bool": bool}
 _BOUND_WORDS = {"at_least": "of at least", "at_most": "of at most", "above": "above"}
 
 
@@ -38,9 +39,10 @@ def check_fields(config: Any) -> None:
     """Coerce every number and truth value of a frozen configuration; raises `LabError` naming a wrong one."""
     for spec in fields(config):
         value = getattr(config, spec.name)
-        if spec.type in (int, float):
-            object.__setattr__(config, spec.name, _coerce(spec.name, spec.type, value, spec.metadata))
-        elif spec.type is bool and not isinstance(value, bool):
+        kind = _KINDS.get(spec.type, spec.type)  # a text where annotations are not evaluated
+        if kind in (int, float):
+            object.__setattr__(config, spec.name, _coerce(spec.name, kind, value, spec.metadata))
+        elif kind is bool and not isinstance(value, bool):
             if str(value).lower() not in ("true", "false"):
                 raise refuse(spec.name, value, "true or false")
             object.__setattr__(config, spec.name, str(value).lower() == "true")

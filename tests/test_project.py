@@ -13,7 +13,7 @@ CONDA_NAMES = {"torch": "pytorch", "graphviz": "python-graphviz"}
 # Lowest first; what stands in one place may not import each other, a room's own modules may.
 PLACES = [
     ("errors",),
-    ("fields", "paper"),
+    ("fields", "own_files", "paper"),
     ("space",),
     ("methods",),
     ("data",),

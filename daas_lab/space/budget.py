@@ -70,6 +70,11 @@ class EdgeBudget:
         """The groups of `"normal"` or `"reduce"` cells."""
         return getattr(self, cell_type)
 
+    def only(self, cell_type: str) -> "EdgeBudget":
+        """The budget with this cell type's groups in both."""
+        groups = self.groups(cell_type)
+        return EdgeBudget(groups, groups, self.operations)
+
     def targets(self, cell_type: str) -> dict[int, int]:
         """Node → k_j of Eq. (4); in a group each node has the group's k, as the paper trains 3/14."""
         return {node: min(group.keep, node) for group in self.groups(cell_type) for node in group.nodes}

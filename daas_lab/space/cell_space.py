@@ -4,6 +4,8 @@ Node numbers are those of the paper: 0 and 1 are the outputs of the two previous
 node j may take an edge from every i < j. Edges are listed by node, then by source: (0,2) (1,2) (0,3) (1,3) (2,3) …
 """
 
+from dataclasses import dataclass
+
 PRIMITIVES = (
     "max_pool_3x3",
     "avg_pool_3x3",
@@ -32,3 +34,16 @@ def input_edges(node: int) -> list[int]:
 def nodes_of(edges: int) -> int:
     """Number of nodes of a cell with `edges` edges, the inverse of `len(cell_edges(nodes))`."""
     return next(nodes for nodes in range(3, edges + 4) if len(cell_edges(nodes)) >= edges)
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a search chooses among: the nodes of a cell, its two inputs included, and candidate operations by name."""
+
+    nodes: int = 6
+    operations: tuple[str, ...] = PRIMITIVES
+
+    @property
+    def edges(self) -> list[tuple[int, int]]:
+        """(source, node) of every edge, E of them, in the order of α and β."""
+        return cell_edges(self.nodes)

@@ -33,24 +33,28 @@ def derive_cell(
     edge_strengths: Sequence[float],
     groups: Sequence[Group],
     operations: int = 1,
+    names: Sequence[str] = PRIMITIVES,
 ) -> CellGenotype:
-    """Operation strengths [E, O] and edge strengths [E] → the cell that keeps the strongest under `groups`."""
+    """Operation strengths [E, O] and edge strengths [E] → the cell that keeps the strongest under `groups`.
+
+    `operations`: how many a kept edge keeps; `names`: those of the O candidates.
+    """
     index = {edge: e for e, edge in enumerate(cell_edges(2 + len(nodes_in(groups))))}
     edges = []
     for source, node in select_edges(edge_strengths, groups):
         strengths = operation_strengths[index[source, node]]
         strongest = sorted(range(len(strengths)), key=lambda o: -strengths[o])[:operations]
-        edges += [Edge(source, node, PRIMITIVES[o]) for o in sorted(strongest)]
+        edges += [Edge(source, node, names[o]) for o in sorted(strongest)]
     return CellGenotype(tuple(edges), tuple(sorted({edge.node for edge in edges})))
 
 
-def random_genotype(budget: EdgeBudget, seed: int) -> Genotype:
+def random_genotype(budget: EdgeBudget, seed: int, names: Sequence[str] = PRIMITIVES) -> Genotype:
     """A pair of cells drawn uniformly from those that `budget` allows, by rejection of cells that leave it unmet."""
     rng = random.Random(seed)
-    return Genotype(*(_random_cell(budget.groups(name), budget.operations, rng) for name in CELL_TYPES))
+    return Genotype(*(_random_cell(budget.groups(name), budget.operations, rng, names) for name in CELL_TYPES))
 
 
-def _random_cell(groups: Sequence[Group], operations: int, rng: random.Random) -> CellGenotype:
+def _random_cell(groups: Sequence[Group], operations: int, rng: random.Random, names: Sequence[str]) -> CellGenotype:
     # The group choices multiply to all edge sets; a set with an edge from a dropped node is not a cell, so draw again.
     choices = [list(combinations(group.candidates(), group.keep)) for group in groups]
     while True:
@@ -59,8 +63,6 @@ def _random_cell(groups: Sequence[Group], operations: int, rng: random.Random) -
         if all(source in live for source, _ in kept):
             break
     edges = [
-        Edge(source, node, PRIMITIVES[o])
-        for source, node in kept
-        for o in sorted(rng.sample(range(len(PRIMITIVES)), operations))
+        Edge(source, node, names[o]) for source, node in kept for o in sorted(rng.sample(range(len(names)), operations))
     ]
     return CellGenotype(tuple(edges), tuple(sorted({edge.node for edge in edges})))

@@ -1,0 +1,160 @@
+"""What a search method is. The base class is DARTS, first order; every other method is one file beside this one.
+
+Legend: E edges of a cell, O candidate operations, in the order of `Space.edges` and `Space.operations`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from daas_lab.fields import check_fields, number
+from daas_lab.space.budget import EdgeBudget
+from daas_lab.space.cell_space import CELL_TYPES, Space
+from daas_lab.space.genotype import Genotype
+from daas_lab.space.selection import derive_cell
+
+if TYPE_CHECKING:
+    from daas_lab.config import SearchConfig
+
+
+class Architecture(NamedTuple):
+    """The architecture parameters of one cell type."""
+
+    alphas: Tensor  # α [E, O]
+    betas: Tensor  # β [E]
+
+
+class Mixture(NamedTuple):
+    """What the network mixes one cell type with; the logits only where a loss is computed from them."""
+
+    operations: Tensor  # a [E, O]
+    edges: Tensor  # b [E]
+    operation_logits: Tensor | None = None  # [E, O], a = softmax of these
+    edge_logits: Tensor | None = None  # [E], of a node's softmax, or of σ
+
+
+class Strengths(NamedTuple):
+    """How the candidates of one cell type rank."""
+
+    operations: Tensor  # [E, O]
+    edges: Tensor  # [E]
+
+
+class Moment(NamedTuple):
+    """Where in a search something is asked for. A sampled relaxation samples only while `training`."""
+
+    epoch: int
+    epochs: int
+    step: int = 0
+    training: bool = False
+    seed: int = 0  # the search's
+    part: str = ""  # of a step: "architecture" or "weights"
+    space: Space = Space()
+
+    def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
+        """For the draws of a sampled relaxation: the same after a resume, and in every process that shares a step."""
+        return torch.Generator(device).manual_seed(seed_of(self.seed, self.part, self.epoch, self.step))
+
+
+def seed_of(*key: int | str) -> int:
+    """A seed from what it is for, e.g. (seed, "weights", epoch): random numbers do not depend on the epochs before."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """DARTS, first order (Liu et al., arXiv 1806.09055): a = softmax(α), every edge weighs 1, no loss but L^C.
+
+    A subclass changes what sets it apart. Its fields are its numbers: checked, part of a configuration and of its hash,
+    and changed by `--set NAME=VALUE`. A field that a configuration has as well (`budget`, `temperature`) is that of the
+    configuration.
+    """
+
+    initial_noise: float = number(at_least=0, default=1e-3)  # deviation of α and β at the start
+
+    title: ClassVar[str] = "DARTS"  # what reports call it
+    colour: ClassVar[str] = "#D55E00"
+    trains: ClassVar[bool] = True  # there is a super-network at all
+    learns_edges: ClassVar[bool] = False  # β has a part in it
+    asks_for_budget: ClassVar[bool] = False  # a search knows its budget; else one search serves every budget
+    edge_weight: ClassVar[str] = "one"  # of the edges that a cut keeps, in the drop that reports show first
+    # The numbers that were always so before configurations held them: they are not hashed, so that the runs from before
+    # are found. Never change an entry: change the field's default.
+    always: ClassVar[Mapping[str, Any]] = {"initial_noise": 1e-3}
+
+    def __post_init__(self):
+        check_fields(self)
+
+    # --- what a configuration starts from ---
+
+    @classmethod
+    def numbers(cls, protocol: str) -> dict[str, Any]:
+        """The fields in which a protocol differs from the class's defaults."""
+        return {}
+
+    @classmethod
+    def always_under(cls, protocol: str) -> Mapping[str, Any]:
+        """`always`, where it depends on the protocol."""
+        return cls.always
+
+    @classmethod
+    def settings(cls, protocol: str, epochs: int) -> dict[str, Any]:
+        """Fields of the configuration that the method starts from, where the preset's are not its own."""
+        return {}
+
+    def check(self, config: SearchConfig) -> None:
+        """Raise for a configuration that the method cannot search with."""
+
+    # --- the search ---
+
+    def start(self, space: Space, budget: EdgeBudget) -> Architecture:
+        """α and β of one cell type at the start, drawn from torch's generator. `budget`: of this cell type alone."""
+        E, O = len(space.edges), len(space.operations)  # noqa: E741
+        return Architecture(self.initial_noise * torch.randn(E, O), self.initial_noise * torch.randn(E))
+
+    def mix(self, architecture: Architecture, cell_type: str, at: Moment) -> Mixture:
+        """The relaxation: α, β of a cell type → the weights that the network mixes with."""
+        alphas, betas = architecture
+        return Mixture(alphas.softmax(dim=1), torch.ones_like(betas), alphas)
+
+    def regularise(
+        self, architectures: Mapping[str, Architecture], mixtures: Mapping[str, Mixture], at: Moment
+    ) -> dict[str, Tensor]:
+        """Name → weighted term of the loss of α and β, beside L^C. Both mappings are by cell type."""
+        return {}
+
+    def architecture_gradients(self, step: Any) -> None:
+        """Leave the gradient of the objective in α and β. `step`: a `train.search.ArchitectureStep`."""
+        step.backward()
+
+    def after_epoch(self, search: Any) -> None:
+        """Act between epochs. `search`: a `train.search.SearchState`."""
+
+    # --- the cut ---
+
+    def strengths(self, architecture: Architecture, cell_type: str, at: Moment) -> Strengths:
+        """How edges and operations rank: operations by their logit, edges by their largest operation weight.
+
+        By logits and not by weights, which saturate: in float32 two of them may both be 1.0.
+        """
+        mixture = self.mix(architecture, cell_type, at)
+        ranks = mixture.operations if mixture.operation_logits is None else mixture.operation_logits
+        return Strengths(ranks, mixture.operations.amax(dim=1))
+
+    def select(self, architectures: Mapping[str, Architecture], budget: EdgeBudget, at: Moment) -> Genotype:
+        """The cell that `budget` keeps: the strongest edges, and on each the strongest operations."""
+        cells = []
+        for cell_type in CELL_TYPES:
+            operations, edges = self.strengths(architectures[cell_type], cell_type, at)
+            groups = budget.groups(cell_type)
+            cells.append(
+                derive_cell(operations.tolist(), edges.tolist(), groups, budget.operations, at.space.operations)
+            )
+        return Genotype(*cells)

@@ -1,0 +1,84 @@
+"""Code of the user's own, named as `FILE.py:NAME`: a method's class, an operation's or a data set's function.
+
+A file is executed only because somebody names it: on the command line, in a notebook, in a sweep file. Its digest goes
+into the configuration, and with it into the hash. A run's folder only remembers name and digest, and never has a file
+executed; what it needs must have been named in this process before (`load_own`), or it says so.
+"""
+
+import hashlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+from daas_lab.errors import LabError, refuse
+
+_named: dict[tuple[str, str], Any] = {}  # (digest, name) → what it is, of every file that was named in this process
+
+
+def is_own(text: object) -> bool:
+    """Whether `text` names something in a file: FILE.py:NAME."""
+    return isinstance(text, str) and ".py:" in text
+
+
+def own_name(text: str) -> str:
+    """NAME of FILE.py:NAME."""
+    return text.rpartition(":")[2]
+
+
+def canonical_own(text: str) -> str:
+    """FILE.py:NAME with the file's absolute path: the same file from every folder and in every process."""
+    file, _, name = text.rpartition(":")
+    return f"{Path(file).expanduser().resolve()}:{name}"
+
+
+def digest_of(field: str, text: str) -> str:
+    """Digest of the file that `text` names; `LabError` under the name `field` if there is none."""
+    file, _, name = text.rpartition(":")
+    if not name.isidentifier():
+        raise refuse(field, text, "FILE.py:NAME")
+    try:
+        return hashlib.sha256(Path(file).expanduser().read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise refuse(field, text, f"FILE.py:NAME of a file that can be read ({error.strerror})") from None
+
+
+def load_own(field: str, text: str, digest: str = "") -> Any:
+    """What FILE.py:NAME names; its file is executed, once for every content it has had.
+
+    `digest`: what the file must still have. Raises `LabError` naming field and file for a file that cannot be executed,
+    has no such name, or has another content.
+    """
+    found = digest_of(field, text)
+    if digest and found != digest:
+        raise LabError(f"{field} = {text!r}: the file has changed since the configuration was made")
+    file, _, name = canonical_own(text).rpartition(":")
+    if (found, name) not in _named:
+        # Registered, so that dataclasses and pickle find the module of a class.
+        module_name = f"daas_lab_own_{found}"
+        if module_name not in sys.modules:
+            spec = importlib.util.spec_from_file_location(module_name, file)
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[module_name] = module
+            try:
+                spec.loader.exec_module(module)
+            except BaseException as error:
+                del sys.modules[module_name]
+                if isinstance(error, Exception):
+                    raise LabError(f"{field} = {text!r}: the file cannot be executed: {error!r}") from error
+                raise
+        if not hasattr(sys.modules[module_name], name):
+            raise refuse(field, text, f"a name that {file} defines")
+        _named[found, name] = getattr(sys.modules[module_name], name)
+    return _named[found, name]
+
+
+def named_own(field: str, text: str, digest: str) -> Any:
+    """What `load_own` loaded in this process under this digest; nothing is executed."""
+    try:
+        return _named[digest, own_name(text)]
+    except KeyError:
+        raise LabError(
+            f"{field} = {text!r}: code of its own, which is executed only where it is named: give the file again "
+            f"({field}={text}, of the same content)"
+        ) from None
