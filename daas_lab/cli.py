@@ -11,6 +11,7 @@ from pathlib import Path
 from daas_lab import config
 from daas_lab.data.sources import DATASETS
 from daas_lab.errors import LabError, one_of, refuse
+from daas_lab.methods.lookup import METHODS, PAPERS
 from daas_lab.report import tables
 from daas_lab.runs import provenance
 from daas_lab.runs.folder import read_run, read_search_config
@@ -48,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
     search = _command(commands, "search", _search, "search a cell; the same command goes on where it was stopped")
-    search.add_argument("--method", default="da2s", help=f"{', '.join(config.METHODS)} (default: da2s)")
+    search.add_argument("--method", default=PAPERS, help=f"{', '.join(METHODS)}, or FILE.py:Class (default: {PAPERS})")
     search.add_argument("--protocol", default="authors", help="paper or authors (default: authors)")
     _add_training_options(search)
     _add_fields(search, ("budget", "lambda_c", "lambda_1", "lambda_2", "gap_every", "gap_budgets", "gap_edge_weight"))

@@ -6,22 +6,22 @@ refused here, before any long work starts. `config_hash` covers exactly the fiel
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 from daas_lab.data.sources import Dataset, canonical, check_name, facts_of
-from daas_lab.errors import LabError, one_of, refuse
+from daas_lab.errors import LabError, NewerVersion, one_of, refuse
 from daas_lab.fields import check_fields, number, refuse_unknown, whole
 from daas_lab.methods import schedules
-from daas_lab.presets import (
-    METHODS,
-    PROTOCOLS,
-    RETRAIN_PRESETS,
-    SEARCH_PRESETS,
-    Method,
-    Protocol,
-)
+from daas_lab.methods.lookup import method_class, recorded_class
+from daas_lab.methods.method import Method, Moment
+from daas_lab.methods.protocols import PROTOCOLS
+from daas_lab.own_files import canonical_own, digest_of, is_own, own_name
+from daas_lab.presets import RETRAIN_PRESETS, SEARCH_PRESETS
 from daas_lab.space.budget import EdgeBudget
+from daas_lab.space.cell_space import Space
 from daas_lab.space.genotype import Genotype
 from daas_lab.space.text_forms import load_genotype
 
@@ -37,7 +37,10 @@ class SearchConfig:
     preset: str  # the set of numbers that this configuration started from; not part of the hash
     dataset: str  # a name, folder:PATH or own:NAME
     data_digest: str = ""  # of the names and sizes of a folder's files, or of one's own images
-    method: str  # one of METHODS
+    method: str  # one of METHODS, or FILE.py:Class
+    method_digest: str = ""  # of the file of one's own
+    # The method's numbers that are no fields of this class: (name, value), …
+    numbers: tuple[tuple[str, Any], ...] = ()
     protocol: str  # paper or authors
     budget: str  # edges to keep, in the text form of EdgeBudget
     seed: int = number(at_least=0)
@@ -69,8 +72,8 @@ class SearchConfig:
     arch_weight_decay: float = number(at_least=0)
     alpha_delay: int = number(at_least=0)  # epochs in which α rests
     warmup: int = number(at_least=0, default=0)  # epochs in which α and β rest and only the weights are trained
-    hold: int = number(at_least=0, default=0)  # da2s_exact: epochs before λ, k and the temperature begin to move
-    temperature: float = number(above=0, default=1.0)  # da2s_exact: T of softmax(α / T) at the end
+    hold: int = number(at_least=0, default=0)  # epochs before λ, k and the temperature begin to move
+    temperature: float = number(above=0, default=1.0)  # T of softmax(α / T) at the end
     lambda_c: str  # control function of the whole regulariser
     lambda_1: str  # of the operation loss
     lambda_2: str  # of the edge loss
@@ -92,8 +95,8 @@ class SearchConfig:
     def __post_init__(self):
         one_of("preset", self.preset, PRESETS)
         check_name(self.dataset)
-        one_of("method", self.method, METHODS)
         one_of("protocol", self.protocol, PROTOCOLS)
+        object.__setattr__(self, "numbers", tuple(sorted(dict(self.numbers).items())))
         check_fields(self)
         check_side(self.side)
         object.__setattr__(self, "budget", str(self._own_budget("budget", self.budget)))
@@ -102,15 +105,9 @@ class SearchConfig:
         one_of("gap_edge_weight", self.gap_edge_weight, EDGE_WEIGHTS)
         for name in LAMBDAS:
             schedules.parse(getattr(self, name), name)
-            off = name != "lambda_c" and self.lambda_c == schedules.ZERO
-            if self.searcher.lambdas is None or off:  # without effect: two such searches are the same
-                object.__setattr__(self, name, "const")
         for name in ("alpha_delay", "warmup", "hold"):
             if getattr(self, name) > self.epochs:
                 raise refuse(name, getattr(self, name), f"at most epochs = {self.epochs}")
-        for name, without in (("hold", 0), ("temperature", 1.0)):
-            if self.method != "da2s_exact" and getattr(self, name) != without:
-                raise refuse(name, getattr(self, name), f"{without} for method {self.method}")
         if self.channels % self.partial_channels:
             raise refuse("channels", self.channels, f"divisible by partial_channels = {self.partial_channels}")
         for name in ("weight_images", "architecture_images"):
@@ -119,10 +116,23 @@ class SearchConfig:
         _check_computation(self)
         if self.sync_batch_norm:  # torch converts layers, and those of the mixed edges compute their own statistics
             raise refuse("sync_batch_norm", True, "false for a search; a retraining can")
-        if self.method == "darts2" and self.micro_batches > 1:
-            raise refuse("micro_batches", self.micro_batches, "1 for method darts2, which unrolls a whole step")
-        if self.method == "darts2" and self.precision == "float16":
-            raise refuse("precision", self.precision, "float32 or bfloat16 for method darts2")
+        if self.method_digest and not is_named(self):
+            return  # of a run's folder: nothing is executed to check the numbers of a method of its own
+        self._check_method()
+
+    def _check_method(self) -> None:
+        declared = {spec.name for spec in fields(self.method_class)}
+        for name, without in WITHOUT_METHOD.items():
+            # A control function without effect makes no other search, all else has to be as it is without.
+            off = name in LAMBDAS[1:] and self.lambda_c == schedules.ZERO
+            if name in LAMBDAS and (name not in declared or off):
+                object.__setattr__(self, name, without)
+            elif name not in declared and getattr(self, name) != without:
+                raise refuse(name, getattr(self, name), f"{without} for method {self.method}")
+        method = self.searcher
+        names = dict(self.numbers)
+        object.__setattr__(self, "numbers", tuple((name, getattr(method, name)) for name in sorted(names)))
+        method.check(self)
 
     def _own_budget(self, name: str, text: str) -> EdgeBudget:
         try:
@@ -144,14 +154,43 @@ class SearchConfig:
         return (self.gap_budgets.split() or [self.budget]) if chosen else []
 
     @property
-    def constants(self) -> Protocol:
-        """The protocol's constants."""
-        return PROTOCOLS[self.protocol]
+    def method_class(self) -> type[Method]:
+        """The class of the method; `LabError` where it is of a file that was not named in this process."""
+        return recorded_class(self.method, self.method_digest)
 
     @property
     def searcher(self) -> Method:
-        """What the method is."""
-        return METHODS[self.method]
+        """The method with its numbers."""
+        return _searcher(self)
+
+    @property
+    def space(self) -> Space:
+        """What is searched."""
+        return Space(self.nodes)
+
+    def moment(self, epoch: int | None = None, **changes: Any) -> Moment:
+        """After `epoch` (default: the last one)."""
+        values = {"seed": self.seed, "space": self.space} | changes
+        return Moment(self.epochs if epoch is None else epoch, self.epochs, **values)
+
+
+@lru_cache(maxsize=1024)
+def _searcher(config: SearchConfig) -> Method:
+    declared = {spec.name for spec in fields(config.method_class)}
+    shared = {spec.name: getattr(config, spec.name) for spec in fields(config) if spec.name in declared}
+    return config.method_class(**shared | dict(config.numbers))
+
+
+def is_named(config: SearchConfig) -> bool:
+    """Whether the method is at hand: one of this package, or of a file that was named in this process."""
+    try:
+        return bool(config.method_class)
+    except LabError:
+        return False
+
+
+# Fields that only some methods have a use for → their value for all others.
+WITHOUT_METHOD = {"lambda_c": "const", "lambda_1": "const", "lambda_2": "const", "hold": 0, "temperature": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,53 +305,68 @@ def search_config(
     19,500 × 3e-4 ≈ 5.9, which is what a one-hot softmax needs; `quick` and `mini` state their own.
     """
     one_of("preset", preset, PRESETS)
-    one_of("method", method, METHODS)
     one_of("protocol", protocol, PROTOCOLS)
-    refuse_unknown("search", changes, SearchConfig)
-    facts, constants, searcher = facts_of(dataset), PROTOCOLS[protocol], METHODS[method]
+    searcher = method_class(method)
+    known = {spec.name for spec in fields(SearchConfig)} - {"numbers", "method_digest"}
+    own = {spec.name: spec for spec in fields(searcher)}
+    refuse_unknown("search", changes, [*known, *own])
+    facts = facts_of(dataset)
+    defaults = {name: spec.default for name, spec in own.items() if spec.default is not MISSING}
+    defaults |= searcher.numbers(protocol)
     values = {
         "data_digest": facts.digest,
+        "method_digest": digest_of("method", method) if is_own(method) else "",
         "seed": 0,
-        "budget": "8/14",
         "split_seed": 0,
         "classes": facts.classes,
         "image_channels": facts.image_channels,
         "flip": facts.flips,
         "nodes": 6,
-        "partial_channels": searcher.partial_channels or constants.partial_channels,
+        "partial_channels": 1,
         "learning_rate": 0.025,
-        "learning_rate_min": constants.learning_rate_min,
+        "learning_rate_min": PROTOCOLS[protocol].learning_rate_min,
         "momentum": 0.9,
         "weight_decay": 3e-4,
         "gradient_clip": 5.0,
         "arch_weight_decay": 1e-3,
-        "temperature": searcher.temperature,
+        "alpha_delay": 0,
         "device": "cpu",
         "threads": 0,
     }
-    values |= dict(zip(LAMBDAS, searcher.lambdas or ("const",) * 3, strict=True))
+    values |= WITHOUT_METHOD | {name: value for name, value in defaults.items() if name in known}
     values |= _at_most(facts.split, SEARCH_PRESETS[preset](facts))
-    values |= {key: value for key, value in changes.items() if value is not None}
+    given = {key: value for key, value in changes.items() if value is not None}
+    epochs = whole(given.get("epochs", values["epochs"]), 1)
+    settings = searcher.settings(protocol, epochs)
+    least_travel = settings.pop("least_travel", 0.0)
+    values |= settings
+    values |= {key: value for key, value in given.items() if key in known}
+    values["budget"] = given.get("budget", usual_budget(whole(values["nodes"], 3)))
     values.setdefault("crop_padding", max(1, whole(values["side"], 4) // 8))
     steps = max(1, (whole(values["weight_images"], 1)) // whole(values["batch_size"], 1))
     values.setdefault("steps", steps)
-    epochs = whole(values["epochs"], 1)
-    for name in ("warmup", "hold"):
-        values.setdefault(name, round(getattr(searcher, name) * epochs))
+    values.setdefault("warmup", 0)
     # Steps in which all architecture parameters are trained by all terms.
     active = max(1, epochs - max(whole(values["warmup"], 0), whole(values["hold"], 0))) * whole(values["steps"], 1)
     values.setdefault("arch_learning_rate", float(f"{ARCH_TRAVEL / active:.2g}"))
-    if method == "da2s_exact" and changes.get("arch_learning_rate") is None:
-        values["arch_learning_rate"] = max(values["arch_learning_rate"], float(f"{EXACT_TRAVEL / active:.2g}"))
-    delayed = method == "da2s" and constants.delay_alphas
-    values.setdefault("alpha_delay", schedules.delay_epochs(epochs) if delayed else 0)
-    return SearchConfig(preset=preset, dataset=canonical(dataset), method=method, protocol=protocol, **values)
+    if least_travel and given.get("arch_learning_rate") is None:
+        values["arch_learning_rate"] = max(values["arch_learning_rate"], float(f"{least_travel / active:.2g}"))
+    missing = [name for name, spec in own.items() if name not in defaults and name not in given]
+    if missing:
+        raise LabError(f"method = {method!r}: {missing[0]} has no default: it must be given")
+    numbers = {name: given.get(name, defaults.get(name)) for name in own if name not in known}
+    values["numbers"] = tuple(numbers.items())
+    name = canonical_own(method) if is_own(method) else method
+    return SearchConfig(preset=preset, dataset=canonical(dataset), method=name, protocol=protocol, **values)
 
 
 # Adam's learning rate × steps of the paper's search, about how far α can move.
 ARCH_TRAVEL = 19_500 * 3e-4
-# What an exact search had after its hold when it left no edge undecided (digits, 8/14 and 4/14, 30 epochs of 12 steps).
-EXACT_TRAVEL = 9.0
+
+
+def usual_budget(nodes: int) -> str:
+    """Two edges a node: 8/14 for the paper's cell."""
+    return str(EdgeBudget.parse(",".join(["2"] * (nodes - 2))))
 
 
 def _at_most(split: tuple[int, int, int], preset: dict) -> dict:
@@ -328,7 +382,7 @@ def retrain_config(
 ) -> RetrainConfig:
     """The retraining of `genotype` (a value, a published name or a file), with any field changed by keyword."""
     one_of("preset", preset, PRESETS)
-    refuse_unknown("retrain", changes, RetrainConfig)
+    refuse_unknown("retrain", changes, [spec.name for spec in fields(RetrainConfig)])
     facts = facts_of(dataset)
     values = {
         "data_digest": facts.digest,
@@ -370,18 +424,74 @@ _NOT_HASHED = (
 )
 
 
+# Fields that were added later, at the value that means "as it was before": there they are not hashed, so that the runs
+# and records from before the field existed are found. Never change an entry; a default may change.
+_ALWAYS = {
+    "data_digest": "",
+    "method_digest": "",
+    "warmup": 0,
+    "hold": 0,
+    "temperature": 1.0,
+    "crops": "padded",
+    "schedule": "cosine",
+    "precision": "float32",
+    "micro_batches": 1,
+    "sync_batch_norm": False,
+}
+
+
 def config_hash(config: SearchConfig | RetrainConfig) -> str:
     """Ten hexadecimal digits over everything that changes the result: not versions, device, threads or paths.
 
-    A field that was added to the classes later has a default, which means "as it was before": it counts only where it
-    differs, so that the runs and records made before the field existed are still found.
+    Where content is known by a digest (a folder's images, the file of a method), its place does not matter.
     """
-    added = {spec.name: spec.default for spec in fields(config) if spec.default is not MISSING}
+    values = asdict(config)
+    if config.data_digest:
+        values["dataset"] = config.dataset.partition(":")[0]
+    if isinstance(config, SearchConfig):
+        always = {} if config.method_digest else config.method_class.always_under(config.protocol)
+        values["method"] = own_name(config.method) if config.method_digest else config.method
+        values["numbers"] = {name: value for name, value in config.numbers if (name, value) not in always.items()}
+        if not values["numbers"]:
+            del values["numbers"]
     identity = {
-        # Where the content is known by its digest, its place does not matter.
-        key: value.partition(":")[0] if key == "dataset" and config.data_digest else value
-        for key, value in asdict(config).items()
-        if key not in _NOT_HASHED and not (key in added and value == added[key])
+        key: value
+        for key, value in values.items()
+        if key not in _NOT_HASHED and (key not in _ALWAYS or value != _ALWAYS[key])
     }
     text = json.dumps({"kind": type(config).__name__} | identity, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+# --- as files hold it -------------------------------------------------------------------------------------------------
+
+KINDS = {"search": SearchConfig, "retrain": RetrainConfig}
+
+
+def to_document(config: SearchConfig | RetrainConfig) -> dict[str, Any]:
+    """The configuration as JSON holds it; `from_document` gives it back."""
+    document = asdict(config)
+    return document | ({"numbers": dict(config.numbers)} if isinstance(config, SearchConfig) else {})
+
+
+def from_document(kind: str, document: Mapping[str, Any]) -> SearchConfig | RetrainConfig:
+    """The configuration of a file; what older versions wrote is brought up to date.
+
+    Raises `NewerVersion` for a field that this version does not know.
+    """
+    one_of("kind", kind, KINDS)
+    known = {spec.name for spec in fields(KINDS[kind])}
+    if unknown := [name for name in document if name not in known]:
+        raise NewerVersion(f"made by a newer version of daas_lab: this one knows no field {unknown[0]!r}")
+    return KINDS[kind](**(upgrade(document) if kind == "search" else document))
+
+
+def upgrade(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A search's configuration with the numbers that the versions before did not write: as they always were."""
+    if document.get("method_digest") or "numbers" in document:
+        return dict(document)
+    searcher = method_class(document["method"])
+    known = {spec.name for spec in fields(SearchConfig)}
+    numbers = {spec.name: spec.default for spec in fields(searcher) if spec.name not in known}
+    always = searcher.always_under(document["protocol"])
+    return {**document, "numbers": {name: always.get(name, default) for name, default in numbers.items()}}

@@ -7,6 +7,10 @@ class LabError(ValueError):
     """Something the user gave cannot be used; the message names field, value and what is allowed."""
 
 
+class NewerVersion(LabError):
+    """A file that a newer version made: not damage, but more than this version can read."""
+
+
 def refuse(field: str, value: object, allowed: str) -> LabError:
     """The one wording of every refusal, to be raised by the caller."""
     return LabError(f"{field} = {value!r}: must be {allowed}")

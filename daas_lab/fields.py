@@ -1,5 +1,6 @@
 """Fields of a configuration: numbers within limits, coerced from what users write, refused by name."""
 
+from collections.abc import Iterable
 from dataclasses import MISSING, field, fields
 from typing import Any
 
@@ -56,9 +57,9 @@ def whole(value: Any, at_least: int) -> int:
         return at_least
 
 
-def refuse_unknown(what: str, changes: dict, config_class: type) -> None:
+def refuse_unknown(what: str, changes: dict, known: Iterable[str]) -> None:
     """Raise for a keyword that is no field, naming the closest one."""
-    known = [spec.name for spec in fields(config_class)]
+    known = list(dict.fromkeys(known))
     for name in changes:
         if name not in known:
             raise LabError(f"unknown {what} setting {name!r}{suggestion(name, known)}; known: {', '.join(known)}")

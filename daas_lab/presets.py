@@ -1,67 +1,8 @@
-"""Numbers that configurations are composed from: methods, protocols, presets of both trainers.
+"""The presets of both trainers: functions of the data set's facts that give the fields they set.
 
-A preset is a function of the data set's facts that gives the fields it sets; `config.search_config` and
-`config.retrain_config` add what all presets share.
+`config.search_config` and `config.retrain_config` add what all presets share. A preset only sets numbers: the code that
+runs is the same.
 """
-
-from dataclasses import dataclass
-
-# --- methods and protocols --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Method:
-    """What a search method is, and what a search by it starts from unless the user says otherwise."""
-
-    trains: bool = True  # there is a super-network at all
-    learns_edges: bool = False  # β has a part in it
-    lambdas: tuple[str, str, str] | None = None  # λ_c, λ_1, λ_2; None: the objective is L^C alone, for every budget
-    regulariser_factor: float | None = None  # factor of the whole regulariser of Eq. (7); None: the protocol's
-    partial_channels: int | None = 1  # K; None: the protocol's
-    warmup: float = 0.0  # share of the epochs in which α and β rest
-    hold: float = 0.0  # share of the epochs before λ, k and the temperature begin to move
-    temperature: float = 1.0  # T of softmax(α / T) at the end
-
-    @property
-    def serves_every_budget(self) -> bool:
-        """Whether one search can be cut to any budget, because no loss asked for one."""
-        return self.trains and self.lambdas is None
-
-
-METHODS = {
-    "darts": Method(),  # first order
-    "darts2": Method(),  # second order: through one unrolled step of the weights
-    # Xu et al., arXiv 1907.05737: their α and β rest in 15 of 50 epochs.
-    "pc_darts": Method(learns_edges=True, partial_channels=4, warmup=0.3),
-    "da2s": Method(learns_edges=True, lambdas=("linear", "log:delayed", "const"), partial_channels=None),
-    "da2s_exact": Method(
-        learns_edges=True, lambdas=("linear", "const", "const"), regulariser_factor=0.5, hold=0.5, temperature=0.1
-    ),
-    "random": Method(trains=False),  # cells drawn uniformly under the budget
-}
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """The constants in which the paper's text and its published code differ."""
-
-    first_edge_node: int  # L^E sums over the nodes from this one on
-    square_factor: float  # factor of the squared term of Eq. (4)
-    regulariser_factor: float  # factor of the whole regulariser of Eq. (7)
-    initial_noise: float  # scale of the normal noise in the initial α and β
-    learning_rate_min: float  # where the cosine of the weights' learning rate ends
-    delay_alphas: bool  # α rests for the first d epochs
-    partial_channels: int  # K: 1/K of the channels pass through the operations
-    authors_log: bool  # keep the slip of the delayed logarithm (schedules.py)
-
-
-PROTOCOLS = {
-    "paper": Protocol(2, 1.0, 1.0, 1e-3, 0.0, False, 4, False),
-    "authors": Protocol(3, 0.2, 0.1, 1e-4, 0.001, True, 1, True),
-}
-
-
-# --- presets ----------------------------------------------------------------------------------------------------------
 
 SEARCH_PRESETS = {
     # Seconds, on any data set: the tests run the real trainer with it.

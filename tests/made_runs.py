@@ -3,7 +3,7 @@
 import torch
 
 from daas_lab.config import search_config
-from daas_lab.methods.relaxations import initial_architecture
+from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.train.writer import open_run
 
 
@@ -11,7 +11,10 @@ def write_search(folder, method="da2s", preset="full", dataset="cifar10", finish
     """A search with `changes` to the preset's configuration in `folder`; by default of the paper's size."""
     config = search_config(preset, dataset, method, **changes)
     torch.manual_seed(config.seed)
-    start = initial_architecture(config)
+    start = {}
+    for name in CELL_TYPES:
+        drawn = config.searcher.start(config.space, config.edge_budget.only(name))
+        start |= {f"{kind}_{name}": value for kind, value in drawn._asdict().items()}
     end = {name: 3 * torch.randn(value.shape) for name, value in start.items()}
     with open_run(folder, config) as writer:
         writer.snapshots.append(start)

@@ -11,12 +11,12 @@ from safetensors import safe_open
 from torch import Tensor
 
 from daas_lab.config import search_config
-from daas_lab.methods.relaxations import make_relaxation
 from daas_lab.networks.derived import Network
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.space.cell_space import PRIMITIVES
 from daas_lab.space.genotype import Genotype
 from daas_lab.space.text_forms import PUBLISHED
+from daas_lab.train.search import build_supernet
 
 DATA = Path(__file__).parent / "data"
 
@@ -45,7 +45,7 @@ def load_supernet(path: Path) -> tuple[SuperNetwork, dict[str, Tensor]]:
         nodes=int(header["nodes"]) + 2,
         classes=int(header["num_classes"]),
     )
-    network = SuperNetwork(config, make_relaxation(config))
+    network = build_supernet(config)
     state = {supernet_key(key): value for key, value in _weights(tensors).items()}
     for cell_type in ("normal", "reduce"):
         state[f"alphas_{cell_type}"] = tensors[f"alpha/{cell_type}"]

@@ -5,7 +5,6 @@ from dataclasses import asdict, fields, replace
 import pytest
 
 from daas_lab.config import (
-    METHODS,
     PRESETS,
     RetrainConfig,
     SearchConfig,
@@ -15,6 +14,7 @@ from daas_lab.config import (
 )
 from daas_lab.data.sources import DATASETS
 from daas_lab.errors import LabError
+from daas_lab.methods.lookup import METHODS
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ from daas_lab.errors import LabError
         ({"nodes": 13}, ["nodes = 13", "at most 12"]),
         ({"budget": "3,2,2,2"}, ["budget of node 2", "3", "1 to 2"]),
         ({"budget": "9/14"}, ["budget", "9/14"]),
-        ({"nodes": 5}, ["budget", "for 3 intermediate nodes (nodes = 5)"]),
+        ({"nodes": 5, "budget": "8/14"}, ["budget", "for 3 intermediate nodes (nodes = 5)"]),
         ({"lambda_c": "cubic"}, ["lambda_c", "cubic", "linear"]),
         ({"lambda_1": "log:later"}, ["lambda_1", "log:later", "delayed"]),
         ({"channels": 6, "partial_channels": 4}, ["channels = 6", "divisible by partial_channels = 4"]),

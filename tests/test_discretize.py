@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from daas_lab.config import EDGE_WEIGHTS, search_config
 from daas_lab.data.batches import plain_batches
-from daas_lab.methods.relaxations import ArchitectureWeights, split_nodes
+from daas_lab.methods.method import Mixture, split_nodes
 from daas_lab.networks.derived import Network
 from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges
@@ -84,7 +84,7 @@ def test_a_super_network_that_has_decided_loses_nothing(method, protocol, budget
     network, config = small_network(method, protocol, budget)
     decide(network, config.edge_budget)
     genotype = derive_genotype(config, architecture_of(network), config.edge_budget)
-    mixture = network.architecture_weights()
+    mixture = network.mixtures()
     x = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(2))
     # Exact budgets end at the weight 1 themselves.
     for edge_weight in EDGE_WEIGHTS if method == "da2s_exact" else ("learned", "renormalised"):
@@ -96,7 +96,7 @@ def test_a_super_network_that_has_decided_loses_nothing(method, protocol, budget
 def test_the_weight_one_changes_the_scale_of_what_was_kept():
     network, config = small_network()
     decide(network, config.edge_budget)
-    weights = network.architecture_weights()["normal"]
+    weights = network.mixtures()["normal"]
     genotype = derive_genotype(config, architecture_of(network), config.edge_budget)
     kept = {name: discrete_weights(weights, genotype.normal, name).edges for name in EDGE_WEIGHTS}
     # Two kept edges of n weigh n/2 each under the authors' protocol, and node 2's weigh 1.
@@ -129,7 +129,7 @@ def test_discrete_weights_are_those_of_the_cell(case, edge_weight):
     }
     genotype = derive_genotype(config, parameters, budget)
     a, b = alphas.softmax(dim=1), torch.cat([x.softmax(dim=0) for x in split_nodes(betas.clamp(max=1), 6)])
-    weights = ArchitectureWeights(a, b, alphas, betas)
+    weights = Mixture(a, b, alphas, betas)
     cut = {stage: discrete_weights(weights, genotype.normal, edge_weight, stage) for stage in STAGES}
     assert torch.equal(cut["operations"].edges, b) and torch.equal(cut["edges"].operations, a)
     assert torch.equal(cut["both"].edges, cut["edges"].edges)
@@ -216,7 +216,7 @@ def test_the_discretized_super_network_is_the_derived_network(budget):
         if "_pool_3x3.norm.running" in name:  # a derived network's pools have no norm
             value.fill_(0 if name.endswith("mean") else 1 - 1e-5)
     genotype = derive_genotype(config, architecture_of(network), config.edge_budget)
-    mixture = network.architecture_weights()
+    mixture = network.mixtures()
     discrete = {name: discrete_weights(mixture[name], genotype.cell(name), "one") for name in CELL_TYPES}
     x = torch.randn(5, 1, 8, 8, generator=generator)
     with torch.no_grad():
@@ -242,11 +242,11 @@ def test_one_call_gives_the_whole_table_and_leaves_the_network_as_it_was(searche
         assert len({after for key, after in by_key.items() if key[2:] == (batch_norm, "operations")}) == 1
     # A row is what the network mixed by these weights classifies, recomputed here from the parts.
     genotype, mixture = derive_genotype(config, architecture_of(network), EdgeBudget.parse("3/14")), {}
-    for name, weights in network.architecture_weights().items():
+    for name, weights in network.mixtures().items():
         mixture[name] = discrete_weights(weights, genotype.cell(name), "one", "both")
-    assert by_key["3/14", "one", "as-trained", "both"] == evaluate(network, splits.held_out, weights=mixture)[1]
+    assert by_key["3/14", "one", "as-trained", "both"] == evaluate(network, splits.held_out, mixtures=mixture)[1]
     with recalibration(network, splits.weights, mixture):
-        assert by_key["3/14", "one", "recalibrated", "both"] == evaluate(network, splits.held_out, weights=mixture)[1]
+        assert by_key["3/14", "one", "recalibrated", "both"] == evaluate(network, splits.held_out, mixtures=mixture)[1]
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
@@ -257,7 +257,7 @@ def test_recalibration_estimates_statistics_and_leaves_weights_and_checkpoint(se
     before = copy.deepcopy(network.state_dict())
     buffers = {name for name in before if "running_" in name or name.endswith("num_batches_tracked")}
     norm = network.stem[1]
-    with recalibration(network, splits.weights, network.architecture_weights()):
+    with recalibration(network, splits.weights, network.mixtures()):
         inside = network.state_dict()
         changed = {name for name in inside if not torch.equal(inside[name], before[name])}
         assert changed and changed <= buffers, "no weight moves, the statistics do"
@@ -273,7 +273,7 @@ def test_recalibration_estimates_statistics_and_leaves_weights_and_checkpoint(se
 def test_recalibration_that_fails_gives_the_statistics_back(searched, splits):
     _, network, _ = searched
     before = copy.deepcopy(network.state_dict())
-    with pytest.raises(KeyboardInterrupt), recalibration(network, splits.weights, network.architecture_weights()):
+    with pytest.raises(KeyboardInterrupt), recalibration(network, splits.weights, network.mixtures()):
         raise KeyboardInterrupt
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
@@ -288,18 +288,18 @@ def test_attribution_cuts_one_decision_at_a_time(searched, splits):
         for key in [*cell_edges(6), *((None, node) for node in range(2, 6))]
     }
     genotype = derive_genotype(config, architecture_of(network), EdgeBudget.parse("4/14"))
-    mixture = network.architecture_weights()
+    mixture = network.mixtures()
     cut = discrete_weights(mixture["reduce"], genotype.reduce, "one")
     row = next(row for row in rows if (row["cell"], row["source"], row["node"]) == ("reduce", 1, 3))
     e = cell_edges(6).index((1, 3))
     operations = mixture["reduce"].operations.clone()
     operations[e] = cut.operations[e]
     changed = mixture | {"reduce": mixture["reduce"]._replace(operations=operations)}
-    assert row["stage"] == "operations" and row["after"] == evaluate(network, splits.held_out, weights=changed)[1]
+    assert row["stage"] == "operations" and row["after"] == evaluate(network, splits.held_out, mixtures=changed)[1]
     row = next(row for row in rows if (row["cell"], row["source"], row["node"]) == ("reduce", None, 5))
     edges = torch.cat([mixture["reduce"].edges[:9], cut.edges[9:]])
     changed = mixture | {"reduce": mixture["reduce"]._replace(edges=edges)}
-    assert row["stage"] == "edges" and row["after"] == evaluate(network, splits.held_out, weights=changed)[1]
+    assert row["stage"] == "edges" and row["after"] == evaluate(network, splits.held_out, mixtures=changed)[1]
     values = attribution_values(rows)
     assert values["reduce"][5] == row["before"] - row["after"]
     assert len(values["normal"]) == 18

@@ -6,7 +6,7 @@ import torch
 
 from daas_lab.config import PROTOCOLS
 from daas_lab.methods import losses
-from daas_lab.methods.relaxations import steepen
+from daas_lab.methods.da2s import steepen
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES
 

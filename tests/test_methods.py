@@ -6,23 +6,36 @@ import numpy as np
 import pytest
 import torch
 
-from daas_lab.config import LAMBDAS, METHODS, config_hash, search_config
+from daas_lab.config import LAMBDAS, config_hash, search_config
 from daas_lab.errors import LabError
 from daas_lab.methods import losses, schedules
+from daas_lab.methods.da2s_exact import exact_edge_logits
+from daas_lab.methods.lookup import METHODS, method_class
+from daas_lab.methods.method import Architecture
 from daas_lab.methods.projection import project
-from daas_lab.methods.relaxations import exact_edge_logits, make_relaxation
 from daas_lab.runs.folder import is_finished, read_run
 from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, cell_edges
 from daas_lab.space.selection import random_genotype
 from daas_lab.train.discretize import EDGE_WEIGHTS, derive_genotype, discrete_weights
-from daas_lab.train.search import build_supernet, lambda_values, search
+from daas_lab.train.search import build_supernet, search
 
 BUDGETS = [*NAMED_BUDGETS, "{2+3}:2,{4+5}:3", "normal=4/14;reduce=1,2,3,4"]
 
 
 def tiny(method, protocol="authors", **changes):
     return search_config("tiny", "digits", method, protocol, **{"threads": 1, "layers": 2, "steps": 1} | changes)
+
+
+def mixed(config):
+    """α, β, cell type, epoch → the mixture of the configuration's method."""
+    return lambda alphas, betas, name, epoch: config.searcher.mix(
+        Architecture(alphas, betas), name, config.moment(epoch)
+    )
+
+
+def lambda_values(config, epoch):
+    return config.searcher.lambdas(config.moment(epoch))
 
 
 # --- short real searches ----------------------------------------------------------------------------------------------
@@ -43,7 +56,7 @@ def test_short_search(method, protocol, tmp_path):
     assert len(run.history) == 3
     assert all(np.isfinite(value) for record in run.history for value in record.values())
     assert config.partial_channels == (4 if method == "pc_darts" or (method, protocol) == ("da2s", "paper") else 1)
-    for kind, moves in (("alphas", True), ("betas", METHODS[method].learns_edges)):
+    for kind, moves in (("alphas", True), ("betas", method_class(method).learns_edges)):
         first, *_, last = getattr(run, kind)["reduce"]
         assert (first != last).any() == moves, kind
 
@@ -53,7 +66,7 @@ def test_alphas_and_betas_rest_while_warming_up(tmp_path):
     run = read_run(tmp_path)
     for snapshots in (run.alphas["reduce"], run.betas["reduce"]):
         assert (snapshots[2] == snapshots[0]).all() and (snapshots[3] != snapshots[0]).any()
-    assert ["edge_loss" in record for record in run.history] == [False, False, True]
+    assert ["edge_term" in record for record in run.history] == [False, False, True]
 
 
 @pytest.mark.parametrize("budget", [*NAMED_BUDGETS, "normal=4/14;reduce=1,2,3,4", "3/14*2"])
@@ -145,7 +158,7 @@ def parameters(seed=0, scale=2.0):
 def test_pc_darts_weighs_a_nodes_edges_by_softmax_and_ranks_them_by_both_weights():
     alphas, betas = parameters()
     config = tiny("pc_darts", budget="1,1,1,1")
-    weights = make_relaxation(config)(alphas, betas, "normal", 1)
+    weights = mixed(config)(alphas, betas, "normal", 1)
     start, strengths = 0, []
     for n in (2, 3, 4, 5):
         exponentials = betas[start : start + n].double().exp()
@@ -163,7 +176,7 @@ def test_pc_darts_weighs_a_nodes_edges_by_softmax_and_ranks_them_by_both_weights
 def test_exact_budget_is_met_by_every_group_and_falls_from_all_edges(budget, seed):
     alphas, betas = parameters(seed, scale=10.0**seed)
     config = tiny("da2s_exact", budget=budget, epochs=41, hold=21)
-    relaxation = make_relaxation(config)
+    relaxation = mixed(config)
     index = {edge: e for e, edge in enumerate(cell_edges(6))}
     for name in CELL_TYPES:
         for epoch, share in ((1, 0.0), (21, 0.0), (26, 0.5), (31, 1.0), (41, 1.0)):
@@ -200,7 +213,7 @@ def test_exact_edges_that_leave_a_dropped_node_weigh_nothing():
 def test_exact_gradients_are_finite_and_those_of_finite_differences(budget, scale):
     alphas, betas = (scale * tensor.double() for tensor in parameters(1, 0.7))
     config = tiny("da2s_exact", budget=budget, epochs=40, hold=20)
-    relaxation, mask = make_relaxation(config), torch.linspace(-1, 1, 14, dtype=torch.float64)
+    relaxation, mask = mixed(config), torch.linspace(-1, 1, 14, dtype=torch.float64)
 
     def objective(alphas, betas):
         weights = relaxation(alphas, betas, "normal", 28)
@@ -223,7 +236,7 @@ def test_a_decided_exact_search_loses_nothing_by_the_cut(budget):
             parameter.copy_(50.0 * order.view_as(parameter))
         network(images)  # so that the running statistics are of this mixture
         genotype = derive_genotype(config, dict(network.named_parameters()), config.edge_budget)
-        mixture, logits = network.eval().architecture_weights(), network(images)
+        mixture, logits = network.eval().mixtures(), network(images)
         for edge_weight in EDGE_WEIGHTS:
             cut = {name: discrete_weights(mixture[name], genotype.cell(name), edge_weight) for name in CELL_TYPES}
             assert (network(images, cut) - logits).abs().max() < 1e-5, edge_weight
@@ -238,7 +251,7 @@ def test_exact_edge_loss_is_the_binary_entropy():
 
 
 def test_exact_relaxation_reads_no_value_on_the_host():
-    relaxation = make_relaxation(tiny("da2s_exact", budget="3/14"))
+    relaxation = mixed(tiny("da2s_exact", budget="3/14"))
     alphas, betas = (tensor.to("meta").requires_grad_() for tensor in parameters())
     weights = relaxation(alphas, betas, "normal", 3)  # reading a value of a tensor without values would raise
     (weights.edges.sum() + losses.exact_edge_loss({"normal": weights.edge_logits})).backward()
@@ -247,7 +260,7 @@ def test_exact_relaxation_reads_no_value_on_the_host():
 
 def test_until_the_hold_ends_exact_search_is_darts():
     network = build_supernet(tiny("da2s_exact", epochs=10))
-    network.epoch = 5
-    weights = network.architecture_weights()["normal"]
+    network.at = network.at._replace(epoch=5)
+    weights = network.mixtures()["normal"]
     assert (weights.edges == 1).all() and not weights.edges.requires_grad
     assert (weights.operations == network.alphas_normal.softmax(1)).all()

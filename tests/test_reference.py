@@ -48,7 +48,7 @@ def test_regulariser_terms_and_gradients():
     lambda_c, lambda_1, lambda_2 = (
         schedules.coefficient(text, epoch, 50) for text in ("linear", "log:delayed", "const")
     )
-    weights = network.architecture_weights()
+    weights = network.mixtures()
     operation = losses.operation_loss({name: weights[name].operation_logits for name in CELL_TYPES})
     budget = EdgeBudget.parse("8/14")
     edge = losses.edge_loss(

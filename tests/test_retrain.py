@@ -78,9 +78,10 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_step_and_term_and_keeps_the_
     original = loop.StepLosses.add
     steps = []
 
-    def add(self, *values):  # as if the second step of the second epoch had overflowed
-        steps.append(values)
-        original(self, values[0], values[1] * (math.inf if len(steps) == 5 else 1))
+    def add(self, terms):  # as if the second step of the second epoch had overflowed
+        steps.append(terms)
+        auxiliary = terms["auxiliary_loss"] * (math.inf if len(steps) == 5 else 1)
+        original(self, terms | {"auxiliary_loss": auxiliary})
 
     monkeypatch.setattr(loop.StepLosses, "add", add)
     with pytest.raises(LabError, match=r"auxiliary_loss = inf in epoch 2, step 2: .* checkpoint of epoch 1 is kept"):
@@ -256,7 +257,7 @@ def test_a_search_under_autocast_keeps_softmax_and_entropies_in_float32(tmp_path
     config = search_config("tiny", "digits", precision="bfloat16", **changes)
     network = build_supernet(config)
     with torch.autocast("cpu", torch.bfloat16):
-        mixture = network.architecture_weights()
+        mixture = network.mixtures()
         for part in mixture.values():
             assert part.operation_logits.dtype == torch.float32 and part.edges.dtype == torch.float32
             assert part.operations.dtype == torch.float32

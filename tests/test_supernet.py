@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from daas_lab.config import search_config
-from daas_lab.methods.relaxations import ArchitectureWeights, make_relaxation
+from daas_lab.methods.method import Mixture
 from daas_lab.networks import supernet, textbook
 from tests.reference import gradients
 
@@ -20,9 +20,12 @@ def pair(dtype=torch.float32, *, side=8, method="da2s", protocol="authors", chec
     torch.manual_seed(1)
     changes = {"channels": 4, "partial_channels": 1} | changes
     config = search_config("tiny", "cifar10", method, protocol, side=side, **changes)
-    relaxation = make_relaxation(config)
-    oracle = textbook.SuperNetwork(config, relaxation).to(dtype)
-    fast = supernet.SuperNetwork(config, relaxation, checkpointed).to(dtype)
+    sizes = {
+        name: getattr(config, name) for name in ("channels", "layers", "classes", "image_channels", "partial_channels")
+    }
+    seam = {"space": config.space, "method": config.searcher, "budget": config.edge_budget}
+    oracle = textbook.SuperNetwork(**seam, **sizes).to(dtype)
+    fast = supernet.SuperNetwork(**seam, **sizes, checkpointed=checkpointed).to(dtype)
     for parameter in oracle.arch_parameters():
         parameter.data = torch.randn_like(parameter)
     fast.load_state_dict(oracle.state_dict())
@@ -122,7 +125,7 @@ def test_discretized_weights_and_recalibration():
     edges = len(oracle.alphas("normal"))
     one_hot = F.one_hot(torch.arange(edges) % 7, 7).float()
     kept = (torch.arange(edges) % 3 > 0).float()
-    weights = {name: ArchitectureWeights(one_hot, kept, one_hot, None) for name in ("normal", "reduce")}
+    weights = {name: Mixture(one_hot, kept) for name in ("normal", "reduce")}
     for network in (oracle, fast):
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):

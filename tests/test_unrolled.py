@@ -6,7 +6,6 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from daas_lab.config import search_config
-from daas_lab.methods.relaxations import make_relaxation
 from daas_lab.methods.unrolled import unrolled_gradients
 from daas_lab.networks import supernet, textbook
 from tests import reference
@@ -16,8 +15,13 @@ def setting(method):
     """Both forms of a tiny super-network in float64, and two batches (training, architecture)."""
     torch.manual_seed(0)
     config = search_config("tiny", "digits", method, nodes=4, budget="1,2", layers=3, channels=4)
-    relaxation = make_relaxation(config)
-    oracle, fast = (form.SuperNetwork(config, relaxation).double() for form in (textbook, supernet))
+    sizes = {
+        name: getattr(config, name) for name in ("channels", "layers", "classes", "image_channels", "partial_channels")
+    }
+    oracle, fast = (
+        form.SuperNetwork(config.space, config.searcher, budget=config.edge_budget, **sizes).double()
+        for form in (textbook, supernet)
+    )
     for parameter in oracle.arch_parameters():
         parameter.data = torch.randn_like(parameter)
     fast.load_state_dict(oracle.state_dict())

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from daas_lab.config import LAMBDAS, METHODS, SearchConfig
+from daas_lab.config import LAMBDAS, SearchConfig
 from daas_lab.errors import LabError, refuse
+from daas_lab.methods.lookup import METHODS, method_class
 from daas_lab.report.plots import DASHES, FAINT, INK, LINE_COLOURS, OPERATION_COLOURS
 from daas_lab.runs.folder import Run
 from daas_lab.runs.records import read_any
@@ -42,8 +43,8 @@ def searches(runs: str | Path, records: str | Path | None = None) -> dict[str, P
     found = {path.parent.name: path.parent for path in sorted(Path(runs).glob("*/architecture.safetensors"))}
     if records is None:
         return found
-    methods = {name for name, method in METHODS.items() if method.trains}  # a random cell has no epochs
-    published = (path for path in sorted(Path(records).glob("*.json")) if path.stem.split("-")[0] in methods)
+    untrained = {"retrain", *(name for name in METHODS if not method_class(name).trains)}  # these have no epochs
+    published = (path for path in sorted(Path(records).glob("*.json")) if path.stem.split("-")[0] not in untrained)
     return found | {path.stem: path for path in published if path.stem not in found}
 
 
@@ -89,15 +90,15 @@ def _particulars(path: Path) -> list[str]:
         config = read_search(path).config
     except LabError:  # damaged; who chooses it is told so
         return []
-    budget = [] if config.searcher.serves_every_budget else [config.budget]
+    budget = [config.budget] if config.searcher.asks_for_budget else []
     return [config.preset, *budget, *_unusual_lambdas(config)]
 
 
 def _unusual_lambdas(config: SearchConfig) -> list[str]:
     """The control functions that are not the method's own, such as "λ_c step"."""
-    usual = config.searcher.lambdas or ()  # none: they have no effect
-    chosen = [(f"λ_{name[-1]}", getattr(config, name)) for name in LAMBDAS]
-    return [f"{name} {value}" for (name, value), own in zip(chosen, usual, strict=False) if value != own]
+    usual = type(config.searcher)()
+    chosen = {name: getattr(config, name) for name in LAMBDAS if hasattr(usual, name)}  # others have no effect
+    return [f"λ_{name[-1]} {value}" for name, value in chosen.items() if value != getattr(usual, name)]
 
 
 # --- frames -----------------------------------------------------------------------------------------------------------
@@ -174,7 +175,7 @@ def _text(text: str, x: float, y: float, style: str = "") -> str:
 def _header(run: Run, budget: str, epoch: int) -> tuple[list[str], float]:
     config = run.config
     name = f"{config.method} on {config.dataset}, preset {config.preset}, seed {config.seed}"
-    details = "" if config.method == "darts" else f", protocol {config.protocol}, searched for {config.budget}"
+    details = f", protocol {config.protocol}, searched for {config.budget}" if config.searcher.asks_for_budget else ""
     left = 'text-anchor="start" font-size="{}" font-weight="{}"'
     return [
         _text(name, MARGIN, 20, left.format(13, "bold")),
@@ -193,7 +194,7 @@ def accuracies(run: Run, budget: str, edge_weight: str = "learned") -> dict[str,
     rows = [recorded.get(epoch, {}).get("gap", []) for epoch in epochs]
     rows[-1] = [*run.gap, *rows[-1]]
     # Where edges have no weights of their own, to keep 1 is to keep what they have.
-    free = not METHODS[run.config.method].learns_edges and edge_weight != "renormalised"
+    free = not run.config.searcher.learns_edges and edge_weight != "renormalised"
     same = ("one", "learned") if free else (edge_weight,)
 
     def measured(row: Mapping) -> bool:

@@ -27,7 +27,7 @@ from daas_lab.config import PRESETS
 from daas_lab.data.sources import DATASETS
 from daas_lab.errors import LabError, one_of
 from daas_lab.lab import editor, explorer, live
-from daas_lab.presets import METHODS
+from daas_lab.methods.lookup import METHODS, PAPERS, method_class
 from daas_lab.report import drawing
 from daas_lab.runs.folder import read_config
 from daas_lab.space.cell_space import EXTRA_PRIMITIVES, PRIMITIVES
@@ -202,7 +202,7 @@ def live_search(settings: Settings) -> View:
     Shows a search that is being written, whoever started it; else the last one that was. A search that is started here
     also measures after every epoch what the cut to its budget would cost.
     """
-    method = _dropdown("method", [name for name, facts in METHODS.items() if facts.trains], "da2s")
+    method = _dropdown("method", [name for name in METHODS if method_class(name).trains], PAPERS)
     preset = _dropdown("preset", PRESETS, settings.preset)
     dataset = _dropdown("dataset", dict.fromkeys([*DATASETS, settings.dataset]), settings.dataset)
     budget = _text("budget", settings.budget)

@@ -90,3 +90,20 @@ def prioritised_objective(
 ) -> Tensor:
     """Eq. (7): L = L^C + λ_c (λ_α L^O + λ_β L^E) with λ_α = λ_1 and λ_β = 4 λ_2."""
     return classification + lambda_c * (lambda_1 * operation + 4 * lambda_2 * edge)
+
+
+def prioritised_terms(
+    operation: Tensor,
+    edge: Tensor,
+    lambda_c: float,
+    lambda_1: float,
+    lambda_2: float,
+    *,
+    factor: float = 1.0,
+    edge_factor: float = 4.0,
+) -> dict[str, Tensor]:
+    """The two terms that Eq. (7) adds to L^C, by name; `factor` is that of the whole regulariser."""
+    return {
+        "operation_term": factor * lambda_c * (lambda_1 * operation),
+        "edge_term": factor * lambda_c * (edge_factor * lambda_2 * edge),
+    }

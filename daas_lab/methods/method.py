@@ -3,12 +3,10 @@
 Legend: E edges of a cell, O candidate operations, in the order of `Space.edges` and `Space.operations`.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,9 +16,6 @@ from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, Space
 from daas_lab.space.genotype import Genotype
 from daas_lab.space.selection import derive_cell
-
-if TYPE_CHECKING:
-    from daas_lab.config import SearchConfig
 
 
 class Architecture(NamedTuple):
@@ -83,6 +78,7 @@ class Method:
     colour: ClassVar[str] = "#D55E00"
     trains: ClassVar[bool] = True  # there is a super-network at all
     learns_edges: ClassVar[bool] = False  # β has a part in it
+    first_edge_node: ClassVar[int] = 2  # edges of the nodes before it have no β, where the others have
     asks_for_budget: ClassVar[bool] = False  # a search knows its budget; else one search serves every budget
     edge_weight: ClassVar[str] = "one"  # of the edges that a cut keeps, in the drop that reports show first
     # The numbers that were always so before configurations held them: they are not hashed, so that the runs from before
@@ -109,8 +105,8 @@ class Method:
         """Fields of the configuration that the method starts from, where the preset's are not its own."""
         return {}
 
-    def check(self, config: SearchConfig) -> None:
-        """Raise for a configuration that the method cannot search with."""
+    def check(self, config: Any) -> None:
+        """Raise for a `SearchConfig` that the method cannot search with."""
 
     # --- the search ---
 
@@ -129,6 +125,19 @@ class Method:
     ) -> dict[str, Tensor]:
         """Name → weighted term of the loss of α and β, beside L^C. Both mappings are by cell type."""
         return {}
+
+    def measure(
+        self, architectures: Mapping[str, Architecture], mixtures: Mapping[str, Mixture], at: Moment
+    ) -> dict[str, float]:
+        """Name → number for the history of a run, after an epoch: L^O without a weight, and over the edges of both
+        cells the means of the entropy (nats) and of the largest weight of their operations."""
+        weights = torch.cat([mixture.operations for mixture in mixtures.values()])
+        entropies = torch.special.entr(weights.clamp(min=0)).sum(dim=1)
+        return {
+            "operation_loss": entropies.sum().item(),
+            "operation_entropy": entropies.mean().item(),
+            "largest_operation_weight": weights.amax(dim=1).mean().item(),
+        }
 
     def architecture_gradients(self, step: Any) -> None:
         """Leave the gradient of the objective in α and β. `step`: a `train.search.ArchitectureStep`."""
@@ -158,3 +167,8 @@ class Method:
                 derive_cell(operations.tolist(), edges.tolist(), groups, budget.operations, at.space.operations)
             )
         return Genotype(*cells)
+
+
+def split_nodes(edges: Tensor, nodes: int) -> tuple[Tensor, ...]:
+    """[E, …] → one tensor [n, …] for each intermediate node, n = 2, 3, …"""
+    return edges.split(list(range(2, nodes)))

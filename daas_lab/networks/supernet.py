@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from daas_lab.config import SearchConfig
-from daas_lab.methods.relaxations import ArchitectureWeights, Relaxation, initial_architecture
+from daas_lab.methods.method import Architecture, Method, Mixture, Moment
 from daas_lab.networks import kernels
 from daas_lab.networks.fast_cell import MixedCellFunction, Plan, evaluate_cell
-from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges
+from daas_lab.space.budget import EdgeBudget
+from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, Space, cell_edges
 from daas_lab.space.operations import FactorizedReduce, make_candidate, relu_conv_norm
 
 # Kinds of batch-norm in a cell's stack of running statistics, as `MixedCellFunction` orders them.
@@ -68,15 +68,17 @@ def update_statistics(norms: list[nn.BatchNorm2d], batch: list[tuple[Tensor, Ten
 class MixedCell(nn.Module):
     """A cell with all its edges. Its inputs are the outputs of the two cells before it, after a ReLU."""
 
-    def __init__(self, config: SearchConfig, channels_in: tuple[int, int], channels: int, reduces: tuple[bool, bool]):
+    def __init__(
+        self, nodes: int, partial_channels: int, channels_in: tuple[int, int], channels: int, reduces: tuple[bool, bool]
+    ):
         super().__init__()
         before_reduces, self_reduces = reduces
         self.cell_type = "reduce" if self_reduces else "normal"
         preprocess = FactorizedReduce if before_reduces else relu_conv_norm
         self.preprocess_0 = preprocess(channels_in[0], channels, affine=False)
         self.preprocess_1 = relu_conv_norm(channels_in[1], channels, affine=False)
-        edges, C = cell_edges(config.nodes), channels // config.partial_channels
-        E, reducing = len(edges), 2 * (config.nodes - 2) if self_reduces else 0
+        edges, C = cell_edges(nodes), channels // partial_channels
+        E, reducing = len(edges), 2 * (nodes - 2) if self_reduces else 0
         self.depthwise_3 = nn.Parameter(torch.empty(3 * E, C, 9))
         self.depthwise_5 = nn.Parameter(torch.empty(3 * E, C, 25))
         self.pointwise = nn.Parameter(torch.empty(6 * E, C, C))
@@ -85,7 +87,7 @@ class MixedCell(nn.Module):
             self.skip_1 = nn.Parameter(torch.empty(reducing, C // 2, C))
             self.skip_2 = nn.Parameter(torch.empty(reducing, C - C // 2, C))
             self.skip_norms = StackedNorms(reducing * C)
-        self.plan = Plan(config.nodes, self_reduces, config.partial_channels, self.norms.eps)
+        self.plan = Plan(nodes, self_reduces, partial_channels, self.norms.eps)
         order = [edges.index(edge) for edge in self.plan.edges()]
         self.register_buffer("order", torch.tensor(order), persistent=False)
         self.layout = self._lay_out(order, C, reducing)
@@ -212,32 +214,47 @@ class SuperNetwork(nn.Module):
 
     make_cell = MixedCell
 
-    def __init__(self, config: SearchConfig, relaxation: Relaxation, checkpointed: bool = False):
+    def __init__(
+        self,
+        space: Space,
+        method: Method,
+        *,
+        budget: EdgeBudget,
+        channels: int,
+        layers: int,
+        classes: int,
+        image_channels: int = 3,
+        partial_channels: int = 1,
+        checkpointed: bool = False,
+    ):
         super().__init__()
-        self.relaxation, self.epoch, self.checkpointed = relaxation, config.epochs, checkpointed
-        for name, value in initial_architecture(config).items():
-            self.register_parameter(name, nn.Parameter(value))  # alphas_… [E, O], betas_… [E]
-        channels = config.channels
+        self.space, self.method, self.checkpointed, self.at = space, method, checkpointed, Moment(1, 1, space=space)
+        start = {cell_type: method.start(space, budget.only(cell_type)) for cell_type in CELL_TYPES}
+        for cell_type, (alphas, betas) in start.items():
+            self.register_parameter(f"alphas_{cell_type}", nn.Parameter(alphas))
+            self.register_parameter(f"betas_{cell_type}", nn.Parameter(betas))
         self.stem = nn.Sequential(
-            nn.Conv2d(config.image_channels, 3 * channels, 3, padding=1, bias=False), nn.BatchNorm2d(3 * channels)
+            nn.Conv2d(image_channels, 3 * channels, 3, padding=1, bias=False), nn.BatchNorm2d(3 * channels)
         )
         self.cells = nn.ModuleList()
         channels_in, before_reduces = (3 * channels, 3 * channels), False
-        for layer in range(config.layers):
-            reduces = layer in (config.layers // 3, 2 * config.layers // 3)
+        for layer in range(layers):
+            reduces = layer in (layers // 3, 2 * layers // 3)
             channels *= 2 if reduces else 1
-            self.cells.append(self.make_cell(config, channels_in, channels, (before_reduces, reduces)))
-            channels_in, before_reduces = (channels_in[1], (config.nodes - 2) * channels), reduces
-        self.classifier = nn.Linear(channels_in[1], config.classes)
+            self.cells.append(
+                self.make_cell(space.nodes, partial_channels, channels_in, channels, (before_reduces, reduces))
+            )
+            channels_in, before_reduces = (channels_in[1], (space.nodes - 2) * channels), reduces
+        self.classifier = nn.Linear(channels_in[1], classes)
 
-    def forward(self, x: Tensor, weights: Mapping[str, ArchitectureWeights] | None = None) -> Tensor:
-        """Images [B, image channels, H, W] → logits [B, classes], mixed by `weights` or else by α and β."""
-        weights = self.architecture_weights() if weights is None else weights
+    def forward(self, x: Tensor, mixtures: Mapping[str, Mixture] | None = None) -> Tensor:
+        """Images [B, image channels, H, W] → logits [B, classes], mixed by `mixtures` or else by α and β."""
+        mixtures = self.mixtures() if mixtures is None else mixtures
         x = self.stem(kernels.as_pixels_last(x))
         states = (F.relu(x),) * 2  # both cells after a cell begin with this ReLU
         norms, statistics = [], []
         for cell in self.cells:
-            arguments = (*states, weights[cell.cell_type].operations, weights[cell.cell_type].edges)
+            arguments = (*states, mixtures[cell.cell_type].operations, mixtures[cell.cell_type].edges)
             if self.checkpointed and torch.is_grad_enabled():
                 x, batch = checkpoint(cell, *arguments, use_reentrant=False)
             else:
@@ -250,12 +267,13 @@ class SuperNetwork(nn.Module):
             update_statistics(norms, statistics)
         return self.classifier(x.mean(dim=(2, 3)))
 
-    def architecture_weights(self) -> dict[str, ArchitectureWeights]:
-        """Cell type → what the relaxation makes of its α and β."""
-        return {
-            cell_type: self.relaxation(self.alphas(cell_type), self.betas(cell_type), cell_type, self.epoch)
-            for cell_type in CELL_TYPES
-        }
+    def architectures(self) -> dict[str, Architecture]:
+        """Cell type → its α and β."""
+        return {name: Architecture(self.alphas(name), self.betas(name)) for name in CELL_TYPES}
+
+    def mixtures(self) -> dict[str, Mixture]:
+        """Cell type → what the method makes of its α and β at this moment."""
+        return {name: self.method.mix(both, name, self.at) for name, both in self.architectures().items()}
 
     def alphas(self, cell_type: str) -> nn.Parameter:
         """α of `"normal"` or `"reduce"` cells, [E, O]."""
@@ -273,3 +291,6 @@ class SuperNetwork(nn.Module):
         """Everything else."""
         architecture = {id(parameter) for parameter in self.arch_parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in architecture]
+
+
+make_supernet = SuperNetwork

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from daas_lab.config import SearchConfig
-from daas_lab.methods.relaxations import ArchitectureWeights
+from daas_lab.methods.method import Mixture
 from daas_lab.networks import supernet
 from daas_lab.space.cell_space import PRIMITIVES, cell_edges
 from daas_lab.space.operations import FactorizedReduce, make_candidate, relu_conv_norm
@@ -47,16 +46,18 @@ class MixedEdge(nn.ModuleDict):
 class MixedCell(nn.Module):
     """A cell that computes edge after edge. Its inputs are the outputs of the two cells before it."""
 
-    def __init__(self, config: SearchConfig, channels_in: tuple[int, int], channels: int, reduces: tuple[bool, bool]):
+    def __init__(
+        self, nodes: int, partial_channels: int, channels_in: tuple[int, int], channels: int, reduces: tuple[bool, bool]
+    ):
         super().__init__()
         before_reduces, self_reduces = reduces
-        self.cell_type, self.nodes = "reduce" if self_reduces else "normal", config.nodes
+        self.cell_type, self.nodes = "reduce" if self_reduces else "normal", nodes
         preprocess = FactorizedReduce if before_reduces else relu_conv_norm
         self.preprocess_0 = preprocess(channels_in[0], channels, affine=False)
         self.preprocess_1 = relu_conv_norm(channels_in[1], channels, affine=False)
         self.edges = nn.ModuleList(
-            MixedEdge(channels, 2 if self_reduces and source < 2 else 1, config.partial_channels)
-            for source, _ in cell_edges(config.nodes)
+            MixedEdge(channels, 2 if self_reduces and source < 2 else 1, partial_channels)
+            for source, _ in cell_edges(nodes)
         )
 
     def forward(self, input_0: Tensor, input_1: Tensor, operations: Tensor, edges: Tensor) -> Tensor:
@@ -75,11 +76,11 @@ class SuperNetwork(supernet.SuperNetwork):
 
     make_cell = MixedCell
 
-    def forward(self, x: Tensor, weights: Mapping[str, ArchitectureWeights] | None = None) -> Tensor:
-        """Images [B, image channels, H, W] → logits [B, classes], mixed by `weights` or else by α and β."""
-        weights = self.architecture_weights() if weights is None else weights
+    def forward(self, x: Tensor, mixtures: Mapping[str, Mixture] | None = None) -> Tensor:
+        """Images [B, image channels, H, W] → logits [B, classes], mixed by `mixtures` or else by α and β."""
+        mixtures = self.mixtures() if mixtures is None else mixtures
         states = (self.stem(x),) * 2
         for cell in self.cells:
-            mixture = weights[cell.cell_type]
+            mixture = mixtures[cell.cell_type]
             states = (states[1], cell(*states, mixture.operations, mixture.edges))
         return self.classifier(states[1].mean(dim=(2, 3)))

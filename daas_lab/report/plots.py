@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from daas_lab.methods import schedules
+from daas_lab.methods.lookup import METHODS, method_class
 from daas_lab.space.budget import NAMED_BUDGETS
 from daas_lab.space.cell_space import PRIMITIVES, cell_edges, nodes_of
 
@@ -36,14 +37,6 @@ OPERATION_COLOURS = {
     "dil_conv_5x5": "#CC79A7",
     "sep_conv_7x7": "#332288",
     "conv_7x1_1x7": "#999933",
-}
-METHOD_COLOURS = {
-    "darts": "#D55E00",
-    "darts2": "#E69F00",
-    "pc_darts": "#CC79A7",
-    "da2s": "#0072B2",
-    "da2s_exact": "#009E73",
-    "random": "#777777",
 }
 # Lines that are not operations are also told apart by their dashes.
 LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#444444", "#E69F00", "#56B4E9")
@@ -126,6 +119,11 @@ def _edge_name(edge: tuple[int, int]) -> str:
 
 
 @themed
+def _method_colour(name: str, place: int) -> str:
+    """A method's own colour; what is none takes that of its place."""
+    return method_class(name).colour if name in METHODS else LINE_COLOURS[place % len(LINE_COLOURS)]
+
+
 def alpha_evolution(weights, *, operations: Sequence[str] = PRIMITIVES, title: str = "Normal cell") -> Figure:
     """Fig. 3: operation weights [T, E, O] over the epochs, a panel for each edge: a row a node, a column a source."""
     weights = np.asarray(weights, dtype=float)
@@ -268,7 +266,7 @@ def accuracy_drop(
     ax = ax or new_axes((max(6.4, 2.9 + 1.15 * len(budgets)), 3.8))
     step = 0.7 / max(len(methods), 1)
     for m, method in enumerate(methods):
-        colour = METHOD_COLOURS.get(method.split(",")[0], LINE_COLOURS[m % 7])  # variants share their method's
+        colour = _method_colour(method.split(",")[0], m)  # variants share their method's
         own = [row for row in rows if row["method"] == method]
         x = [budgets.index(row["budget"]) + (m - (len(methods) - 1) / 2) * step for row in own]
         before, after = ([row.get(f"{name}_mean", row.get(name)) for row in own] for name in ("before", "after"))
@@ -309,7 +307,7 @@ def error_bars(
         own = [row for row in rows if row.get(hue) == name]
         shift = (h - (len(hues) - 1) / 2) * 0.6 / max(len(hues), 1)
         x = [places.index(row[key]) + shift for row in own]
-        style = {"color": METHOD_COLOURS.get(name, LINE_COLOURS[h % 7]), "marker": MARKERS[h % 7], "label": name}
+        style = {"color": _method_colour(name, h), "marker": MARKERS[h % 7], "label": name}
         errors = [row.get("error_std") or 0 for row in own]
         ax.errorbar(x, [row["error_mean"] for row in own], errors, linestyle="none", capsize=3, **style)
     long = max((len(str(place)) for place in places), default=0) > 8

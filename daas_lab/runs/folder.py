@@ -32,11 +32,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 
-from daas_lab.config import RetrainConfig, SearchConfig
-from daas_lab.errors import LabError, refuse
+from daas_lab.config import KINDS, RetrainConfig, SearchConfig, from_document
+from daas_lab.errors import LabError, NewerVersion, refuse
 from daas_lab.space.genotype import Genotype
 
-KINDS = {"search": SearchConfig, "retrain": RetrainConfig}
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")
 
 
@@ -168,7 +167,7 @@ def read_config(folder: str | Path) -> SearchConfig | RetrainConfig:
         raise LabError(f"run = {str(folder)!r}: must be a run's folder, and {path} is missing")
     with naming_damage(path):
         header = json.loads(path.read_text(encoding="utf-8"))
-        return KINDS[header["kind"]](**header["config"])
+        return from_document(header["kind"], header["config"])
 
 
 def read_search_config(folder: str | Path) -> SearchConfig:
@@ -274,6 +273,8 @@ def naming_damage(path: Path) -> Iterator[None]:
     """Whatever cannot be read inside is said to be the damage of `path`."""
     try:
         yield
+    except NewerVersion as error:
+        raise NewerVersion(f"{path}: {error}") from None
     except LabError as error:
         raise LabError(f"damaged file {path}: {error}") from error
     except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:

@@ -5,14 +5,13 @@ digits, versions, machine and seconds. It stands for its run wherever no network
 """
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from daas_lab.config import config_hash
+from daas_lab.config import config_hash, from_document, to_document
 from daas_lab.errors import LabError
-from daas_lab.runs.folder import KINDS, Run, kind_of, read_run, write_atomically
+from daas_lab.runs.folder import Run, kind_of, read_run, write_atomically
 from daas_lab.space.genotype import Genotype
 
 FORMAT = 1
@@ -31,7 +30,7 @@ def write_record(run: Run, path: str | Path) -> None:
         "format": FORMAT,
         "kind": kind_of(run.config),
         "hash": config_hash(run.config),
-        "config": asdict(run.config),
+        "config": to_document(run.config),
         **run.origin,
         "seconds": round(run.seconds, 1),
         "genotype": run.genotype and run.genotype.to_json(),
@@ -57,7 +56,7 @@ def read_record(path: str | Path) -> Run:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
         if document["format"] != FORMAT:
             raise LabError(f"{path}: format = {document['format']!r}: must be {FORMAT}")
-        config = KINDS[document["kind"]](**document["config"])
+        config = from_document(document["kind"], document["config"])
         if config_hash(config) != document["hash"]:
             raise LabError(f"{path}: hash = {document['hash']!r}: its configuration's is {config_hash(config)!r}")
         return Run(

@@ -24,7 +24,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from daas_lab.config import RetrainConfig, SearchConfig, retrain_config, search_config
 from daas_lab.data.batches import ImageSet, training_batches
 from daas_lab.errors import one_of
-from daas_lab.methods.relaxations import make_relaxation
 from daas_lab.methods.unrolled import train_only
 from daas_lab.networks import kernels, supernet, textbook
 from daas_lab.networks.derived import build_network, plain_network
@@ -54,11 +53,17 @@ class Step:
     def __init__(self, config: SearchConfig, form: str, device: str):
         torch.manual_seed(0)
         self.device = open_device(device)
-        relaxation = make_relaxation(config)
-        if form == "textbook":
-            network = textbook.SuperNetwork(config, relaxation)
-        else:
-            network = supernet.SuperNetwork(config, relaxation, checkpointed=form == "checkpointed")
+        make = textbook.SuperNetwork if form == "textbook" else supernet.SuperNetwork
+        network = make(
+            config.space,
+            config.searcher,
+            budget=config.edge_budget,
+            channels=config.channels,
+            layers=config.layers,
+            classes=config.classes,
+            image_channels=config.image_channels,
+            checkpointed=form == "checkpointed",
+        )
         self.network = network.to(self.device)
         images = torch.randn(config.batch_size, config.image_channels, config.side, config.side, device=self.device)
         self.images, self.classes = images, torch.randint(config.classes, (config.batch_size,), device=self.device)

@@ -13,9 +13,9 @@ import torch
 from daas_lab import paper
 from daas_lab.config import SearchConfig
 from daas_lab.methods import losses
-from daas_lab.methods.relaxations import authors
-from daas_lab.methods.relaxations import paper as paper_relaxation
-from daas_lab.presets import PROTOCOLS
+from daas_lab.methods.da2s import DA2S
+from daas_lab.methods.method import Architecture, Moment
+from daas_lab.methods.protocols import PROTOCOLS
 from daas_lab.report.plots_losses import simplex_entropy
 from daas_lab.report.tables import Row, mean_std_text
 from daas_lab.runs.folder import Run
@@ -53,7 +53,7 @@ def entropy_rows(run: Run) -> list[Row]:
     rows = []
     for cell_type, weights in weight_evolution(run).items():
         operations = simplex_entropy(weights.operations).mean(axis=1)
-        nodes = [_node_entropy(weights, node) for node in range(run.config.constants.first_edge_node, run.config.nodes)]
+        nodes = [_node_entropy(weights, node) for node in range(run.config.searcher.first_edge_node, run.config.nodes)]
         edges = np.mean(nodes, axis=0)
         for what, values in (("operations", operations), ("edges", edges)):
             row = {"cell": cell_type, "entropy of": what, "seed": run.config.seed}
@@ -123,7 +123,7 @@ def selection_rows(searches: Sequence[Run], budget: str) -> list[Row]:
     for run in searches:
         settled = settled_edges(run, budget)
         for cell_type in CELL_TYPES:
-            for node in range(run.config.constants.first_edge_node, run.config.nodes):
+            for node in range(run.config.searcher.first_edge_node, run.config.nodes):
                 kept = [edge for edge in settled if (edge["cell"], edge["node"]) == (cell_type, node) and edge["kept"]]
                 selected = [edge["kept_epoch"] for edge in kept]
                 row = {"seed": run.config.seed, "cell": cell_type, "node": node}
@@ -339,8 +339,8 @@ def kept_edge_weights(nodes: int = 6, keep: int = 2) -> list[Row]:
     betas = torch.tensor([1.0 if source < keep else -20.0 for source, _ in pairs])
     alphas = torch.zeros(len(pairs), 7)
     weights = {
-        name: relaxation(alphas, betas, "normal", 1, nodes=nodes).edges
-        for name, relaxation in (("paper", paper_relaxation), ("authors", authors))
+        name: DA2S(**DA2S.numbers(name)).mix(Architecture(alphas, betas), "normal", Moment(1, 1)).edges
+        for name in PROTOCOLS
     }
     return [
         {"node": node, "inputs": node, "kept": keep}

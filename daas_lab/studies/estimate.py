@@ -21,7 +21,7 @@ from daas_lab.runs.provenance import machine
 from daas_lab.train.distributed import parallel
 from daas_lab.train.loop import make_scaler, place, prepare
 from daas_lab.train.retrain import make_optimizer, train_step
-from daas_lab.train.search import architecture_step, build_supernet, lambda_values, make_optimizers, weight_step
+from daas_lab.train.search import ArchitectureStep, architecture_step, build_supernet, make_optimizers, weight_step
 
 
 def estimate(config: SearchConfig | RetrainConfig, images: int = 8, steps: int = 2) -> dict:
@@ -89,12 +89,11 @@ def _search_step(config: SearchConfig, device: torch.device) -> Callable:
     weight_optimizer, arch_optimizer = make_optimizers(config, network)
     scaler = make_scaler(config, device)
     architecture, weights = network.arch_parameters(), network.weight_parameters()
-    lambdas = lambda_values(config, config.epochs)
+    network.at = config.moment(training=True)
 
     def step(x, y):
-        unroll = (weight_optimizer, x, y) if config.method == "darts2" else None
         train_only(trained=architecture, resting=weights)
-        architecture_step(network, arch_optimizer, x, y, config, lambdas, unroll, scaler)
+        architecture_step(ArchitectureStep(network, config, (x, y), (x, y), weight_optimizer, scaler), arch_optimizer)
         train_only(trained=weights, resting=architecture)
         weight_step(network, weight_optimizer, x, y, config, scaler)
 

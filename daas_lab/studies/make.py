@@ -20,7 +20,6 @@ from typing import Any
 from tqdm import tqdm
 
 from daas_lab.config import (
-    METHODS,
     PRESETS,
     RetrainConfig,
     SearchConfig,
@@ -31,6 +30,8 @@ from daas_lab.config import (
 from daas_lab.data.batches import check_available
 from daas_lab.data.sources import short_name
 from daas_lab.errors import LabError, one_of, refuse, suggestion
+from daas_lab.methods.lookup import BASELINE, PAPERS, method_class
+from daas_lab.own_files import own_name
 from daas_lab.runs.folder import Run, epochs_done, read_finished, read_run, write_atomically, writer
 from daas_lab.runs.records import read_record, write_record
 from daas_lab.space.budget import EdgeBudget
@@ -70,8 +71,8 @@ class Settings:
     def search(self, method: str, seed: int, **changes: Any) -> SearchConfig:
         """The configuration of a search under these settings."""
         given = {name: getattr(self, name) for name in ("epochs", "budget", "protocol", "device")} | changes
-        if method in METHODS and METHODS[method].serves_every_budget:
-            given["budget"] = "8/14"
+        if not method_class(method).asks_for_budget:  # one search serves them all
+            given["budget"] = None
         return search_config(self.preset, self.dataset, method, **given, seed=seed)
 
     def retraining(self, genotype: Any, seed: int, **changes: Any) -> RetrainConfig:
@@ -103,7 +104,7 @@ def read_settings(namespace: dict[str, Any]) -> Settings:
                 raise LabError(f"unknown parameter {name} = {value!r}{suggestion(name, known)}; known: {names}")
         namespace["_settings_read"] = True
     settings = parse_settings(given)
-    for method in ("darts", "da2s"):
+    for method in (BASELINE, PAPERS):
         settings.search(method, settings.seeds[0])
     check_available(settings.dataset, settings.data)
     open_device(settings.device)
@@ -154,7 +155,7 @@ def project_folder() -> Path:
 
 def run_name(config: SearchConfig | RetrainConfig) -> str:
     """The name of a run's folder: readable, and the same exactly for the same configuration."""
-    kind = config.method if isinstance(config, SearchConfig) else "retrain"
+    kind = own_name(config.method) if isinstance(config, SearchConfig) else "retrain"
     return f"{kind}-{short_name(config.dataset)}-s{config.seed}-{config_hash(config)}"
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from daas_lab import paper
 from daas_lab.config import SearchConfig
+from daas_lab.methods.lookup import BASELINE, PAPERS, method_class
 from daas_lab.networks.derived import count
 from daas_lab.report.tables import Row
 from daas_lab.runs.folder import Run
@@ -29,9 +30,9 @@ IMBALANCED_BUDGETS = tuple(budget for budget in NAMED_BUDGETS if budget != "8/14
 def table_2_searches(settings: Settings) -> list[SearchConfig]:
     """Table 2: DARTS as the baseline, and λ_c in each control function with λ_1 = λ_2 = const; every seed."""
     return [
-        settings.search("darts", seed)
+        settings.search(BASELINE, seed)
         if row["lambda_c"] == "baseline"
-        else settings.search("da2s", seed, lambda_c=row["lambda_c"], lambda_1="const", lambda_2="const")
+        else settings.search(PAPERS, seed, lambda_c=row["lambda_c"], lambda_1="const", lambda_2="const")
         for row in paper.TABLE_2
         for seed in settings.seeds
     ]
@@ -40,7 +41,7 @@ def table_2_searches(settings: Settings) -> list[SearchConfig]:
 def table_3_searches(settings: Settings) -> list[SearchConfig]:
     """Table 3: λ_c linear, one of λ_1 and λ_2 const and the other in each function, delayed; every seed."""
     return [
-        settings.search("da2s", seed, lambda_c="linear", lambda_1=row["lambda_1"], lambda_2=row["lambda_2"])
+        settings.search(PAPERS, seed, lambda_c="linear", lambda_1=row["lambda_1"], lambda_2=row["lambda_2"])
         for row in paper.TABLE_3
         for seed in settings.seeds
     ]
@@ -68,22 +69,22 @@ ABLATION = {
 
 def ablation_searches(settings: Settings) -> list[SearchConfig]:
     """DARTS, and DA²S with neither, one and both of its losses; every seed."""
-    darts = [settings.search("darts", seed) for seed in settings.seeds]
+    darts = [settings.search(BASELINE, seed) for seed in settings.seeds]
     return darts + [
-        settings.search("da2s", seed, **lambdas) for lambdas in ABLATION.values() for seed in settings.seeds
+        settings.search(PAPERS, seed, **lambdas) for lambdas in ABLATION.values() for seed in settings.seeds
     ]
 
 
 def losses_of(config: SearchConfig) -> str:
     """What a search of `ablation_searches` is called: DARTS, or the key of `ABLATION`."""
-    if config.searcher.lambdas is None:
-        return "DARTS"
+    if not config.searcher.asks_for_budget:
+        return config.searcher.title
     return next(losses for losses, lambdas in ABLATION.items() if lambdas.items() <= vars(config).items())
 
 
 def budgets_of(run: Run, budgets: Sequence[str]) -> list[str]:
     """The budgets that a search stands for: all of them where it was searched for none, else its own."""
-    return list(budgets) if run.config.searcher.serves_every_budget else [run.config.budget]
+    return [run.config.budget] if run.config.searcher.asks_for_budget else list(budgets)
 
 
 def gap_rows(searches: Sequence[Run], settings: Settings, budgets: Sequence[str]) -> list[Row]:
@@ -104,7 +105,7 @@ def is_main_drop(row: Row) -> bool:
     What a row does not name it cannot differ in: one without a drop counts. `learned` is that of methods that learn b
     freely, for two kept edges end at 0.5 each; all others' is `one`.
     """
-    own = "learned" if row["method"] in ("da2s", "pc_darts") else "one"
+    own = method_class(row["method"]).edge_weight
     main = {"stage": "both", "edge_weight": own, "batch_norm": "as-trained"}
     return all(row.get(key, value) == value for key, value in main.items())
 
@@ -196,8 +197,8 @@ def node_panel(
         for row in retrained:
             if own.items() <= row.items():
                 parts[-1] += f", retrained {100 - row['error']:.1f} %"
-    name = {"darts": "DARTS", "da2s": "DA²S"}.get(run.config.method, run.config.method)
-    searched = name if run.config.searcher.serves_every_budget else f"{name} for {run.config.budget}"
+    name = run.config.searcher.title
+    searched = f"{name} for {run.config.budget}" if run.config.searcher.asks_for_budget else name
     return {
         "operation_weights": weights.operations[-1, edges],
         "edge_weights": weights.edges[-1, edges],

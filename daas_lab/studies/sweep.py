@@ -26,6 +26,7 @@ from daas_lab.config import RetrainConfig, SearchConfig
 from daas_lab.data.batches import check_available
 from daas_lab.errors import LabError, refuse, suggestion
 from daas_lab.fields import refuse_unknown
+from daas_lab.methods.lookup import PAPERS
 from daas_lab.report.tables import Row, summarise, to_markdown
 from daas_lab.runs.folder import epochs_done
 from daas_lab.space.budget import EdgeBudget
@@ -82,8 +83,8 @@ def read_sweep(path: str | Path) -> Sweep:
         _check_group("search", group, SearchConfig)
         budgets = [str(EdgeBudget.parse(text)) for text in _as_list(group.get("budget", settings.budget))]
         for values, seed in itertools.product(_combinations(group), settings.seeds):
-            config = settings.search(**{"method": "da2s"} | values, seed=seed)
-            cuts = budgets if config.searcher.serves_every_budget else [config.budget]
+            config = settings.search(**{"method": PAPERS} | values, seed=seed)
+            cuts = [config.budget] if config.searcher.asks_for_budget else budgets
             searches[config] = list(dict.fromkeys([*searches.get(config, []), *cuts]))
 
     retrainings = []

@@ -21,13 +21,12 @@ from torch import Tensor, nn
 from daas_lab.config import EDGE_WEIGHTS, SearchConfig
 from daas_lab.data.batches import ImageSet, plain_batches
 from daas_lab.errors import one_of
-from daas_lab.methods.relaxations import ArchitectureWeights, edge_scores, make_relaxation, split_nodes
+from daas_lab.methods.method import Architecture, Mixture, split_nodes
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.folder import Run
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges, nodes_of
 from daas_lab.space.genotype import CellGenotype, Genotype
-from daas_lab.space.selection import derive_cell, random_genotype
 from daas_lab.train.loop import evaluate
 
 BATCH_NORMS = ("as-trained", "recalibrated")
@@ -43,16 +42,18 @@ def architecture_of(network: SuperNetwork) -> dict[str, Tensor]:
     return {name: getattr(network, name).detach() for name in names}
 
 
-def architecture_weights(
-    config: SearchConfig, parameters: Mapping[str, Tensor | np.ndarray], epoch: int | None = None
-) -> dict[str, ArchitectureWeights]:
-    """a and b of both cell types from `alphas_normal`, … as a run records them after `epoch` (default: the last)."""
-    relaxation = make_relaxation(config)
+def architectures_of(parameters: Mapping[str, Tensor | np.ndarray]) -> dict[str, Architecture]:
+    """Cell type → α and β, from `alphas_normal`, … as a run records them."""
     tensors = {name: torch.as_tensor(value) for name, value in parameters.items()}
-    return {
-        name: relaxation(tensors[f"alphas_{name}"], tensors[f"betas_{name}"], name, epoch or config.epochs)
-        for name in CELL_TYPES
-    }
+    return {name: Architecture(tensors[f"alphas_{name}"], tensors[f"betas_{name}"]) for name in CELL_TYPES}
+
+
+def mixtures_of(
+    config: SearchConfig, parameters: Mapping[str, Tensor | np.ndarray], epoch: int | None = None
+) -> dict[str, Mixture]:
+    """a and b of both cell types from `alphas_normal`, … as a run records them after `epoch` (default: the last)."""
+    method, at = config.searcher, config.moment(epoch)
+    return {name: method.mix(both, name, at) for name, both in architectures_of(parameters).items()}
 
 
 class Evolution(NamedTuple):
@@ -65,7 +66,7 @@ class Evolution(NamedTuple):
 def weight_evolution(run: Run) -> dict[str, Evolution]:
     """Cell type → its architecture weights after every epoch of a search."""
     epochs = range(len(run.alphas["normal"]))
-    weights = [architecture_weights(run.config, run.architecture(epoch), max(1, epoch)) for epoch in epochs]
+    weights = [mixtures_of(run.config, run.architecture(epoch), max(1, epoch)) for epoch in epochs]
     return {
         name: Evolution(
             np.stack([entry[name].operations.numpy() for entry in weights]),
@@ -78,39 +79,12 @@ def weight_evolution(run: Run) -> dict[str, Evolution]:
 def derive_genotype(
     config: SearchConfig, parameters: Mapping[str, Tensor | np.ndarray], budget: EdgeBudget, epoch: int | None = None
 ) -> Genotype:
-    """The genotype that `budget` keeps of α and β.
-
-    Operations rank by their weight a. Edges rank by β where the method learns it, else by their largest a: all edges of
-    DARTS, and those of node 2 in the authors' protocol (also beside another node's β, where a group joins the two).
-    PC-DARTS ranks by b times the largest a, as published, and `da2s_exact` by the scores that it projects. The cell of
-    `random` is drawn, by the seed.
-    """
-    if not config.searcher.trains:
-        return random_genotype(budget, config.seed)
-    cells = []
-    for cell_type, weights in architecture_weights(config, parameters, epoch).items():
-        strengths = _edge_strengths(config, weights, torch.as_tensor(parameters[f"betas_{cell_type}"]))
-        groups = budget.groups(cell_type)
-        cells.append(derive_cell(weights.operations.tolist(), strengths.tolist(), groups, budget.operations))
-    return Genotype(*cells)
+    """The genotype that `budget` keeps of α and β after `epoch` (default: the last), as the method selects it."""
+    architectures = architectures_of(parameters) if config.searcher.trains else {}
+    return config.searcher.select(architectures, budget, config.moment(epoch))
 
 
-def _edge_strengths(config: SearchConfig, weights: ArchitectureWeights, betas: Tensor) -> Tensor:
-    largest = weights.operations.amax(dim=1)
-    if not config.searcher.learns_edges:
-        return largest
-    if config.method == "pc_darts":
-        return weights.edges * largest
-    if config.method == "da2s_exact":
-        return edge_scores(weights.operation_logits, betas)
-    if config.protocol == "authors":
-        return torch.cat([largest[:2], betas[2:]])
-    return betas
-
-
-def discrete_weights(
-    weights: ArchitectureWeights, cell: CellGenotype, edge_weight: str = "one", stage: str = "both"
-) -> ArchitectureWeights:
+def discrete_weights(weights: Mixture, cell: CellGenotype, edge_weight: str = "one", stage: str = "both") -> Mixture:
     """The architecture weights of one cell type after the cut to `cell`.
 
     A kept operation weighs 1; several on one edge share 1 as their a do, or weigh 1 each under `one`. An edge that is
@@ -176,11 +150,11 @@ def accuracy_drops(
 
     `before`: the accuracy before, where it is known already.
     """
-    mixture = network.architecture_weights()
+    mixture = network.mixtures()
     before = evaluate(network, held_out)[1] if before is None else before
     rows, measured = [], {}
     for budget in map(EdgeBudget.parse, budgets):
-        genotype = derive_genotype(config, architecture_of(network), budget, network.epoch)
+        genotype = derive_genotype(config, architecture_of(network), budget, network.at.epoch)
         for edge_weight, batch_norm, stage in product(edge_weights, batch_norms, stages):
             discrete = {
                 name: discrete_weights(mixture[name], genotype.cell(name), edge_weight, stage) for name in CELL_TYPES
@@ -212,14 +186,14 @@ def attribution(
     not add up to the whole drop.
     """
     budget = EdgeBudget.parse(budget)
-    mixture = network.architecture_weights()
-    genotype = derive_genotype(config, architecture_of(network), budget, network.epoch)
+    mixture = network.mixtures()
+    genotype = derive_genotype(config, architecture_of(network), budget, network.at.epoch)
     _, before = evaluate(network, held_out)
     rows = []
     for cell_type, weights in mixture.items():
         cut = discrete_weights(weights, genotype.cell(cell_type), edge_weight)
         pairs = cell_edges(config.nodes)
-        alone: list[tuple[dict, ArchitectureWeights]] = []
+        alone: list[tuple[dict, Mixture]] = []
         for e, (source, node) in enumerate(pairs):
             operations = weights.operations.clone()
             operations[e] = cut.operations[e]
@@ -245,16 +219,16 @@ def attribution_values(rows: Iterable[Mapping]) -> dict[str, dict[tuple[int, int
     return values
 
 
-def _accuracy(network, held_out, training, weights: Mapping[str, ArchitectureWeights], batch_norm: str) -> float:
+def _accuracy(network, held_out, training, weights: Mapping[str, Mixture], batch_norm: str) -> float:
     one_of("batch_norm", batch_norm, BATCH_NORMS)
     recalibrated = batch_norm == "recalibrated"
     with recalibration(network, training, weights) if recalibrated else contextlib.nullcontext():
-        return evaluate(network, held_out, weights=weights)[1]
+        return evaluate(network, held_out, mixtures=weights)[1]
 
 
 @contextlib.contextmanager
 def recalibration(
-    network: SuperNetwork, images: ImageSet, weights: Mapping[str, ArchitectureWeights], limit: int = 2000
+    network: SuperNetwork, images: ImageSet, weights: Mapping[str, Mixture], limit: int = 2000
 ) -> Iterator[None]:
     """Inside, batch-norm's running statistics are those of the network mixed by `weights` on the first `limit`
     images; afterwards they are what they were. No weight changes.
@@ -271,7 +245,7 @@ def recalibration(
             few = images.subset(torch.arange(min(limit, len(images)), device=images.targets.device))
             for x, _ in plain_batches(few, batch_size=100):
                 if len(x) > 1:
-                    network(x, weights=weights)
+                    network(x, weights)
         network.train(training)
         yield
     finally:

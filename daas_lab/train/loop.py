@@ -1,7 +1,6 @@
 """What both trainers share: devices, seeds, learning rates, evaluation, the loop over epochs with its checkpoints."""
 
 import contextlib
-import hashlib
 import math
 import os
 import sys
@@ -18,6 +17,7 @@ from daas_lab.config import RetrainConfig, SearchConfig
 from daas_lab.data.batches import ImageSet, plain_batches
 from daas_lab.data.image_files import FileSet
 from daas_lab.errors import LabError, refuse
+from daas_lab.methods.method import seed_of
 from daas_lab.train import distributed
 from daas_lab.train.writer import RunWriter
 
@@ -43,12 +43,6 @@ def prepare(config: SearchConfig | RetrainConfig) -> Iterator[torch.device]:
             torch.backends.cudnn.benchmark = not config.deterministic
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = config.tf32
         yield device
-
-
-def seed_of(*key: int | str) -> int:
-    """A seed from what it is for, e.g. (seed, "weights", epoch): random numbers do not depend on the epochs before."""
-    digest = hashlib.sha256(repr(key).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def generator(device: torch.device, *key: int | str) -> torch.Generator:
@@ -159,29 +153,33 @@ def evaluate(
 
 
 class StepLosses:
-    """Losses of every step of an epoch, kept on the device and read once at its end."""
+    """Losses of every step of an epoch by name, kept on the device and read once at its end."""
 
-    def __init__(self, names: tuple[str, ...], steps: int, device: torch.device):
-        self.names, self.step = names, 0
-        self.values = torch.zeros(steps, len(names), device=device)
+    def __init__(self, steps: int, device: torch.device):
+        self.steps, self.device, self.step = steps, device, 0
+        self.values: dict[str, Tensor] = {}
 
-    def add(self, *values: Tensor) -> None:
-        """The losses of the next step, in the order of the names."""
-        self.values[self.step] = torch.stack([value.detach().float() for value in values])
+    def add(self, terms: Mapping[str, Tensor]) -> None:
+        """The losses of the next step, in the order in which it computed them."""
+        for name, value in terms.items():
+            if name not in self.values:
+                self.values[name] = torch.zeros(self.steps, device=self.device)
+            self.values[name][self.step] = value.detach().float()
         self.step += 1
 
     def means(self, epoch: int) -> dict[str, float]:
         """Name → mean over the epoch; raises `LabError` naming epoch, step and term if one was not finite."""
-        distributed.average([self.values])
-        values = self.values[: self.step].cpu()
+        values = torch.stack([column[: self.step] for column in self.values.values()], dim=1)
+        distributed.average([values])
+        values = values.cpu()
         broken = (~values.isfinite()).nonzero()
         if len(broken):
             step, term = broken[0].tolist()
             raise LabError(
-                f"{self.names[term]} = {values[step, term].item()} in epoch {epoch}, step {step + 1}: "
+                f"{list(self.values)[term]} = {values[step, term].item()} in epoch {epoch}, step {step + 1}: "
                 + (f"must be finite; the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "must be finite")
             )
-        return dict(zip(self.names, values.double().mean(dim=0).tolist(), strict=True))
+        return dict(zip(self.values, values.double().mean(dim=0).tolist(), strict=True))
 
 
 def run_epochs(

@@ -80,7 +80,7 @@ def _retrain(
         set_learning_rate(optimizer, rate)
         network.drop_path = config.drop_path * (epoch - 1) / config.epochs
         torch.manual_seed(seed_of(config.seed, "drop-path", epoch))
-        step_losses = StepLosses(("train_loss", "auxiliary_loss"), config.steps, device)
+        step_losses = StepLosses(config.steps, device)
         correct = torch.zeros((), device=device)
         batches = training_batches(
             train,
@@ -94,7 +94,7 @@ def _retrain(
         )
         for step, (x, y) in enumerate(batches):
             terms, hits = train_step(trained, optimizer, scaler, x, y, config, (epoch, step))
-            step_losses.add(*terms)
+            step_losses.add(dict(zip(("train_loss", "auxiliary_loss"), terms, strict=True)))
             correct += hits
             tick()
         record = {"learning_rate": rate, "drop_path": network.drop_path} | step_losses.means(epoch)

@@ -1,13 +1,14 @@
 """The search: network weights and architecture parameters trained in turn.
 
 Each step makes one update of α and β on a batch of the architecture images, by the objective of Eq. (7), then one
-update of the weights on a batch of the weight images, by Eq. (1). `darts2` takes the first through an unrolled step of
-the second (unrolled.py); `random` draws a cell and trains nothing.
+update of the weights on a batch of the weight images, by Eq. (1). How α and β become a mixture, what is added to the
+loss and how the gradient is taken is the method's (methods/); one without a super-network trains nothing.
 """
 
 import json
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,13 @@ import torch
 from torch import Tensor
 
 from daas_lab.config import SearchConfig
-from daas_lab.data.batches import training_batches
+from daas_lab.data.batches import ImageSet, training_batches
 from daas_lab.data.sources import Dataset
 from daas_lab.errors import LabError
 from daas_lab.methods import losses
-from daas_lab.methods.relaxations import ArchitectureWeights, make_relaxation
-from daas_lab.methods.schedules import coefficient
-from daas_lab.methods.unrolled import train_only, unrolled_gradients
-from daas_lab.networks.supernet import SuperNetwork
+from daas_lab.methods.method import seed_of
+from daas_lab.methods.unrolled import train_only
+from daas_lab.networks.supernet import SuperNetwork, make_supernet
 from daas_lab.runs.folder import is_whole, read_checkpoint, read_search_config
 from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.train import distributed
@@ -39,7 +39,6 @@ from daas_lab.train.loop import (
     place,
     prepare,
     run_epochs,
-    seed_of,
     set_learning_rate,
 )
 from daas_lab.train.splits import Splits, search_splits
@@ -68,10 +67,22 @@ def search(
             _search(config, writer, splits, device, progress)
 
 
-def build_supernet(config: SearchConfig) -> SuperNetwork:
+def build_supernet(config: SearchConfig, checkpointed: bool = False) -> SuperNetwork:
     """The super-network as the search starts it."""
     torch.manual_seed(seed_of(config.seed, "initial"))
-    return SuperNetwork(config, make_relaxation(config))
+    network = make_supernet(
+        config.space,
+        config.searcher,
+        budget=config.edge_budget,
+        channels=config.channels,
+        layers=config.layers,
+        classes=config.classes,
+        image_channels=config.image_channels,
+        partial_channels=config.partial_channels,
+        checkpointed=checkpointed,
+    )
+    network.at = config.moment()
+    return network
 
 
 def load_supernet(folder: str | Path) -> tuple[SuperNetwork, SearchConfig]:
@@ -80,7 +91,8 @@ def load_supernet(folder: str | Path) -> tuple[SuperNetwork, SearchConfig]:
     if not config.searcher.trains:
         raise LabError(f"run = {str(folder)!r}: must be a search with a super-network; {config.method} has none")
     network = build_supernet(config)
-    state, network.epoch = read_checkpoint(folder)
+    state, epoch = read_checkpoint(folder)
+    network.at = config.moment(epoch)
     network.load_state_dict(state["network"])
     return network, config
 
@@ -93,20 +105,16 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
     # Asked for once: each call walks through the whole network.
     architecture_parameters, weight_parameters = network.arch_parameters(), network.weight_parameters()
     weight_optimizer, arch_optimizer = make_optimizers(config, network)
-    scaler = make_scaler(config, device)
+    scaler, method = make_scaler(config, device), config.searcher
 
     def train_epoch(epoch: int, tick: Callable[[], Any]) -> dict:
         network.train()
-        network.epoch = epoch
         rate = cosine(config.learning_rate, config.learning_rate_min, epoch, config.epochs)
         alpha_rate = config.arch_learning_rate if epoch > config.alpha_delay else 0.0
         set_learning_rate(weight_optimizer, rate)
         set_learning_rate(arch_optimizer, alpha_rate, config.arch_learning_rate)
-        lambdas = lambda_values(config, epoch)
         searches = epoch > config.warmup
-        # In the order in which a step computes them: the first that is not finite is the one to blame.
-        names = ("architecture_loss", "operation_loss", "edge_loss", "train_loss")
-        step_losses = StepLosses(names if searches else names[-1:], config.steps, device)
+        step_losses = StepLosses(config.steps, device)
         correct = torch.zeros((), device=device)
         streams = zip(
             *(
@@ -123,25 +131,31 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
             ),
             strict=True,
         )
-        for (arch_x, arch_y), (x, y) in streams:
-            terms = ()
+        for step, ((arch_x, arch_y), (x, y)) in enumerate(streams):
+            terms = {}
             if searches:
-                unroll = (weight_optimizer, x, y) if config.method == "darts2" else None
+                network.at = config.moment(epoch, step=step, training=True, part="architecture")
                 train_only(trained=architecture_parameters, resting=weight_parameters)
-                terms = architecture_step(network, arch_optimizer, arch_x, arch_y, config, lambdas, unroll, scaler)
+                update = ArchitectureStep(network, config, (arch_x, arch_y), (x, y), weight_optimizer, scaler)
+                terms = architecture_step(update, arch_optimizer)
+            network.at = config.moment(epoch, step=step, training=True, part="weights")
             train_only(trained=weight_parameters, resting=architecture_parameters)
             loss, hits = weight_step(network, weight_optimizer, x, y, config, scaler)
-            step_losses.add(*terms, loss)
+            # In the order in which a step computes them: the first that is not finite is the one to blame.
+            step_losses.add(terms | {"train_loss": loss})
             correct += hits
             tick()
-        record = {"learning_rate": rate} | dict(zip(("lambda_c", "lambda_1", "lambda_2"), lambdas, strict=True))
+        network.at = config.moment(epoch)
+        record = {"learning_rate": rate}
         record |= step_losses.means(epoch)
         distributed.average(network.buffers())
         images = config.steps * config.batch_size
         record["train_accuracy"] = 100 * distributed.sum_over_processes(correct).item() / images
         record["held_out_loss"], record["held_out_accuracy"] = evaluate(network, held_out)
+        method.after_epoch(SearchState(network, config, epoch, weights, held_out))
         writer.snapshots.append(_snapshot(network))
-        record |= _sharpness(network)
+        with torch.no_grad():
+            record |= method.measure(network.architectures(), network.mixtures(), network.at)
         if budgets := config.gap_budgets_of(epoch):
             begun = time.perf_counter()
             record["gap"] = accuracy_drops(
@@ -188,53 +202,61 @@ def _finish(config: SearchConfig, writer: RunWriter, parameters: Mapping[str, Te
 # --- the two updates --------------------------------------------------------------------------------------------------
 
 
-def architecture_step(
-    network: SuperNetwork,
-    optimizer: torch.optim.Optimizer,
-    x: Tensor,
-    y: Tensor,
-    config: SearchConfig,
-    lambdas: tuple[float, float, float],
-    unroll: tuple[torch.optim.SGD, Tensor, Tensor] | None,
-    scaler: torch.amp.GradScaler,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One update of α and β by Eq. (7); returns L^C, L^O and L^E before it.
+@dataclass
+class ArchitectureStep:
+    """One update of α and β as a method sees it (`Method.architecture_gradients`)."""
 
-    `unroll`: the weights' optimizer and the batch of its next step, for the gradient through that step; L^C is then
-    that of the unrolled weights.
-    """
-    terms: tuple[Tensor, ...] = ()
+    network: SuperNetwork
+    config: SearchConfig
+    batch: tuple[Tensor, Tensor]  # architecture images, for the objective
+    next_batch: tuple[Tensor, Tensor]  # weight images, of the next step of the weights
+    weight_optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    terms: dict[str, Tensor] = field(default_factory=dict)  # what the objective was made of, by name
 
-    def objective(x: Tensor = x, y: Tensor = y) -> Tensor:
-        nonlocal terms
-        mixture = network.architecture_weights()
-        classification = losses.classification_loss(forward(network, config.precision, x, mixture), y)
-        terms = (classification, *discretization_losses(config, network, mixture))
-        if config.searcher.lambdas is None:
-            return classification
-        factor = config.searcher.regulariser_factor or config.constants.regulariser_factor
-        return losses.prioritised_objective(*terms, factor * lambdas[0], *lambdas[1:])
+    def objective(self, x: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+        """L^C on a part of the batch (default: all of it) and the method's terms, as Eq. (7)."""
+        x, y = self.batch if x is None else (x, y)
+        network = self.network
+        mixtures = network.mixtures()
+        classification = losses.classification_loss(forward(network, self.config.precision, x, mixtures), y)
+        regularisers = network.method.regularise(network.architectures(), mixtures, network.at)
+        self.terms = {"architecture_loss": classification} | regularisers
+        return sum(regularisers.values(), start=classification)
 
-    optimizer.zero_grad()
-    if unroll is None:
-        parts = micro_batches(config, x, y)
+    def train_loss(self) -> Tensor:
+        """L^C on the batch of the next step of the weights, Eq. (1)."""
+        x, y = self.next_batch
+        return losses.classification_loss(forward(self.network, self.config.precision, x), y)
+
+    def backward(self) -> None:
+        """The gradient of the objective, the batch in as many parts as the configuration says."""
+        parts = micro_batches(self.config, *self.batch)
         summed = 0.0
-        for part_x, part_y in parts:
-            scaler.scale(objective(part_x, part_y) / len(parts)).backward()
-            summed += terms[0].detach() / len(parts)
-        terms = (summed, *terms[1:])
-    else:
-        weight_optimizer, train_x, train_y = unroll
-        parameters, weights = network.arch_parameters(), weight_optimizer.param_groups[0]["params"]
+        for x, y in parts:
+            self.scaler.scale(self.objective(x, y) / len(parts)).backward()
+            summed += self.terms["architecture_loss"].detach() / len(parts)
+        self.terms["architecture_loss"] = summed
 
-        def train_loss() -> Tensor:
-            return losses.classification_loss(forward(network, config.precision, train_x), train_y)
 
-        gradients = unrolled_gradients(network, parameters, weights, weight_optimizer, train_loss, objective)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-    apply_gradients(optimizer, scaler)
-    return terms
+@dataclass
+class SearchState:
+    """A search between two epochs as a method sees it (`Method.after_epoch`)."""
+
+    network: SuperNetwork
+    config: SearchConfig
+    epoch: int
+    weights: ImageSet  # images on which the network weights are trained
+    held_out: ImageSet
+
+
+def architecture_step(step: ArchitectureStep, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """One update of α and β by Eq. (7); returns L^C and the weighted terms before it (of a method that unrolls a step
+    of the weights, L^C of the unrolled ones)."""
+    optimizer.zero_grad()
+    step.network.method.architecture_gradients(step)
+    apply_gradients(optimizer, step.scaler)
+    return step.terms
 
 
 def weight_step(
@@ -259,50 +281,8 @@ def weight_step(
     return mean, correct
 
 
-def discretization_losses(
-    config: SearchConfig, network: SuperNetwork, mixture: Mapping[str, ArchitectureWeights]
-) -> tuple[Tensor, Tensor]:
-    """L^O and L^E as method and protocol compute them; L^E is 0 for a method that asks for no number of edges."""
-    budget, constants = config.edge_budget, config.constants
-    operation = losses.operation_loss(
-        {name: weights.operation_logits for name, weights in mixture.items()}, budget.operations
-    )
-    if config.searcher.lambdas is None:
-        return operation, torch.zeros_like(operation)
-    if config.method == "da2s_exact":
-        return operation, losses.exact_edge_loss({name: weights.edge_logits for name, weights in mixture.items()})
-    edge = losses.edge_loss(
-        {name: network.betas(name) for name in mixture},
-        {name: budget.targets(name) for name in mixture},
-        constants.first_edge_node,
-        constants.square_factor,
-    )
-    return operation, edge
-
-
-def lambda_values(config: SearchConfig, epoch: int) -> tuple[float, float, float]:
-    """λ_c, λ_1 and λ_2 of an epoch."""
-    if config.searcher.lambdas is None or epoch <= config.hold:
-        return 0.0, 0.0, 0.0
-    authors_log = config.constants.authors_log
-    return tuple(
-        coefficient(text, epoch - config.hold, config.epochs - config.hold, authors_log)
-        for text in (config.lambda_c, config.lambda_1, config.lambda_2)
-    )
-
-
 # --- what is recorded -------------------------------------------------------------------------------------------------
 
 
 def _snapshot(network: SuperNetwork) -> dict[str, Tensor]:
     return {name: value.cpu().clone() for name, value in architecture_of(network).items()}
-
-
-@torch.no_grad()
-def _sharpness(network: SuperNetwork) -> dict[str, float]:
-    """Means over the edges of both cells: entropy (nats) and largest weight of their operations."""
-    logits = torch.cat([weights.operation_logits for weights in network.architecture_weights().values()])
-    return {
-        "operation_entropy": losses.operation_entropy(logits).mean().item(),
-        "largest_operation_weight": logits.softmax(dim=1).amax(dim=1).mean().item(),
-    }

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import save as save_safetensors
 
-from daas_lab.config import RetrainConfig, SearchConfig, config_hash
+from daas_lab.config import RetrainConfig, SearchConfig, config_hash, to_document
 from daas_lab.errors import LabError
 from daas_lab.runs.folder import (
     CHECKPOINTS,
@@ -105,7 +105,7 @@ def open_run(folder: str | Path, config: SearchConfig | RetrainConfig) -> Iterat
                 raise _other_config(folder, there, config)
             path.unlink()
         if not path.is_file():
-            header = {"kind": kind_of(config), "hash": config_hash(config), "config": asdict(config)}
+            header = {"kind": kind_of(config), "hash": config_hash(config), "config": to_document(config)}
             header |= {"versions": versions(), "machine": machine()}
             write_atomically(path, json.dumps(header, indent=2) + "\n")
         yield RunWriter(folder)

@@ -1,0 +1,151 @@
+"""Exact budgets (ours): a relaxation whose edge weights sum to exactly the number of edges to keep."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from daas_lab.fields import number
+from daas_lab.methods import losses, schedules
+from daas_lab.methods.method import Architecture, Method, Mixture, Moment, Strengths
+from daas_lab.methods.projection import CEILING, project
+from daas_lab.methods.protocols import PROTOCOLS
+from daas_lab.space.budget import EdgeBudget, Group
+from daas_lab.space.cell_space import cell_edges, nodes_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class DA2SExact(Method):
+    """b = σ(y + τ) with Σ b = k over the candidates of each group of nodes, and a = softmax(α / T).
+
+    Half of the search is DARTS; then k falls from all edges to the budget, T from 1 to `temperature`, and the losses
+    grow: Eq. (3), and the binary entropy of b. Every b ≤ 1, and kept edges end at 1: the cut has nothing to rescale.
+    """
+
+    budget: str = "8/14"
+    hold: int = number(at_least=0, default=0)  # epochs before λ, k and the temperature begin to move
+    temperature: float = number(above=0, default=0.1)  # T at the end
+    lambda_c: str = "linear"
+    lambda_1: str = "const"
+    lambda_2: str = "const"
+    regulariser_factor: float = number(at_least=0, default=0.5)
+    edge_factor: float = number(at_least=0, default=4.0)
+    # The share of the epochs after `hold` in which k falls; in the rest what is left can settle.
+    fall: float = number(above=0, at_most=1, default=0.5)
+    node_worth: float = number(at_least=0, default=3.0)  # of a joint group's node, in the scores of what leaves it
+    authors_log: bool = True
+
+    title: ClassVar[str] = "exact budgets"
+    colour: ClassVar[str] = "#009E73"
+    learns_edges: ClassVar[bool] = True
+    asks_for_budget: ClassVar[bool] = True
+    always: ClassVar = Method.always | {
+        "regulariser_factor": 0.5,
+        "edge_factor": 4.0,
+        "fall": 0.5,
+        "node_worth": 3.0,
+    }
+
+    @classmethod
+    def numbers(cls, protocol: str) -> dict[str, Any]:
+        """The delayed logarithm is the protocol's."""
+        return {"authors_log": PROTOCOLS[protocol].authors_log}
+
+    @classmethod
+    def always_under(cls, protocol: str) -> Mapping[str, Any]:
+        """As `numbers`, before configurations held it."""
+        return cls.always | {"authors_log": protocol == "authors"}
+
+    @classmethod
+    def settings(cls, protocol: str, epochs: int) -> dict[str, Any]:
+        """Half of the search is DARTS; see `LEAST_TRAVEL`."""
+        return {"hold": round(0.5 * epochs), "least_travel": LEAST_TRAVEL}
+
+    def mix(self, architecture: Architecture, cell_type: str, at: Moment) -> Mixture:
+        """a = softmax(α / T) with T from 1 to `temperature` geometrically; b = σ(y + τ), Σ b = k, of the scores
+        y = β + log of the edge's largest a."""
+        alphas, betas = architecture
+        progress = schedules.progress(at.epoch, at.epochs, self.hold)
+        logits = alphas / self.temperature**progress
+        groups = EdgeBudget.parse(self.budget).groups(cell_type)
+        x = exact_edge_logits(edge_scores(logits, betas), groups, min(1.0, progress / self.fall), self.node_worth)
+        return Mixture(logits.softmax(dim=1), x.sigmoid().to(betas), logits, x.to(betas))
+
+    def lambdas(self, at: Moment) -> tuple[float, float, float]:
+        """λ_c, λ_1 and λ_2 of an epoch: 0 during the hold."""
+        if at.epoch <= self.hold:
+            return 0.0, 0.0, 0.0
+        after = at.epoch - self.hold, at.epochs - self.hold
+        texts = (self.lambda_c, self.lambda_1, self.lambda_2)
+        return tuple(schedules.coefficient(text, *after, self.authors_log) for text in texts)
+
+    def unweighted(self, mixtures: Mapping[str, Mixture]) -> tuple[Tensor, Tensor]:
+        """Eq. (3), and the binary entropy of b."""
+        keep = EdgeBudget.parse(self.budget).operations
+        operation = losses.operation_loss({name: mixture.operation_logits for name, mixture in mixtures.items()}, keep)
+        return operation, losses.exact_edge_loss({name: mixture.edge_logits for name, mixture in mixtures.items()})
+
+    def regularise(
+        self, architectures: Mapping[str, Architecture], mixtures: Mapping[str, Mixture], at: Moment
+    ) -> dict[str, Tensor]:
+        """Both losses, weighted as in Eq. (7)."""
+        return losses.prioritised_terms(
+            *self.unweighted(mixtures), *self.lambdas(at), factor=self.regulariser_factor, edge_factor=self.edge_factor
+        )
+
+    def measure(
+        self, architectures: Mapping[str, Architecture], mixtures: Mapping[str, Mixture], at: Moment
+    ) -> dict[str, float]:
+        """Also L^E without its weight, and the λ."""
+        _, edge = self.unweighted(mixtures)
+        lambdas = dict(zip(("lambda_c", "lambda_1", "lambda_2"), self.lambdas(at), strict=True))
+        return super().measure(architectures, mixtures, at) | {"edge_loss": float(edge)} | lambdas
+
+    def strengths(self, architecture: Architecture, cell_type: str, at: Moment) -> Strengths:
+        """Edges rank by the scores that are projected."""
+        mixture = self.mix(architecture, cell_type, at)
+        return Strengths(mixture.operation_logits, edge_scores(mixture.operation_logits, architecture.betas))
+
+
+# Learning rate × steps that an exact search had after its hold when it left no edge undecided (digits, 8/14 and 4/14,
+# 30 epochs of 12 steps).
+LEAST_TRAVEL = 9.0
+
+
+def edge_scores(operation_logits: Tensor, betas: Tensor) -> Tensor:
+    """β + log of the edge's largest operation weight, [E]: an edge that has not chosen its operation is worth less."""
+    return betas + operation_logits.log_softmax(dim=1).amax(dim=1)
+
+
+def exact_edge_logits(scores: Tensor, groups: tuple[Group, ...], progress: float, node_worth: float = 3.0) -> Tensor:
+    """Scores [E] → x [E] in float64, σ(x) summing to k over the candidates of each group, k from all to `keep`.
+
+    An edge that leaves a node of a joint group is worth what its node is: batch-norm hides how little a node gets, so
+    its score carries `node_worth` · log of the node's incoming weight. Edges inside a group have the weight 0.
+    """
+    index = {edge: e for e, edge in enumerate(cell_edges(nodes_of(len(scores))))}
+    values = scores.double().unbind()
+    logits = [torch.full_like(values[0], -CEILING)] * len(values)
+    liveness: dict[int, Tensor] = {}
+    # Solved together, unless one group's scores wait for the liveness of another.
+    joint = any(len(group.nodes) > 1 for group in groups)
+    for part in [[group] for group in groups] if joint else [groups]:
+        candidates = [group.candidates() for group in part]
+        rows = [
+            torch.stack(
+                [values[index[source, node]] + node_worth * liveness.get(source, 0.0) for source, node in edges]
+            )
+            for edges in candidates
+        ]
+        keep = [len(row) + (group.keep - len(row)) * progress for row, group in zip(rows, part, strict=True)]
+        for group, edges, x in zip(part, candidates, project(rows, keep), strict=True):
+            for edge, value in zip(edges, x.unbind(), strict=True):
+                logits[index[edge]] = value
+            for node in group.nodes if len(group.nodes) > 1 else ():
+                incoming = F.logsigmoid(torch.stack([logits[index[edge]] for edge in edges if edge[1] == node]))
+                # A node with several inputs is not worth more than one that is sure to have one.
+                liveness[node] = incoming.logsumexp(dim=0).clamp(max=0)
+    return torch.stack(logits)

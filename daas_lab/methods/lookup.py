@@ -1,0 +1,50 @@
+"""Which methods there are: those of this folder by name, and one's own as FILE.py:Class."""
+
+import importlib
+
+from daas_lab.errors import one_of, refuse
+from daas_lab.methods.method import Method
+from daas_lab.own_files import is_own, load_own, named_own, own_name
+
+# Name → module and class.
+_BUILT_IN = {
+    "darts": "method.Method",
+    "darts2": "darts2.Darts2",
+    "pc_darts": "pc_darts.PCDarts",
+    "da2s": "da2s.DA2S",
+    "da2s_exact": "da2s_exact.DA2SExact",
+    "random": "random.Random",
+}
+METHODS = tuple(_BUILT_IN)
+BASELINE, PAPERS = "darts", "da2s"  # the two that the paper compares
+
+
+def method_class(name: str) -> type[Method]:
+    """The class of a method that the user names; the file of one's own is executed."""
+    if is_own(name):
+        found = load_own("method", name)
+        if not (isinstance(found, type) and issubclass(found, Method)):
+            raise refuse("method", name, "a subclass of daas_lab.Method")
+        return found
+    return _built_in(name)
+
+
+def recorded_class(name: str, digest: str) -> type[Method]:
+    """The class of a method that a configuration names; one's own must have been named in this process."""
+    return named_own("method", name, digest) if is_own(name) else _built_in(name)
+
+
+def _built_in(name: str) -> type[Method]:
+    one_of("method", name, METHODS)
+    module, _, class_name = _BUILT_IN[name].partition(".")
+    return getattr(importlib.import_module(f"daas_lab.methods.{module}"), class_name)
+
+
+def title_of(name: str) -> str:
+    """What reports call a method: its title, or the class's name of one's own."""
+    return own_name(name) if is_own(name) else _built_in(name).title
+
+
+def colour_of(name: str) -> str:
+    """The colour of a method in pictures; one's own methods are black."""
+    return "#000000" if is_own(name) else _built_in(name).colour
