@@ -1,0 +1,163 @@
+"""What every method has to keep, tried on a method: for our tests on each of ours, and for a user on his own."""
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from daas_lab.errors import LabError
+from daas_lab.methods.method import Architecture, Method, Mixture, Moment
+from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget
+from daas_lab.space.cell_space import CELL_TYPES, Space
+
+EPOCHS = 10
+
+
+def check_method(method: type[Method] | Method, budgets: tuple[str, ...] = tuple(NAMED_BUDGETS)) -> None:
+    """Raise `LabError` with what the method does not keep; say nothing if it keeps all.
+
+    Finite weights, losses and gradients for any finite α and β; the shapes of `Mixture`; the same weights every time
+    at evaluation; a gradient that reaches α; cells with as many edges as their budget, of operations of the space.
+    """
+    space = Space()
+    for budget in map(EdgeBudget.parse, budgets):
+        made = method if isinstance(method, Method) else _made(method, budget)
+        if made.trains:
+            check_start(made, space, budget)
+            _check_extremes(made, space)
+            _check_gradients(made, space, budget)
+            _check_evaluation(made, space, budget)
+        _check_cells(made, space, budget)
+
+
+def check_start(method: Method, space: Space, budget: EdgeBudget, epochs: int = EPOCHS) -> None:
+    """Raise unless the method gives a mixture of the right shape and finite numbers in the first and last epoch; a
+    search does this before it trains anything."""
+    with torch.random.fork_rng(devices=[]):
+        start = {name: _architecture(method, space, budget, name) for name in CELL_TYPES}
+        for epoch in (1, epochs):
+            at = Moment(epoch, epochs, training=True, part="architecture", space=space)
+            _terms(method, start, at)
+
+
+def _made(method: type[Method], budget: EdgeBudget) -> Method:
+    asks = "budget" in method.__dataclass_fields__
+    return _call(method, "__init__", method, **({"budget": str(budget)} if asks else {}))
+
+
+def _architecture(method: Method, space: Space, budget: EdgeBudget, cell_type: str) -> Architecture:
+    E, O = len(space.edges), len(space.operations)  # noqa: E741
+    start = _call(method, "start", method.start, space, budget.only(cell_type))
+    try:
+        start = Architecture(*start)
+        shapes = tuple(start.alphas.shape), tuple(start.betas.shape)
+    except (TypeError, AttributeError):
+        raise _broken(method, "start", "returns no Architecture(alphas [E, O], betas [E])") from None
+    if shapes != ((E, O), (E,)):
+        raise _broken(method, "start", f"gives α {list(shapes[0])} and β {list(shapes[1])}, not [{E}, {O}] and [{E}]")
+    return start
+
+
+def _mixture(method: Method, architecture: Architecture, cell_type: str, at: Moment) -> Mixture:
+    mixture = _call(method, "mix", method.mix, architecture, cell_type, at)
+    try:
+        mixture = Mixture(*mixture)
+        pairs = zip(("operations", "edges"), mixture[:2], architecture, strict=True)
+        found = [(name, value, list(value.shape), list(wanted.shape)) for name, value, wanted in pairs]
+    except (TypeError, AttributeError):
+        raise _broken(method, "mix", "returns no Mixture(operations [E, O], edges [E])") from None
+    for name, value, shape, wanted in found:
+        if shape != wanted:
+            raise _broken(method, "mix", f"gives {name} of shape {shape}, not {wanted}")
+        if not value.isfinite().all():
+            raise _broken(method, "mix", f"gives {name} that are not finite in epoch {at.epoch} of {at.epochs}")
+    return mixture
+
+
+def _terms(method: Method, architectures: Mapping[str, Architecture], at: Moment) -> list[Tensor]:
+    """The terms of the loss, after the mixtures that they are made of."""
+    mixtures = {name: _mixture(method, both, name, at) for name, both in architectures.items()}
+    terms = _call(method, "regularise", method.regularise, architectures, mixtures, at)
+    if not isinstance(terms, Mapping):
+        raise _broken(method, "regularise", "returns no mapping name → term")
+    for name, term in terms.items():
+        value = torch.as_tensor(term)
+        if value.shape != () or not value.isfinite():
+            raise _broken(method, "regularise", f"gives {name} = {value.tolist()}, not one finite number")
+    return [torch.as_tensor(term) for term in terms.values()]
+
+
+def _check_extremes(method: Method, space: Space) -> None:
+    E, O = len(space.edges), len(space.operations)  # noqa: E741
+    for scale in (0.0, 1.0, 1e4):
+        draws = torch.Generator().manual_seed(0)
+        both = [scale * torch.randn(shape, generator=draws) for shape in ((E, O), (E,))]
+        for epoch in (1, EPOCHS):
+            leaves = [part.clone().requires_grad_() for part in both]
+            architectures = dict.fromkeys(CELL_TYPES, Architecture(*leaves))
+            at = Moment(epoch, EPOCHS, training=True, part="architecture", space=space)
+            terms = _terms(method, architectures, at)
+            mixture = _mixture(method, architectures["normal"], "normal", at)
+            total = sum(terms, start=mixture.operations.sum() + mixture.edges.sum())
+            if total.requires_grad:
+                gradients = torch.autograd.grad(total, leaves, allow_unused=True)
+                if not all(part is None or part.isfinite().all() for part in gradients):
+                    raise _broken(method, "mix", f"has a gradient that is not finite for α and β around {scale:g}")
+
+
+def _check_gradients(method: Method, space: Space, budget: EdgeBudget) -> None:
+    start = _architecture(method, space, budget, "normal")
+    leaves = Architecture(*(part.detach().clone().requires_grad_() for part in start))
+    at = Moment(1, EPOCHS, training=True, part="architecture", space=space)
+    mixture = _mixture(method, leaves, "normal", at)
+    weights = torch.linspace(-1, 1, mixture.operations.numel()).view_as(mixture.operations)
+    total = (weights * mixture.operations).sum()
+    if total.requires_grad:
+        (gradient,) = torch.autograd.grad(total, [leaves.alphas], allow_unused=True)
+    if not total.requires_grad or gradient is None or not gradient.any():
+        raise _broken(method, "mix", "leaves α without a gradient")
+
+
+def _check_evaluation(method: Method, space: Space, budget: EdgeBudget) -> None:
+    start = _architecture(method, space, budget, "normal")
+    at = Moment(EPOCHS, EPOCHS, space=space)
+    first, second = (_mixture(method, start, "normal", at) for _ in range(2))
+    if not all(torch.equal(one, other) for one, other in zip(first[:2], second[:2], strict=True)):
+        raise _broken(method, "mix", "gives other weights at evaluation each time: it may draw only while at.training")
+
+
+def _check_cells(method: Method, space: Space, budget: EdgeBudget) -> None:
+    at, draws = Moment(EPOCHS, EPOCHS, space=space), torch.Generator().manual_seed(1)
+    E, O = len(space.edges), len(space.operations)  # noqa: E741
+    for _ in range(3):
+        architectures = {
+            name: Architecture(torch.randn(E, O, generator=draws), torch.randn(E, generator=draws))
+            for name in CELL_TYPES
+        }
+        cells = _call(method, "select", method.select, architectures, budget, at)
+        for name in CELL_TYPES:
+            edges = cells.cell(name).edges
+            wanted = sum(group.keep for group in budget.groups(name)) * budget.operations
+            if len(edges) > wanted:
+                raise _broken(method, "select", f"keeps {len(edges)} edges of the {wanted} that budget {budget} allows")
+            if unknown := {edge.operation for edge in edges} - set(space.operations):
+                raise _broken(method, "select", f"keeps {unknown.pop()!r}, which is no operation of the space")
+
+
+def _call(method: type[Method] | Method, name: str, function: Callable, *arguments: Any, **named: Any) -> Any:
+    """The function's result; whatever it raises is said to be the method's, in one line."""
+    try:
+        return function(*arguments, **named)
+    except LabError:
+        raise
+    except Exception as error:
+        raise _broken(method, name, f"raises {error!r}") from error
+
+
+def _broken(method: type[Method] | Method, part: str, what: str) -> LabError:
+    cls = method if isinstance(method, type) else type(method)
+    module = sys.modules.get(cls.__module__)
+    file = getattr(module, "__file__", None) or "the notebook"
+    return LabError(f"method {file}:{cls.__name__}: {part} {what}")
