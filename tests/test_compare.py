@@ -11,7 +11,7 @@ from daas_lab.report import compare
 GROUPS = {
     "darts": {0: 12.0, 1: 13.0, 2: 12.5},
     "da2s": {0: 11.9, 1: 12.4, 2: 12.3},
-    "more": {0: 10.8, 1: 11.0, 2: 10.9, 3: 11.1},
+    "more": {0: 9.8, 1: 10.0, 2: 9.9, 3: 10.1},
     "alone": {0: 12.0},
     "again": {2: 12.5, 0: 12.0, 1: 13.0},
     "above": {0: 12.1, 1: 13.1, 2: 12.6},
@@ -51,7 +51,7 @@ def test_groups_with_other_seeds_are_compared_by_welch():
 
 
 @pytest.mark.parametrize(("other", "words"), [("alone", "nothing can be said"), ("above", "no spread"),
-                                              ("again", "equal to two digits")])  # fmt: skip
+                                              ("again", "equals that of darts to two digits")])  # fmt: skip
 def test_where_there_is_no_spread_nothing_is_tested(other, words):
     found = compare.difference(GROUPS, "darts", other)
     assert found.p is found.low is found.error is None
@@ -61,7 +61,10 @@ def test_where_there_is_no_spread_nothing_is_tested(other, words):
 
 def test_one_seed_each_is_a_pair_of_which_nothing_can_be_said():
     found = compare.difference({"a": {0: 1.0}, "b": {0: 3.0}}, "a", "b")
-    assert compare.describe(found) == "b is 2.00 points higher than a (n = 1 pair: nothing can be said of chance)"
+    assert (
+        compare.describe(found)
+        == "the test error of b is 2.00 points higher than that of a (n = 1 pair: nothing can be said of chance)"
+    )
 
 
 def test_holm_steps_down():
@@ -121,10 +124,17 @@ def test_words_say_direction_interval_and_verdict():
         [compare.difference(GROUPS, "darts", "da2s"), compare.difference(GROUPS, "darts", "more")]
     )
     numbers = "(-0.96 to 0.36; p 0.19, by Holm 0.19; n = 3 pairs)"
-    assert near == f"da2s is 0.30 points lower than darts {numbers}: not significant"
-    assert far.startswith("more is 1.55 points lower than darts (") and far.endswith("n = 3 and 4): significant")
-    back = compare.describe(compare.difference(GROUPS, "da2s", "darts"))
-    assert back == "darts is 0.30 points higher than da2s (-0.36 to 0.96; p 0.19; n = 3 pairs): not significant"
+    assert near == f"the test error of da2s is 0.30 points lower than that of darts {numbers}: not significant"
+    assert far.startswith("the test error of more is 2.55 points lower than that of darts (")
+    assert far.endswith("n = 3 and 4): significant")
+    back = compare.describe(compare.difference(GROUPS, "da2s", "darts", "drop"))
+    assert back.startswith("the drop of darts is 0.30 points higher than that of da2s (-0.36 to 0.96; p 0.19; n = 3")
+
+
+def test_the_comparisons_of_a_table_are_a_list_with_a_remark():
+    lines = compare.listed([compare.difference(GROUPS, "darts", name) for name in ("da2s", "more")]).splitlines()
+    assert [line[:25] for line in lines[:2]] == ["- The test error of da2s ", "- The test error of more "]
+    assert lines[2] == "" and lines[3].startswith("2 comparisons, ") and len(lines) == 4
 
 
 def test_the_verdict_is_that_of_the_corrected_p():

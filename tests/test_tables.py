@@ -13,7 +13,8 @@ from daas_lab.runs.provenance import provenance, provenance_text
 
 def gap(method, budget, seed, after, **others):
     fixed = {"stage": "both", "edge_weight": "one", "batch_norm": "as-trained", "before": 90.0}
-    return fixed | {"method": method, "budget": budget, "seed": seed, "after": after} | others
+    row = fixed | {"method": method, "budget": budget, "seed": seed, "after": after} | others
+    return row | {"drop": row["before"] - row["after"]}
 
 
 def test_summarise():
@@ -138,7 +139,7 @@ def test_save_table(tmp_path):
     rows = tables.table_2([{"lambda_c": "log", "seeds": [0], "error_mean": math.nan, "error_std": None}])
     json_path, markdown_path = tables.save_table("table_2_lambda_c", rows, facts, tmp_path / "tiny")
     document = json.loads(json_path.read_text(encoding="utf-8"))
-    assert set(document) == {"provenance", "rows"}
+    assert set(document) == {"provenance", "rows", "runs"} and document["runs"] == []
     assert set(document["provenance"]) == {"dataset", "preset", "command", "versions", "machine", "wall_s"}
     assert {"python", "torch", "daas_lab"} <= set(document["provenance"]["versions"])
     assert document["provenance"]["machine"]["cores"] >= 1
@@ -155,8 +156,10 @@ def test_save_table_shows_what_it_is_given(tmp_path):
     facts = provenance("digits", "tiny", "daas-lab reproduce --preset tiny", 1.0)
     rows = [{"budget": "4/14", "drop": 0.21}, {"budget": "6/14", "drop": 20.05}]
     shown = tables.to_markdown(rows[:1]) + "\nOne budget of two."
-    json_path, markdown_path = tables.save_table("both", rows, facts, tmp_path, shown)
-    assert json.loads(json_path.read_text(encoding="utf-8"))["rows"] == rows
+    runs = [{"run": "da2s-digits-s0-0123456789", "seed": 0, "drop": 0.21}]
+    json_path, markdown_path = tables.save_table("both", rows, facts, tmp_path, shown, runs)
+    document = json.loads(json_path.read_text(encoding="utf-8"))
+    assert document["rows"] == rows and document["runs"] == runs
     text = markdown_path.read_text(encoding="utf-8")
     assert "| 4/14 | 0.21 |\n\nOne budget of two.\n\n- Data: digits" in text and "6/14" not in text
 

@@ -138,10 +138,11 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> RankCorrelation:
 
 def describe(found: Difference, corrected: float | None = None) -> str:
     """A difference in points of percent as words that can follow a semicolon; `corrected`: its p by Holm."""
-    side = "lower than" if found.mean < 0 else "higher than"
-    text = f"{found.second} is {abs(found.mean):.2f} points {side} {found.first}"
+    text = f"the {found.quantity} of {found.second} "
     if round(found.mean, 2) == 0:
-        text = f"{found.second} and {found.first} are equal to two digits"
+        text += f"equals that of {found.first} to two digits"
+    else:
+        text += f"is {abs(found.mean):.2f} points {'lower' if found.mean < 0 else 'higher'} than that of {found.first}"
     if min(found.seeds) < 2:
         return f"{text} (n = {_n(found)}: nothing can be said of chance)"
     if found.p is None:
@@ -155,6 +156,12 @@ def describe_all(found: Sequence[Difference]) -> list[str]:
     several = sum(one.p is not None for one in found) > 1
     corrected = holm([one.p for one in found]) if several else [None] * len(found)
     return [describe(one, p) for one, p in zip(found, corrected, strict=True)]
+
+
+def listed(found: Sequence[Difference]) -> str:
+    """The comparisons of one table as a Markdown list, and the remark that belongs below it."""
+    lines = (f"- {text[0].upper()}{text[1:]}." for text in describe_all(found))
+    return "\n".join([*lines, "", remark(found)])
 
 
 def remark(found: Sequence[Difference]) -> str:

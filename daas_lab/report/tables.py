@@ -81,10 +81,10 @@ def _mean_std(quantity: str, values: Sequence[float]) -> Row:
 def drop_rows(gaps: Iterable[Row], by: Sequence[str] = ("method", "budget")) -> list[Row]:
     """Accuracy drops of whole discretizations (Table 4), one row for each `by` × `edge_weight` × `batch_norm`.
 
-    `gaps`: rows with `method`, `budget`, `seed`, `edge_weight`, `batch_norm`, `stage`, `before`, `after`; only stage
-    `both` counts. `worst_drop` is the largest before − after of a single run.
+    `gaps`: rows with `method`, `budget`, `seed`, `edge_weight`, `batch_norm`, `stage`, `before`, `after`, `drop`; only
+    stage `both` counts. `worst_drop` is the largest drop of a single run.
     """
-    whole = [row | {"drop": row["before"] - row["after"]} for row in gaps if row.get("stage", "both") == "both"]
+    whole = [row for row in gaps if row.get("stage", "both") == "both"]
     keys = (*by, "edge_weight", "batch_norm")
     summaries = summarise(whole, keys, ("before", "after", "drop"))
     for summary in summaries:
@@ -103,7 +103,8 @@ def drop_parts(gaps: Iterable[Row]) -> list[Row]:
     """
     runs: dict[tuple, tuple[Row, dict]] = {}
     for row in gaps:
-        named = {key: value for key, value in row.items() if key not in ("batch_norm", "stage", "before", "after")}
+        measured = ("batch_norm", "stage", "before", "after", "drop")
+        named = {key: value for key, value in row.items() if key not in measured}
         _, after = runs.setdefault((*named.items(), row["before"]), (named, {}))
         after[row["batch_norm"], row["stage"]] = row["after"]
     rows = []
@@ -256,15 +257,21 @@ def _cell(row: Row, key: str) -> str:
 
 
 def save_table(
-    name: str, rows: Sequence[Row], provenance: Mapping, folder: str | Path, markdown: str | None = None
+    name: str,
+    rows: Sequence[Row],
+    provenance: Mapping,
+    folder: str | Path,
+    markdown: str | None = None,
+    runs: Sequence[Row] = (),
 ) -> list[Path]:
-    """Write `<name>.json` (`{"provenance", "rows"}`) and `<name>.md` beside it, and return both paths.
+    """Write `<name>.json` (`{"provenance", "rows", "runs"}`) and `<name>.md` beside it, and return both paths.
 
-    `markdown`: what the Markdown shows above the provenance; without it, all that the rows hold.
+    `markdown`: what the Markdown shows above the provenance; without it, all that the rows hold. `runs`: the rows of
+    single runs that the means were made of, with `seed` and `run`, so that a reader can test again.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    document = {"provenance": dict(provenance), "rows": [_finite(row) for row in rows]}
+    document = {"provenance": dict(provenance), "rows": [*map(_finite, rows)], "runs": [*map(_finite, runs)]}
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     page = f"{(markdown or to_markdown(rows)).rstrip()}\n\n{provenance_text(provenance)}"
     paths = [folder / f"{name}.json", folder / f"{name}.md"]

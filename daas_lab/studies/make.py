@@ -251,7 +251,7 @@ def drops(
     stages: Sequence[str] = ("both",),
 ) -> list[dict]:
     """Accuracy-drop rows of searches for `budgets` (or those that it gives for a run), every combination of edge weight
-    and batch-norm, with the run's `method` and `seed` beside them.
+    and batch-norm, with `names_of` the search beside them and `drop` = before − after.
 
     What is missing is measured side by side and kept in the run's folder; a record that lacks a budget is refused, for
     it has no weights to measure with.
@@ -279,9 +279,15 @@ def drops(
         if run.folder in missing:
             run = read_run(run.folder)
             _publish(run, settings)
-        named = {"method": run.config.method, "seed": run.config.seed}
-        rows += [named | row for row in run.gap if (row["budget"], row["stage"]) in keys]
+        measured = [row for row in run.gap if (row["budget"], row["stage"]) in keys]
+        rows += [names_of(run) | row | {"drop": row["before"] - row["after"]} for row in measured]
     return rows
+
+
+def names_of(search: Run) -> dict:
+    """Which search a row is of: `run`, by which rows are joined, `protocol`, `method` and `seed`."""
+    config = search.config
+    return {"run": run_name(config)} | {name: getattr(config, name) for name in ("protocol", "method", "seed")}
 
 
 def lacking_drops(run: Run, keys: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
