@@ -49,9 +49,11 @@ def test_drop_rows_keep_edge_weights_apart():
 
 def test_drop_parts_add_up_to_the_drop():
     after = {
+        ("as-trained", "none"): 90.0,
         ("as-trained", "operations"): 20.0,
         ("as-trained", "edges"): 40.0,
         ("as-trained", "both"): 10.0,
+        ("recalibrated", "none"): 87.0,
         ("recalibrated", "operations"): 30.0,
         ("recalibrated", "edges"): 85.0,
         ("recalibrated", "both"): 32.0,
@@ -62,12 +64,23 @@ def test_drop_parts_add_up_to_the_drop():
         for (batch_norm, stage), value in after.items()
     ]
     first, second = tables.drop_parts(rows)
-    expected = {"statistics": 22.0, "operations": 60.0, "edges": 5.0, "together": -7.0, "drop": 80.0}
+    expected = {"control": 87.0, "statistics": 25.0, "operations": 57.0, "edges": 2.0, "together": -4.0, "drop": 80.0}
     assert {name: first[name] for name in expected} == expected
     assert (first["method"], first["budget"], first["edge_weight"], first["seed"]) == ("darts", "8/14", "one", 0)
     assert second["budget"] == "4/14"
     for row in (first, second):
         assert row["drop"] == row["statistics"] + row["operations"] + row["edges"] + row["together"]
+
+
+def test_recalibration_alone_is_charged_to_no_cut():
+    # A cut that changes nothing: the network loses 3 points when its statistics are estimated again, cut or not.
+    rows = [
+        gap("da2s", "8/14", 0, after, stage=stage, batch_norm=batch_norm)
+        for batch_norm, after in (("as-trained", 90.0), ("recalibrated", 87.0))
+        for stage in ("none", "operations", "edges", "both")
+    ]
+    [row] = tables.drop_parts(rows)
+    assert [row[part] for part in ("drop", "statistics", "operations", "edges", "together")] == [0, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("builder", [tables.table_1, tables.table_2, tables.table_3, tables.table_4, tables.table_5])

@@ -23,6 +23,7 @@ HEADERS = {
     "architecture": "architecture",
     "batch_norm": "batch-norm",
     "before": "accuracy before (%)",
+    "control": "before, statistics recalibrated (%)",
     "drop": "drop (points)",
     "edge_weight": "edge weight",
     "error": "test error (%)",
@@ -37,6 +38,8 @@ HEADERS = {
     "multiply_adds_m": "multiply-adds (M)",
     "onset_epoch": "weights differ from epoch",
     "onset_share": "as a share of the search",
+    "parameter_free_normal": "pools and skips, normal cell (%)",
+    "parameter_free_reduce": "pools and skips, reduction cell (%)",
     "params_m": "parameters (M)",
     "search_cost_gpu_days": "search cost (GPU-days)",
     "search_cost_s": "search time (s)",
@@ -95,11 +98,13 @@ def drop_rows(gaps: Iterable[Row], by: Sequence[str] = ("method", "budget")) -> 
 
 def drop_parts(gaps: Iterable[Row]) -> list[Row]:
     """Each accuracy drop as statistics + operations + edges + together, in points; a row for each run, budget and
-    edge weight of `discretize.accuracy_drops`, which must hold every stage and both kinds of batch-norm.
+    edge weight of `discretize.accuracy_drops`, which must hold the stages none, operations, edges and both with both
+    kinds of batch-norm.
 
-    `statistics`: what estimating batch-norm's statistics again gives back, so that stale ones had cost it.
-    `operations`, `edges`: what the network loses when only these are discrete and the statistics fit; `together`: what
-    it loses, or saves if negative, because both are.
+    The reference of what a cut costs is `control`, the network with nothing cut and its statistics estimated again: by
+    itself that moves the accuracy, and no cut is to be blamed for it. Between networks with fitting statistics,
+    `operations` and `edges` are what is lost when only these are discrete, and `together` what both lose beyond that
+    (or save, if negative). `statistics` is what the drop with the statistics of the search has besides: stale ones.
     """
     runs: dict[tuple, tuple[Row, dict]] = {}
     for row in gaps:
@@ -109,11 +114,11 @@ def drop_parts(gaps: Iterable[Row]) -> list[Row]:
         after[row["batch_norm"], row["stage"]] = row["after"]
     rows = []
     for (*_, before), (named, after) in runs.items():
-        recalibrated = after["recalibrated", "both"]
-        parts = {"statistics": recalibrated - after["as-trained", "both"]}
-        parts |= {stage: before - after["recalibrated", stage] for stage in ("operations", "edges")}
-        parts["together"] = before - recalibrated - parts["operations"] - parts["edges"]
-        ends = {"before": before, "after": after["as-trained", "both"], "drop": before - after["as-trained", "both"]}
+        control, drop = after["recalibrated", "none"], before - after["as-trained", "both"]
+        lost = {stage: control - after["recalibrated", stage] for stage in ("operations", "edges", "both")}
+        parts = {"statistics": drop - lost["both"], "operations": lost["operations"], "edges": lost["edges"]}
+        parts["together"] = lost["both"] - lost["operations"] - lost["edges"]
+        ends = {"before": before, "control": control, "after": after["as-trained", "both"], "drop": drop}
         rows.append(named | ends | parts)
     return rows
 
