@@ -324,6 +324,8 @@ def _genotype(options: argparse.Namespace) -> None:
     budget = _budget_for(options.budget or run.config.budget, run.config)
     cells = evolution.genotype_after(run, int(epoch), budget)
     print(format_darts(cells) if options.darts else json.dumps(cells.to_json()))
+    if run.config.searcher.trains:
+        print(evolution.close_choices_sentence(evolution.close_choices(run, int(epoch), budget)), file=sys.stderr)
 
 
 def _reproduce(options: argparse.Namespace) -> None:

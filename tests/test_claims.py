@@ -58,64 +58,119 @@ def test_an_edge_is_selected_when_the_budget_begins_to_keep_it_not_when_its_weig
     assert [(row["node"], row["kept"], row["selected"], row["apart"]) for row in rows] == 2 * [(3, [0, 2], [0, 3], 3)]
 
 
-def test_ranking_says_whether_a_difference_exceeds_the_noise():
-    def row(name, mean, std):
-        return {"lambda_c": name, "error_mean": mean, "error_std": std}
-
-    close = claims.ranking_sentence([row("linear", 2.6, 0.1), row("exp", 2.5, 0.1)], "lambda_c", "linear")
-    assert (
-        close.startswith("Lowest mean error: exp") and "not larger than the noise" in close and "number 2 of 2" in close
-    )
-    far = claims.ranking_sentence([row("linear", 2.5, 0.1), row("exp", 9.0, 0.1)], "lambda_c", "linear")
-    assert "is larger than the noise" in far and "number 1 of 2" in far
-    assert "single seed" in claims.ranking_sentence([row("log", 1, None), row("exp", 2, None)], "lambda_c", "linear")
-
-
-def test_groups_of_settings_are_compared_over_all_their_runs():
-    errors = {"log": (2.0, 3.0), "linear": (3.0, 4.0), "exp": (5.0, 5.0), "step": (5.0, 5.0), "const": (9.0, 9.0)}
-    rows = [{"lambda_c": name, "error": error} for name, both in errors.items() for error in both]
-    said = claims.speed_sentence(rows)
-    assert "(log, linear) 3.00 %" in said and "(exp, step) 5.00 % (4 and 4 runs)" in said
-    assert "the latter is 2.00 points higher, with a standard error of 0.41" in said  # sqrt(2/3 / 4)
-    assert said.endswith("2.55 and 2.69 %.")  # means of Table 2's rows
-    rows = [
-        {"lambda_1": "const", "lambda_2": "exp:delayed", "error": 3.0},
-        {"lambda_1": "log:delayed", "lambda_2": "const", "error": 2.0},
+def runs(key, errors, **others):
+    """Rows of single runs: `errors` name → the test errors of seeds 0, 1, …"""
+    return [
+        {key: name, "seed": seed, "error": error} | others
+        for name, own in errors.items()
+        for seed, error in enumerate(own)
     ]
-    said = claims.priority_sentence(rows)
-    assert "operations first (λ_2 delayed) 3.00 %, edges first (λ_1 delayed) 2.00 % (1 and 1 runs). In" in said
-    assert said.endswith("2.60 and 2.58 %.")  # of Table 3's
+
+
+def test_every_pair_of_methods_is_compared():
+    errors = {"darts": (12.0, 12.5, 13.0), "da2s": (12.1, 12.4, 12.9), "random": (15.1, 15.4, 16.2)}
+    *pairs, _, remark = claims.methods_sentence(runs("method", errors)).splitlines()
+    assert [pair.split(" (")[0] for pair in pairs] == [
+        "- The test error of da2s is 0.03 points lower than that of darts",
+        "- The test error of random is 3.07 points higher than that of darts",
+        "- The test error of random is 3.10 points higher than that of da2s",
+    ]
+    assert [pair.endswith("not significant.") for pair in pairs] == [True, False, False]
+    assert remark.startswith("3 comparisons, Student's t paired by seed") and "da2s_exact" not in remark
+    exact = claims.methods_sentence(runs("method", {"darts": (12.0, 12.5), "da2s_exact": (12.1, 12.7)}))
+    assert exact.endswith(claims.EXACT_REMARK)
+
+
+@pytest.mark.parametrize(("late", "words"), [(1.0, "higher than that of growing fast"),
+                                             (-1.0, "lower than that of growing fast")])  # fmt: skip
+def test_control_functions_are_held_against_the_papers_best_and_in_halves(late, words):
+    errors = {
+        "baseline": (12.0, 12.2, 12.5),
+        "linear": (12.1, 12.4, 12.3),
+        "log": (12.3, 12.4, 12.8),
+        "exp": (12.2 + late, 12.3 + late, 12.5 + late),
+        "step": (12.2 + late, 12.5 + late, 12.9 + late),
+        "const": (20.0, 20.4, 20.1),
+    }
+    said = claims.speed_sentence(runs("lambda_c", errors))
+    head, _, *lines, _, remark = said.splitlines()
+    assert head.startswith("By mean test error: ") and "const 20.17 ± 0.21 %. The paper's best, linear, is" in head
+    assert f"is number {2 if late > 0 else 4} of 6." in head
+    # Seed by seed 12.2, 12.4 and 12.55 where it grows fast: three values, not six.
+    assert "growing fast (log, linear) 12.38 ± 0.18 %" in head and head.endswith("2.55 and 2.69 %.")
+    assert len(lines) == 6 and remark.startswith("6 comparisons") and "Holm's correction for 6" in remark
+    assert all(" that of linear (" in line for line in lines[:5]) and words in lines[5] and "n = 3 pairs" in lines[5]
+    [far] = [line for line in lines if "of const is" in line]
+    assert far.startswith("- The test error of const is 7.90 points higher") and far.endswith("): significant.")
+
+
+@pytest.mark.parametrize("edges", [0.5, -0.5])
+def test_priorities_are_compared_over_their_functions_seed_by_seed(edges):
+    functions = [f"{name}:delayed" for name in ("const", "linear", "exp", "step", "log")]
+    seeds = {0: 12.0, 1: 13.0, 2: 12.5}
+    rows = [
+        {"lambda_1": "const", "lambda_2": function, "seed": seed, "error": base + place / 10}
+        for place, function in enumerate(functions)
+        for seed, base in seeds.items()
+    ]
+    rows += [
+        {"lambda_1": function, "lambda_2": "const", "seed": seed, "error": base + edges + (0.1 if seed else 0.0)}
+        for function in functions
+        for seed, base in seeds.items()
+    ]
+    head, _, *lines, _, remark = claims.priority_sentence(rows).splitlines()
+    assert "log:delayed / const" in head and "of 10." in head and head.endswith("2.60 and 2.58 %.")
+    assert "operations first (λ_2 delayed) 12.70 ± 0.50 %" in head
+    assert len(lines) == 10 and remark.startswith("10 comparisons")
+    difference = edges + 0.2 / 3 - 0.2
+    side = "higher" if difference > 0 else "lower"
+    assert lines[-1].startswith(
+        "- The test error (mean over functions) of edges first (λ_1 delayed) is "
+        f"{abs(difference):.2f} points {side} than that of operations first (λ_2 delayed) ("
+    )
+    single = [row for row in rows if row["seed"] == 0]
+    assert "n = 1 pair: nothing can be said of chance" in claims.priority_sentence(single)
 
 
 def test_the_ablation_says_what_each_loss_saves_of_the_drop():
     drops = {"DARTS": 70.0, "neither": 60.0, "operation loss": 15.0, "edge loss": 60.0, "both": -0.6}
     rows = [
-        {"losses": losses, "drop_mean": drop, "drop_std": 1.0, "error_mean": 12.0 + drop / 100, "error_std": 0.2}
+        {"losses": losses, "seed": seed, "drop": drop + shift, "error": 12.0 + drop / 100 + shift / 10 * (drop > 50)}
         for losses, drop in drops.items()
+        for seed, shift in enumerate((0.0, -1.0, 1.0) if losses != "edge loss" else (0.0, 1.0, -1.0))
     ]
-    said = claims.ablation_sentence(rows)
-    assert "the cut costs DARTS 70.00 ± 1.00, neither 60.00 ± 1.00, operation loss 15.00" in said
-    assert "they save: operation loss 75%, edge loss 0%, both 101%." in said
-    assert said.endswith("both 11.99 ± 0.20 %, neither 12.60 ± 0.20 %; "
-                         "the difference is larger than the noise between seeds.")  # fmt: skip
-    harmless = [row | {"drop_mean": 0.0} for row in rows]
+    head, _, *lines, _, remark = claims.ablation_sentence(rows).splitlines()
+    assert "the cut costs DARTS 70.00 ± 1.00, neither 60.00 ± 1.00, operation loss 15.00" in head
+    assert "they save: operation loss 75%, edge loss 0%, both 101%." in head
+    assert "Retrained: " in head and "neither 12.60 ± 0.10 %" in head and "both 11.99 %" not in head
+    assert [line.split(" (")[0] for line in lines] == [
+        "- The drop of DARTS is 10.00 points higher than that of neither",
+        "- The drop of operation loss is 45.00 points lower than that of neither",
+        "- The drop of edge loss equals that of neither to two digits",
+        "- The drop of both is 60.60 points lower than that of neither",
+        "- The test error of both is 0.61 points lower than that of neither",
+    ]
+    assert remark.startswith("5 comparisons") and lines[2].endswith("not significant.")
+    harmless = [row | {"drop": 0.0} for row in rows]
     assert "save" not in claims.ablation_sentence(harmless)
 
 
 def test_order_names_where_ours_differs_from_the_papers():
-    rows = [
-        {"budget": budget, "method": method, "error_mean": error, "error_std": 0.1}
-        for budget, errors in (("4/14", (3.0, 2.0)), ("5/14", (2.0, 2.1)))
-        for method, error in zip(("darts", "da2s"), errors, strict=True)
-    ]
-    first, second = claims.order_sentence(rows).splitlines()
-    assert first.startswith("- 4/14: da2s 2.00 ± 0.10 % < darts") and "da2s ahead of darts as in the paper;" in first
-    assert second.startswith("- 5/14: darts") and "darts ahead of da2s, unlike in the paper;" in second
-    assert "is larger than the noise" in first and "is not larger than the noise" in second
-    exact = {"budget": "4/14", "method": "da2s_exact", "error_mean": 2.9, "error_std": 0.1}
-    first, second = claims.order_sentence([*rows, exact]).splitlines()
-    assert first.endswith("da2s_exact ahead of darts; the difference is not larger than the noise between seeds.")
-    assert "da2s_exact" not in second
+    rows = runs("method", {"darts": (13.0, 13.2, 13.1), "da2s": (12.0, 12.3, 12.05)}, budget="4/14")
+    rows += runs("method", {"darts": (12.0, 12.3, 12.6), "da2s": (12.2, 12.2, 12.7)}, budget="5/14")
+    first, second, _, remark = claims.order_sentence(rows).splitlines()
+    assert first.startswith("- 4/14: da2s 12.12 ± 0.16 % < darts 13.10 ± 0.10 %; the test error of da2s is 0.98 points")
+    assert first.endswith("): significant; in the paper it is lower too.")
+    assert second.startswith("- 5/14: darts 12.30 ± 0.30 % < da2s") and "is 0.07 points higher" in second
+    assert second.endswith("): not significant; in the paper it is lower.")
+    assert remark.startswith("2 comparisons") and "da2s_exact" not in remark
+    exact = runs("method", {"da2s_exact": (12.1, 12.0, 12.3)}, budget="4/14")
+    first, second, _, remark = claims.order_sentence([*rows, *exact]).splitlines()
+    assert "the test error of da2s_exact is 0.97 points lower than that of darts" in first
+    assert "da2s_exact" not in second and remark.startswith("3 comparisons") and remark.endswith(claims.EXACT_REMARK)
+    # A budget of which the paper prints nothing.
+    unprinted = runs("method", {"darts": (1.0, 2.0), "da2s": (1.0, 3.0)}, budget="8/14")
+    assert "in the paper" not in claims.order_sentence(unprinted)
 
 
 def test_searches_that_are_the_same_for_two_budgets_are_named(tmp_path):
@@ -163,14 +218,15 @@ def test_the_studies_ask_for_each_search_once():
 
 def test_the_sentence_on_the_gap_names_every_cut_and_how_decided_each_method_was():
     drops = [
-        {"method": method, "budget": budget, "drop_mean": drop, "drop_std": std}
-        for method, budget, drop, std in (
-            ("darts", "8/14", 70.0, 2.0),
-            ("da2s", "8/14", -0.5, None),
-            ("darts", "6/14", 72.5, 1.0),
-        )
+        {"method": method, "budget": budget, "seed": seed, "drop": drop + shift}
+        for method, budget, drop in (("darts", "8/14", 70.0), ("da2s", "8/14", -0.5), ("darts", "6/14", 72.5))
+        for seed, shift in enumerate((-2.0, 2.0, 0.0) if method == "darts" else (0.0, 0.0, 0.0))
     ]
     sharpness = [{"method": "darts", "largest_weight_mean": 0.314}, {"method": "da2s", "largest_weight_mean": 0.998}]
-    sentence = claims.gap_sentence(drops, sharpness)
-    assert "the cut to 8/14 costs darts 70.00 ± 2.00, da2s -0.50; the cut to 6/14 costs darts 72.50 ± 1.00" in sentence
-    assert sentence.endswith("darts 0.31, da2s 1.00.")
+    head, _, line, _, remark = claims.gap_sentence(drops, sharpness).splitlines()
+    assert "the cut to 8/14 costs darts 70.00 ± 2.00, da2s -0.50 ± 0.00; the cut to 6/14 costs darts 72.50" in head
+    assert head.endswith("darts 0.31, da2s 1.00.")
+    assert line.startswith(
+        "- The drop of da2s at 8/14 is 70.50 points lower than that of darts at 8/14 (-75.47 to -65.53"
+    )
+    assert line.endswith("n = 3 pairs): significant.") and remark.startswith("1 comparison, ")

@@ -179,7 +179,9 @@ def test_a_record_knows_the_cell_of_every_epoch(capsys, searched, tmp_path):
         printed = []
         for place in (searched, record):
             assert cli.main(["genotype", str(place), *arguments]) == 0
-            printed.append(capsys.readouterr().out)
+            captured = capsys.readouterr()
+            printed.append(captured.out)
+            assert captured.err.count("\n") == 1 and "of a coin toss" in captured.err
         assert printed[0] == printed[1]
     assert parse_darts(printed[0]) == read_run(searched).genotype
     assert "two for each node" in refused(capsys, "genotype", str(record), "--darts", "--budget", "4/14")

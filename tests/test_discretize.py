@@ -1,6 +1,7 @@
 """Discretization: what it must not cost, what its rows say, and that measuring it leaves everything as it was."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from daas_lab.train.discretize import (
     attribution_values,
     derive_genotype,
     discrete_weights,
+    node_costs,
     recalibration,
 )
 from daas_lab.train.loop import evaluate
@@ -132,6 +134,12 @@ def test_discrete_weights_are_those_of_the_cell(case, edge_weight):
     weights = Mixture(a, b, alphas, betas)
     cut = {stage: discrete_weights(weights, genotype.normal, edge_weight, stage) for stage in STAGES}
     assert torch.equal(cut["operations"].edges, b) and torch.equal(cut["edges"].operations, a)
+    assert torch.equal(cut["none"].edges, b) and torch.equal(cut["none"].operations, a)
+    assert torch.equal(cut["scale"].operations, a)
+    chosen_edges = torch.tensor([pair in {edge[:2] for edge in genotype.normal.edges} for pair in cell_edges(6)])
+    assert torch.equal(cut["scale"].edges, torch.where(chosen_edges, cut["both"].edges, b))
+    if edge_weight == "learned":
+        assert torch.equal(cut["scale"].edges, b)
     assert torch.equal(cut["both"].edges, cut["edges"].edges)
     assert torch.equal(cut["both"].operations, cut["operations"].operations)
 
@@ -237,9 +245,14 @@ def test_one_call_gives_the_whole_table_and_leaves_the_network_as_it_was(searche
     assert len(set(keys)) == len(rows)
     assert {row["before"] for row in rows} == {evaluate(network, splits.held_out)[1]}
     by_key = {key: row["after"] for key, row in zip(keys, rows, strict=True)}
-    # Only the operations: the budget and the weights of kept edges play no part.
-    for batch_norm in BATCH_NORMS:
-        assert len({after for key, after in by_key.items() if key[2:] == (batch_norm, "operations")}) == 1
+    # Nothing, and only the operations: the budget and the weights of kept edges play no part.
+    for batch_norm, stage in itertools.product(BATCH_NORMS, ("none", "operations")):
+        assert len({after for key, after in by_key.items() if key[2:] == (batch_norm, stage)}) == 1
+    assert by_key["8/14", "one", "as-trained", "none"] == rows[0]["before"]
+    uncut = network.mixtures()
+    with recalibration(network, splits.weights, uncut):
+        control = evaluate(network, splits.held_out, mixtures=uncut)[1]
+    assert by_key["8/14", "one", "recalibrated", "none"] == control
     # A row is what the network mixed by these weights classifies, recomputed here from the parts.
     genotype, mixture = derive_genotype(config, architecture_of(network), EdgeBudget.parse("3/14")), {}
     for name, weights in network.mixtures().items():
@@ -248,6 +261,66 @@ def test_one_call_gives_the_whole_table_and_leaves_the_network_as_it_was(searche
     with recalibration(network, splits.weights, mixture):
         assert by_key["3/14", "one", "recalibrated", "both"] == evaluate(network, splits.held_out, mixtures=mixture)[1]
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_what_is_the_same_network_is_measured_once(searched, splits, monkeypatch):
+    _, network, config = searched
+    recalibrated = []
+
+    def spy(*arguments):
+        recalibrated.append(arguments)
+        return recalibration(*arguments)
+
+    monkeypatch.setattr("daas_lab.train.discretize.recalibration", spy)
+    rows = accuracy_drops(
+        network, config, splits.held_out, splits.weights, NAMED_BUDGETS, batch_norms=["recalibrated"], stages=["none"]
+    )
+    assert len(rows) == 5 * 3 and len(recalibrated) == 1
+
+
+def test_what_a_node_carries_and_costs(searched, splits):
+    _, network, config = searched
+    before = copy.deepcopy(network.state_dict())
+    rows = node_costs(network, config, splits.held_out, splits.weights, "3/14")
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert [(row["cell"], row["node"]) for row in rows[::2]] == [(c, n) for c in CELL_TYPES for n in range(2, 6)]
+    genotype = derive_genotype(config, architecture_of(network), EdgeBudget.parse("3/14"))
+    for cell_type in CELL_TYPES:
+        dropped = {row["node"] for row in rows if row["cell"] == cell_type and row["dropped"]}
+        assert dropped == {2, 3, 4, 5} - set(genotype.cell(cell_type).concat) and len(dropped) == 1
+    # Under the authors' protocol the inputs of a node weigh as many as there are.
+    assert [row["incoming"] for row in rows[::2]] == pytest.approx(2 * [2, 3, 4, 5])
+    # The one reduction cell in the middle and the last one: what they put out, seen from outside.
+    seen = {}
+    hooks = [cell.register_forward_hook(lambda cell, _, y: seen.update({cell: y[0]})) for cell in network.cells]
+    images = torch.cat([x for x, _ in plain_batches(splits.held_out, batch_size=len(splits.held_out))])
+    training = network.training
+    with torch.no_grad():
+        network.eval()(images)
+    network.train(training)
+    for hook in hooks:
+        hook.remove()
+    maps = [y.unflatten(1, (4, -1)) for cell, y in seen.items() if cell.cell_type == "reduce"]
+    expected = torch.stack([y.square().mean(dim=(0, 2, 3, 4)) for y in maps]).mean(dim=0).sqrt()
+    assert [row["rms"] for row in rows if row["cell"] == "reduce"][::2] == pytest.approx(expected.tolist(), rel=1e-4)
+    # Without a node nothing enters it and nothing leaves it.
+    touched = torch.tensor([3 in edge for edge in cell_edges(6)])
+    mixture = network.mixtures()
+    mixture["normal"] = mixture["normal"]._replace(edges=mixture["normal"].edges * ~touched)
+    row = next(row for row in rows if (row["cell"], row["node"]) == ("normal", 3))
+    assert row["batch_norm"] == "as-trained" and row["before"] == evaluate(network, splits.held_out)[1]
+    assert row["after"] == evaluate(network, splits.held_out, mixtures=mixture)[1]
+
+
+def test_decided_choices_rank_by_more_than_their_weight_in_float32():
+    config = search_config("tiny", "digits", "darts", nodes=4, budget="1,1")
+    alphas = torch.zeros(5, 7)
+    alphas[:, 2] = torch.tensor([20.0, 24.0, 20.0, 22.0, 26.0])
+    assert (alphas.softmax(dim=1).amax(dim=1) == 1).all(), "in float32 all edges are alike"
+    parameters = {f"{kind}_{name}": alphas if kind == "alphas" else torch.zeros(5)
+                  for kind in ("alphas", "betas") for name in CELL_TYPES}  # fmt: skip
+    genotype = derive_genotype(config, parameters, config.edge_budget)
+    assert [edge[:2] for edge in genotype.normal.edges] == [(1, 2), (2, 3)]
 
 
 def test_recalibration_estimates_statistics_and_leaves_weights_and_checkpoint(searched, splits):

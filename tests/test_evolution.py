@@ -12,13 +12,17 @@ from daas_lab.errors import LabError
 from daas_lab.report import plots
 from daas_lab.runs.folder import Run, read_run
 from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges
+from daas_lab.space.genotype import Genotype
 from daas_lab.train.discretize import accuracy_drops
 from daas_lab.train.evolution import (
+    close_choices,
+    close_choices_sentence,
     epoch_summaries,
     gap_evolution,
     genotype_after,
     genotype_evolution,
     kept_weight,
+    parameter_free,
     settled_edges,
 )
 from daas_lab.train.search import load_supernet, search
@@ -163,6 +167,48 @@ def test_how_much_of_the_weights_the_cut_keeps():
     assert undecided == pytest.approx({"kept_operations": 1 / 7, "kept_edges": (1 + 1 / 3) / 2})
     betas[1, 2:] = [-300.0, 1.0, -300.0]
     assert kept_weight(made_up_run(alphas, betas)) == pytest.approx({"kept_operations": 1, "kept_edges": 1})
+
+
+def test_choices_that_are_a_coin_toss_are_named():
+    alphas, betas = np.zeros((1, 5, 7)), np.full((1, 5), -9.0)
+    alphas[:, :, PRIMITIVES.index("skip_connect")] = 5.0
+    edges = cell_edges(4)
+    # Edge 1 → 2: two operations whose shares of what both have are 0.504 and 0.496, a difference of 0.008.
+    alphas[0, edges.index((1, 2)), PRIMITIVES.index("sep_conv_3x3")] = 5.0 - 2 * math.atanh(0.008)
+    # Node 3, one edge to keep: a softmax over the last two gives 0.5045 and 0.4955.
+    betas[0, edges.index((1, 3)) :] = [0.5, 0.5 + 2 * math.atanh(0.009)]
+    run = made_up_run(alphas, betas)
+    expected = [(2, "1→2 skip_connect", "1→2 sep_conv_3x3", 0.008), (3, "2→3", "1→3", 0.009)]
+    rows = [row for row in close_choices(run) if row["cell"] == "normal"]
+    assert [(row["node"], row["kept"], row["next"]) for row in rows] == [row[:3] for row in expected]
+    assert [row["margin"] for row in rows] == pytest.approx([row[3] for row in expected], rel=1e-3)
+    sentence = close_choices_sentence(rows)
+    assert sentence.startswith("2 choices") and "normal 2→3 before 1→3 (0.90 %)" in sentence
+    betas[0, -1] = 0.5 + 2 * math.atanh(0.011)
+    assert [row["node"] for row in close_choices(made_up_run(alphas, betas))] == [2, 2]
+    # A node that keeps all its edges leaves no choice between them.
+    assert not [row for row in close_choices(run, budget="2,3") if "skip_connect" not in row["kept"]]
+    assert "No choice" in close_choices_sentence([])
+
+
+def test_edges_that_rank_by_their_operations_are_close_by_these_weights():
+    alphas = np.zeros((1, 5, 7))
+    alphas[0, :, 2] = [3.0, 3.001, 1.0, 2.0, 3.0]
+    run = made_up_run(alphas, np.zeros((1, 5)))
+    run = replace(run, config=search_config("tiny", "digits", "darts", nodes=4, budget="1,1"))
+    [row, _] = close_choices(run)
+    weights = (np.exp(x) / (np.exp(x) + 6) for x in (3.001, 3.0))
+    kept, other = weights
+    assert (row["kept"], row["next"]) == ("1→2", "0→2")
+    assert row["margin"] == pytest.approx((kept - other) / (kept + other), rel=1e-2)
+
+
+def test_pools_and_skips_are_counted_for_each_cell(runs):
+    edges = [[0, 2, "max_pool_3x3"], [1, 2, "skip_connect"], [0, 3, "sep_conv_3x3"], [1, 3, "avg_pool_3x3"]]
+    cell = {"edges": edges, "concat": [2, 3]}
+    other = {"edges": [[source, node, "dil_conv_5x5"] for source, node, _ in edges], "concat": [2, 3]}
+    cells = Genotype.from_json({"format": 1, "normal": cell, "reduce": other})
+    assert parameter_free(cells) == {"parameter_free_normal": 75.0, "parameter_free_reduce": 0.0}
 
 
 def test_the_cell_of_every_epoch(runs):

@@ -4,13 +4,16 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from daas_lab.config import SearchConfig
 from daas_lab.errors import LabError
 from daas_lab.runs.records import read_record, write_record
 from daas_lab.studies import make
+from daas_lab.train.evolution import genotype_after
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +46,14 @@ def test_a_record_gives_back_what_its_run_recorded(published):
             for cell_type, array in getattr(run, kind).items():
                 np.testing.assert_allclose(getattr(again, kind)[cell_type], array, atol=5.1e-5)
     assert read_record(path).result["test_error"] == runs[-1].history[-1]["test_error"]
+
+
+def test_every_published_search_still_derives_the_cell_that_it_recorded():
+    folder = Path(__file__).parent.parent / "figures" / "records"
+    runs = {path.name: read_record(path) for path in sorted(folder.glob("*.json"))}
+    searches = {name: run for name, run in runs.items() if isinstance(run.config, SearchConfig)}
+    assert len(searches) >= 99
+    assert [name for name, run in searches.items() if genotype_after(run) != run.genotype] == []
 
 
 def test_records_are_enough_for_runs_and_drops(published, tmp_path):

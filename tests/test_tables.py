@@ -13,7 +13,8 @@ from daas_lab.runs.provenance import provenance, provenance_text
 
 def gap(method, budget, seed, after, **others):
     fixed = {"stage": "both", "edge_weight": "one", "batch_norm": "as-trained", "before": 90.0}
-    return fixed | {"method": method, "budget": budget, "seed": seed, "after": after} | others
+    row = fixed | {"method": method, "budget": budget, "seed": seed, "after": after} | others
+    return row | {"drop": row["before"] - row["after"]}
 
 
 def test_summarise():
@@ -48,9 +49,11 @@ def test_drop_rows_keep_edge_weights_apart():
 
 def test_drop_parts_add_up_to_the_drop():
     after = {
+        ("as-trained", "none"): 90.0,
         ("as-trained", "operations"): 20.0,
         ("as-trained", "edges"): 40.0,
         ("as-trained", "both"): 10.0,
+        ("recalibrated", "none"): 87.0,
         ("recalibrated", "operations"): 30.0,
         ("recalibrated", "edges"): 85.0,
         ("recalibrated", "both"): 32.0,
@@ -61,12 +64,23 @@ def test_drop_parts_add_up_to_the_drop():
         for (batch_norm, stage), value in after.items()
     ]
     first, second = tables.drop_parts(rows)
-    expected = {"statistics": 22.0, "operations": 60.0, "edges": 5.0, "together": -7.0, "drop": 80.0}
+    expected = {"control": 87.0, "statistics": 25.0, "operations": 57.0, "edges": 2.0, "together": -4.0, "drop": 80.0}
     assert {name: first[name] for name in expected} == expected
     assert (first["method"], first["budget"], first["edge_weight"], first["seed"]) == ("darts", "8/14", "one", 0)
     assert second["budget"] == "4/14"
     for row in (first, second):
         assert row["drop"] == row["statistics"] + row["operations"] + row["edges"] + row["together"]
+
+
+def test_recalibration_alone_is_charged_to_no_cut():
+    # A cut that changes nothing: the network loses 3 points when its statistics are estimated again, cut or not.
+    rows = [
+        gap("da2s", "8/14", 0, after, stage=stage, batch_norm=batch_norm)
+        for batch_norm, after in (("as-trained", 90.0), ("recalibrated", 87.0))
+        for stage in ("none", "operations", "edges", "both")
+    ]
+    [row] = tables.drop_parts(rows)
+    assert [row[part] for part in ("drop", "statistics", "operations", "edges", "together")] == [0, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("builder", [tables.table_1, tables.table_2, tables.table_3, tables.table_4, tables.table_5])
@@ -138,7 +152,7 @@ def test_save_table(tmp_path):
     rows = tables.table_2([{"lambda_c": "log", "seeds": [0], "error_mean": math.nan, "error_std": None}])
     json_path, markdown_path = tables.save_table("table_2_lambda_c", rows, facts, tmp_path / "tiny")
     document = json.loads(json_path.read_text(encoding="utf-8"))
-    assert set(document) == {"provenance", "rows"}
+    assert set(document) == {"provenance", "rows", "runs"} and document["runs"] == []
     assert set(document["provenance"]) == {"dataset", "preset", "command", "versions", "machine", "wall_s"}
     assert {"python", "torch", "daas_lab"} <= set(document["provenance"]["versions"])
     assert document["provenance"]["machine"]["cores"] >= 1
@@ -155,8 +169,10 @@ def test_save_table_shows_what_it_is_given(tmp_path):
     facts = provenance("digits", "tiny", "daas-lab reproduce --preset tiny", 1.0)
     rows = [{"budget": "4/14", "drop": 0.21}, {"budget": "6/14", "drop": 20.05}]
     shown = tables.to_markdown(rows[:1]) + "\nOne budget of two."
-    json_path, markdown_path = tables.save_table("both", rows, facts, tmp_path, shown)
-    assert json.loads(json_path.read_text(encoding="utf-8"))["rows"] == rows
+    runs = [{"run": "da2s-digits-s0-0123456789", "seed": 0, "drop": 0.21}]
+    json_path, markdown_path = tables.save_table("both", rows, facts, tmp_path, shown, runs)
+    document = json.loads(json_path.read_text(encoding="utf-8"))
+    assert document["rows"] == rows and document["runs"] == runs
     text = markdown_path.read_text(encoding="utf-8")
     assert "| 4/14 | 0.21 |\n\nOne budget of two.\n\n- Data: digits" in text and "6/14" not in text
 

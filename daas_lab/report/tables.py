@@ -23,6 +23,7 @@ HEADERS = {
     "architecture": "architecture",
     "batch_norm": "batch-norm",
     "before": "accuracy before (%)",
+    "control": "before, statistics recalibrated (%)",
     "drop": "drop (points)",
     "edge_weight": "edge weight",
     "error": "test error (%)",
@@ -37,6 +38,8 @@ HEADERS = {
     "multiply_adds_m": "multiply-adds (M)",
     "onset_epoch": "weights differ from epoch",
     "onset_share": "as a share of the search",
+    "parameter_free_normal": "pools and skips, normal cell (%)",
+    "parameter_free_reduce": "pools and skips, reduction cell (%)",
     "params_m": "parameters (M)",
     "search_cost_gpu_days": "search cost (GPU-days)",
     "search_cost_s": "search time (s)",
@@ -81,10 +84,10 @@ def _mean_std(quantity: str, values: Sequence[float]) -> Row:
 def drop_rows(gaps: Iterable[Row], by: Sequence[str] = ("method", "budget")) -> list[Row]:
     """Accuracy drops of whole discretizations (Table 4), one row for each `by` × `edge_weight` × `batch_norm`.
 
-    `gaps`: rows with `method`, `budget`, `seed`, `edge_weight`, `batch_norm`, `stage`, `before`, `after`; only stage
-    `both` counts. `worst_drop` is the largest before − after of a single run.
+    `gaps`: rows with `method`, `budget`, `seed`, `edge_weight`, `batch_norm`, `stage`, `before`, `after`, `drop`; only
+    stage `both` counts. `worst_drop` is the largest drop of a single run.
     """
-    whole = [row | {"drop": row["before"] - row["after"]} for row in gaps if row.get("stage", "both") == "both"]
+    whole = [row for row in gaps if row.get("stage", "both") == "both"]
     keys = (*by, "edge_weight", "batch_norm")
     summaries = summarise(whole, keys, ("before", "after", "drop"))
     for summary in summaries:
@@ -95,24 +98,27 @@ def drop_rows(gaps: Iterable[Row], by: Sequence[str] = ("method", "budget")) -> 
 
 def drop_parts(gaps: Iterable[Row]) -> list[Row]:
     """Each accuracy drop as statistics + operations + edges + together, in points; a row for each run, budget and
-    edge weight of `discretize.accuracy_drops`, which must hold every stage and both kinds of batch-norm.
+    edge weight of `discretize.accuracy_drops`, which must hold the stages none, operations, edges and both with both
+    kinds of batch-norm.
 
-    `statistics`: what estimating batch-norm's statistics again gives back, so that stale ones had cost it.
-    `operations`, `edges`: what the network loses when only these are discrete and the statistics fit; `together`: what
-    it loses, or saves if negative, because both are.
+    The reference of what a cut costs is `control`, the network with nothing cut and its statistics estimated again: by
+    itself that moves the accuracy, and no cut is to be blamed for it. Between networks with fitting statistics,
+    `operations` and `edges` are what is lost when only these are discrete, and `together` what both lose beyond that
+    (or save, if negative). `statistics` is what the drop with the statistics of the search has besides: stale ones.
     """
     runs: dict[tuple, tuple[Row, dict]] = {}
     for row in gaps:
-        named = {key: value for key, value in row.items() if key not in ("batch_norm", "stage", "before", "after")}
+        measured = ("batch_norm", "stage", "before", "after", "drop")
+        named = {key: value for key, value in row.items() if key not in measured}
         _, after = runs.setdefault((*named.items(), row["before"]), (named, {}))
         after[row["batch_norm"], row["stage"]] = row["after"]
     rows = []
     for (*_, before), (named, after) in runs.items():
-        recalibrated = after["recalibrated", "both"]
-        parts = {"statistics": recalibrated - after["as-trained", "both"]}
-        parts |= {stage: before - after["recalibrated", stage] for stage in ("operations", "edges")}
-        parts["together"] = before - recalibrated - parts["operations"] - parts["edges"]
-        ends = {"before": before, "after": after["as-trained", "both"], "drop": before - after["as-trained", "both"]}
+        control, drop = after["recalibrated", "none"], before - after["as-trained", "both"]
+        lost = {stage: control - after["recalibrated", stage] for stage in ("operations", "edges", "both")}
+        parts = {"statistics": drop - lost["both"], "operations": lost["operations"], "edges": lost["edges"]}
+        parts["together"] = lost["both"] - lost["operations"] - lost["edges"]
+        ends = {"before": before, "control": control, "after": after["as-trained", "both"], "drop": drop}
         rows.append(named | ends | parts)
     return rows
 
@@ -256,15 +262,21 @@ def _cell(row: Row, key: str) -> str:
 
 
 def save_table(
-    name: str, rows: Sequence[Row], provenance: Mapping, folder: str | Path, markdown: str | None = None
+    name: str,
+    rows: Sequence[Row],
+    provenance: Mapping,
+    folder: str | Path,
+    markdown: str | None = None,
+    runs: Sequence[Row] = (),
 ) -> list[Path]:
-    """Write `<name>.json` (`{"provenance", "rows"}`) and `<name>.md` beside it, and return both paths.
+    """Write `<name>.json` (`{"provenance", "rows", "runs"}`) and `<name>.md` beside it, and return both paths.
 
-    `markdown`: what the Markdown shows above the provenance; without it, all that the rows hold.
+    `markdown`: what the Markdown shows above the provenance; without it, all that the rows hold. `runs`: the rows of
+    single runs that the means were made of, with `seed` and `run`, so that a reader can test again.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    document = {"provenance": dict(provenance), "rows": [_finite(row) for row in rows]}
+    document = {"provenance": dict(provenance), "rows": [*map(_finite, rows)], "runs": [*map(_finite, runs)]}
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     page = f"{(markdown or to_markdown(rows)).rstrip()}\n\n{provenance_text(provenance)}"
     paths = [folder / f"{name}.json", folder / f"{name}.md"]

@@ -4,7 +4,7 @@ Functions return rows for `tables.to_markdown`, or a sentence that follows from 
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -16,11 +16,13 @@ from daas_lab.methods import losses
 from daas_lab.methods.da2s import DA2S
 from daas_lab.methods.method import Architecture, Moment
 from daas_lab.methods.protocols import PROTOCOLS
+from daas_lab.report import compare
 from daas_lab.report.plots_losses import simplex_entropy
 from daas_lab.report.tables import Row, mean_std_text
 from daas_lab.runs.folder import Run
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, cell_edges, input_edges
+from daas_lab.studies.make import names_of
 from daas_lab.train.discretize import Evolution, derive_genotype, weight_evolution
 from daas_lab.train.evolution import settled_edges
 
@@ -28,24 +30,39 @@ from daas_lab.train.evolution import settled_edges
 
 
 def gap_sentence(drops: Sequence[Row], sharpness: Sequence[Row]) -> str:
-    """Fig. 1: what the cut to each budget costs each method, and how far its operations had decided before it.
+    """Fig. 1: what the cut to each budget costs each method, beside DARTS; how far its operations had decided before.
 
-    `drops`: means over seeds (`tables.drop_rows`), one edge weight a method; `sharpness`: of `differentiation_rows`.
+    `drops`: a row for each search and budget (`make.drops`), one edge weight a method; `sharpness`: means over seeds of
+    `differentiation_rows`.
     """
-    budgets = {row["budget"]: [other for other in drops if other["budget"] == row["budget"]] for row in drops}
-    costs = [
-        f"the cut to {budget} costs " + ", ".join(f"{row['method']} {_points(row)}" for row in members)
-        for budget, members in budgets.items()
-    ]
+    costs, found = [], []
+    for budget, rows in _by(drops, "budget").items():
+        groups = compare.groups_by(rows, "method", "drop")
+        costs.append(f"the cut to {budget} costs " + ", ".join(_means(groups)))
+        named = {method: f"{method} at {budget}" for method in groups}
+        groups = {named[method]: group for method, group in groups.items()}
+        found += [compare.difference(groups, named["darts"], named[m], "drop") for m in named if m != "darts"]
     weights = [f"{row['method']} {row['largest_weight_mean']:.2f}" for row in sharpness]
     return (
         f"In points of accuracy, {'; '.join(costs)}. Before it the largest operation weight of an edge is in the mean: "
-        f"{', '.join(weights)}."
+        f"{', '.join(weights)}.\n\n{compare.listed(found)}"
     )
 
 
-def _points(row: Row) -> str:
-    return mean_std_text(row["drop_mean"], row["drop_std"])
+def _by(rows: Iterable[Row], key: str) -> dict[str, list[Row]]:
+    """Rows by what they have under `key`, in order of appearance."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row[key], []).append(row)
+    return groups
+
+
+def _means(groups: Mapping[str, compare.Group], unit: str = "") -> list[str]:
+    """`"darts 12.56 ± 0.54"` for each group."""
+    return [
+        f"{name} {mean_std_text(np.mean(values), np.std(values, ddof=1) if len(values) > 1 else None)}{unit}"
+        for name, values in ((name, list(group.values())) for name, group in groups.items())
+    ]
 
 
 def entropy_rows(run: Run) -> list[Row]:
@@ -56,7 +73,7 @@ def entropy_rows(run: Run) -> list[Row]:
         nodes = [_node_entropy(weights, node) for node in range(run.config.searcher.first_edge_node, run.config.nodes)]
         edges = np.mean(nodes, axis=0)
         for what, values in (("operations", operations), ("edges", edges)):
-            row = {"cell": cell_type, "entropy of": what, "seed": run.config.seed}
+            row = names_of(run) | {"cell": cell_type, "entropy of": what}
             rows.append(row | {"at the start": float(values[0]), "at the end": float(values[-1])})
     return rows
 
@@ -83,9 +100,8 @@ def differentiation_rows(searches: Sequence[Run]) -> list[Row]:
         operations = np.concatenate([weights.operations for weights in weight_evolution(run).values()], axis=1)
         epoch = differentiation_epoch(operations)
         rows.append(
-            {
-                "method": run.config.method,
-                "seed": run.config.seed,
+            names_of(run)
+            | {
                 "onset_epoch": epoch,
                 "onset_share": None if epoch is None else epoch / run.config.epochs,
                 "largest_weight": float(operations[-1].max(axis=1).mean()),
@@ -126,7 +142,7 @@ def selection_rows(searches: Sequence[Run], budget: str) -> list[Row]:
             for node in range(run.config.searcher.first_edge_node, run.config.nodes):
                 kept = [edge for edge in settled if (edge["cell"], edge["node"]) == (cell_type, node) and edge["kept"]]
                 selected = [edge["kept_epoch"] for edge in kept]
-                row = {"seed": run.config.seed, "cell": cell_type, "node": node}
+                row = names_of(run) | {"cell": cell_type, "node": node}
                 row |= {"kept": [edge["source"] for edge in kept], "selected": selected}
                 rows.append(row | {"apart": max(selected) - min(selected) if selected else None})
     return rows
@@ -161,103 +177,127 @@ def _within(distances: Sequence[int], limit: float) -> str:
     return f"{together} ({together / len(distances):.0%})"
 
 
-# --- Tables 2 to 4: order and noise -----------------------------------------------------------------------------------
+# --- Tables 1 to 4 and the ablation: what differs by more than chance -------------------------------------------------
+
+# Stands beside every comparison of this method: the images that it is compared on had a say in what it is.
+EXACT_REMARK = (
+    "The form of `da2s_exact` was chosen before these runs by test errors on Fashion-MNIST, of smaller searches: "
+    "on these test images its error is not that of a method which never saw them."
+)
 
 
-def ranking_sentence(rows: Sequence[Row], key: str, reported: str) -> str:
-    """Which `key` has the lowest mean error, whether that exceeds the noise between seeds, and the paper's choice."""
-    rows = sorted((row for row in rows if row.get("error_mean") is not None), key=lambda row: row["error_mean"])
-    if len(rows) < 2:
-        return "Fewer than two results: nothing to compare."
-    best, second = rows[:2]
-    text = f"Lowest mean error: {best[key]} ({_error(best)}), then {second[key]} ({_error(second)})"
-    text += f"; {_beside_noise(best, second)}."
-    place = [row[key] for row in rows].index(reported) + 1 if reported in [row[key] for row in rows] else None
-    return text + (f" The paper's best, {reported}, is number {place} of {len(rows)} here." if place else "")
+def methods_sentence(rows: Sequence[Row]) -> str:
+    """Table 1: every pair of methods by their test errors. `rows`: a retraining each, with `method` and `error`."""
+    errors = compare.groups_by(rows, "method", "error")
+    pairs = itertools.combinations(errors, 2)
+    return _remarked(compare.listed([compare.difference(errors, *pair) for pair in pairs]), errors)
 
 
 def speed_sentence(rows: Sequence[Row]) -> str:
-    """Table 2: whether λ_c that grows fast does better than one that grows late, as the paper sees it.
+    """Table 2: the functions of λ_c by their mean error, the paper's best (linear) beside each of the others; and
+    whether λ_c that grows fast does better than one that grows late, as the paper sees it.
 
-    `rows`: a retraining each, with `lambda_c` and `error`.
+    `rows`: a retraining each, with `lambda_c` (`baseline`: DARTS) and `error`.
     """
-    groups = {"growing fast (log, linear)": ("log", "linear"), "growing late (exp, step)": ("exp", "step")}
-    return _groups_sentence(
-        {name: [row["error"] for row in rows if row["lambda_c"] in values] for name, values in groups.items()},
-        {
-            name: [row["error_mean"] for row in paper.TABLE_2 if row["lambda_c"] in values]
-            for name, values in groups.items()
-        },
+    halves = {"growing fast (log, linear)": ("log", "linear"), "growing late (exp, step)": ("exp", "step")}
+    return _settings_sentence(
+        compare.groups_by(rows, "lambda_c", "error"),
+        "linear",
+        {name: [row for row in rows if row["lambda_c"] in own] for name, own in halves.items()},
+        {name: [row for row in paper.TABLE_2 if row["lambda_c"] in own] for name, own in halves.items()},
     )
 
 
 def priority_sentence(rows: Sequence[Row]) -> str:
-    """Table 3: whether to decide operations first or edges first makes a difference. `rows`: a retraining each, with
-    `lambda_1`, `lambda_2` and `error`."""
-    groups = {"operations first (λ_2 delayed)": "lambda_2", "edges first (λ_1 delayed)": "lambda_1"}
+    """Table 3: the pairs of functions by their mean error, the paper's best (log:delayed / const) beside each of the
+    others; and whether to decide operations first or edges first makes a difference.
 
-    def errors(of: Sequence[Row], delayed: str, quantity: str) -> list[float]:
-        return [row[quantity] for row in of if row[delayed].endswith(":delayed")]
-
-    return _groups_sentence(
-        {name: errors(rows, delayed, "error") for name, delayed in groups.items()},
-        {name: errors(paper.TABLE_3, delayed, "error_mean") for name, delayed in groups.items()},
+    `rows`: a retraining each, with `lambda_1`, `lambda_2` and `error`.
+    """
+    halves = {"operations first (λ_2 delayed)": "lambda_2", "edges first (λ_1 delayed)": "lambda_1"}
+    named = [row | {"priority": f"{row['lambda_1']} / {row['lambda_2']}"} for row in rows]
+    return _settings_sentence(
+        compare.groups_by(named, "priority", "error"),
+        "log:delayed / const",
+        {name: [row for row in rows if row[own].endswith(":delayed")] for name, own in halves.items()},
+        {name: [row for row in paper.TABLE_3 if row[own].endswith(":delayed")] for name, own in halves.items()},
     )
+
+
+def _settings_sentence(
+    errors: Mapping[str, compare.Group],
+    best: str,
+    halves: Mapping[str, Sequence[Row]],
+    printed: Mapping[str, Sequence[Row]],
+) -> str:
+    """Settings by their mean error; `best`, the paper's, beside each of the others, and one half of the settings beside
+    the other: which is best here was known only afterwards, and is compared with nothing.
+
+    A half is the mean over its settings, seed by seed: so many runs are not so many seeds.
+    """
+    ranked = sorted(errors, key=lambda name: np.mean(list(errors[name].values())))
+    order = ", ".join(_means({name: errors[name] for name in ranked}, " %"))
+    text = (
+        f"By mean test error: {order}. The paper's best, {best}, is number {ranked.index(best) + 1} of {len(ranked)}."
+    )
+    means = {name: compare.by_seed(rows, "error") for name, rows in halves.items()}
+    text += f" Over several functions: {', '.join(_means(means, ' %'))}; in the paper's rows "
+    text += " and ".join(f"{np.mean([row['error_mean'] for row in rows]):.2f}" for rows in printed.values()) + " %."
+    found = [compare.difference(errors, best, other) for other in ranked if other != best]
+    found.append(compare.difference(means, *means, "test error (mean over functions)"))
+    return f"{text}\n\n{compare.listed(found)}"
 
 
 def ablation_sentence(rows: Sequence[Row]) -> str:
     """What the cut costs with neither, one and both of DA²S's losses, which of it each loss saves, and whether the
-    losses change the retrained error. `rows`: means over seeds, with `losses` as `paper_tables.losses_of` says it."""
-    named = {row["losses"]: row for row in rows}
-    neither, both = named["neither"], named["both"]
-    text = f"In points of accuracy, the cut costs {', '.join(f'{name} {_points(row)}' for name, row in named.items())}."
-    if neither["drop_mean"] > 0:
-        shares = {
-            name: 1 - named[name]["drop_mean"] / neither["drop_mean"]
-            for name in ("operation loss", "edge loss", "both")
-        }
-        saved = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-        text += f" Of what it costs with neither, they save: {saved}."
-    lower, higher = sorted((neither, both), key=lambda row: row["error_mean"])
-    return (
-        f"{text} Retrained: {lower['losses']} {_error(lower)}, {higher['losses']} {_error(higher)}; "
-        f"{_beside_noise(lower, higher)}."
-    )
-
-
-def _groups_sentence(ours: Mapping[str, Sequence[float]], reported: Mapping[str, Sequence[float]]) -> str:
-    """Mean errors of two groups of runs, their difference with its standard error, and the means of the paper."""
-    parts = [f"{name} {np.mean(errors):.2f} %" for name, errors in ours.items()]
-    (_, first), (_, second) = ours.items()
-    text = f"Mean error: {parts[0]}, {parts[1]} ({len(first)} and {len(second)} runs)"
-    if len(first) > 1 and len(second) > 1:
-        error = np.sqrt(np.var(first, ddof=1) / len(first) + np.var(second, ddof=1) / len(second))
-        difference = np.mean(second) - np.mean(first)
-        side = "higher" if difference > 0 else "lower"
-        text += f"; the latter is {abs(difference):.2f} points {side}, with a standard error of {error:.2f}"
-    return f"{text}. In the paper's rows: {' and '.join(f'{np.mean(errors):.2f}' for errors in reported.values())} %."
+    losses change the retrained error. `rows`: a search each, with `losses` (`paper_tables.losses_of`), `drop` and
+    `error`."""
+    drops, errors = (compare.groups_by(rows, "losses", quantity) for quantity in ("drop", "error"))
+    costs = {name: np.mean(list(group.values())) for name, group in drops.items()}
+    text = f"In points of accuracy, the cut costs {', '.join(_means(drops))}."
+    if costs["neither"] > 0:
+        saved = [f"{name} {1 - costs[name] / costs['neither']:.0%}" for name in ("operation loss", "edge loss", "both")]
+        text += f" Of what it costs with neither, they save: {', '.join(saved)}."
+    text += f" Retrained: {', '.join(_means(errors, ' %'))}."
+    found = [compare.difference(drops, "neither", other, "drop") for other in drops if other != "neither"]
+    found.append(compare.difference(errors, "neither", "both"))
+    return f"{text}\n\n{compare.listed(found)}"
 
 
 def order_sentence(rows: Sequence[Row]) -> str:
-    """Table 4: for every budget the methods by their mean error, lowest first; whether DA²S is ahead of DARTS as in
-    print, and exact budgets (which the paper has not), each time by more than the noise between seeds or not.
+    """Table 4: for every budget the methods by their mean error, lowest first; DA²S beside DARTS, and whether it is
+    ahead as in print, and exact budgets (which the paper has not) beside DARTS.
 
-    A Markdown list, a budget a line.
+    `rows`: a retraining each, with `budget`, `method` and `error`. A Markdown list, a budget a line, and a remark.
     """
-    parts = []
-    for budget, group in itertools.groupby(sorted(rows, key=lambda row: row["budget"]), key=lambda row: row["budget"]):
-        ranked = sorted((row for row in group if row["error_mean"] is not None), key=lambda row: row["error_mean"])
-        order = " < ".join(f"{row['method']} {_error(row)}" for row in ranked)
-        for other in ("da2s", "da2s_exact"):
-            pair = [row for row in ranked if row["method"] in ("darts", other)]
-            if len(pair) == 2:
-                ahead, behind = (row["method"] for row in pair)
-                in_print = ""
-                if other == "da2s":
-                    in_print = " as in the paper" if ahead == "da2s" else ", unlike in the paper"
-                order += f". {ahead} ahead of {behind}{in_print}; {_beside_noise(*pair)}"
-        parts.append(f"- {budget}: {order}.")
-    return "\n".join(parts)
+    errors = {budget: compare.groups_by(own, "method", "error") for budget, own in sorted(_by(rows, "budget").items())}
+    found = {
+        (budget, other): compare.difference(groups, "darts", other)
+        for budget, groups in errors.items()
+        for other in ("da2s", "da2s_exact")
+        if {"darts", other} <= groups.keys()
+    }
+    said = dict(zip(found, compare.describe_all(list(found.values())), strict=True))
+    lines = []
+    for budget, groups in errors.items():
+        ranked = sorted(groups, key=lambda name: np.mean(list(groups[name].values())))
+        parts = [" < ".join(_means({name: groups[name] for name in ranked}, " %"))]
+        parts += [words + _in_print(*pair, found[pair].mean) for pair, words in said.items() if pair[0] == budget]
+        lines.append(f"- {budget}: {'; '.join(parts)}.")
+    return _remarked("\n".join([*lines, "", compare.remark(list(found.values()))]), {row["method"] for row in rows})
+
+
+def _in_print(budget: str, method: str, difference: float) -> str:
+    """Which way the paper's Table 4 has it, for a `difference` in test error from DARTS; nothing where it has not."""
+    printed = {(row["budget"], row["method"]): row["error_mean"] for row in paper.TABLE_4}
+    if not {(budget, method), (budget, "darts")} <= printed.keys():
+        return ""
+    lower = printed[budget, method] < printed[budget, "darts"]
+    return f"; in the paper it is {'lower' if lower else 'higher'}{' too' if lower == (difference < 0) else ''}"
+
+
+def _remarked(text: str, methods: Container[str]) -> str:
+    return f"{text} {EXACT_REMARK}" if "da2s_exact" in methods else text
 
 
 def same_search_sentence(searches: Sequence[Run]) -> str:
@@ -275,19 +315,6 @@ def same_search_sentence(searches: Sequence[Run]) -> str:
         "equal α and β in every epoch), for their losses ask the same of each node; only the cut differs."
         for (method, first, second), seeds in same.items()
     )
-
-
-def _beside_noise(lower: Row, higher: Row) -> str:
-    """Whether two mean errors differ by more than the deviation of their difference."""
-    if lower["error_std"] is None or higher["error_std"] is None:
-        return "with a single seed nothing can be said of noise"
-    noise = float(np.hypot(lower["error_std"], higher["error_std"]))
-    larger = higher["error_mean"] - lower["error_mean"] > noise
-    return f"the difference is {'larger' if larger else 'not larger'} than the noise between seeds"
-
-
-def _error(row: Row) -> str:
-    return mean_std_text(row["error_mean"], row["error_std"]) + " %"
 
 
 # --- what the formulas and the published code imply -------------------------------------------------------------------
@@ -378,9 +405,7 @@ def exchanged_beta_rows(run: Run, budget: str) -> list[Row]:
     rows = []
     for cell_type in CELL_TYPES:
         edges, others = ({(edge.source, edge.node) for edge in cells.cell(cell_type).edges} for cells in (ours, theirs))
-        rows.append(
-            {"cell": cell_type, "seed": run.config.seed, "edges": len(edges), "other edges": len(others - edges)}
-        )
+        rows.append(names_of(run) | {"cell": cell_type, "edges": len(edges), "other edges": len(others - edges)})
     return rows
 
 

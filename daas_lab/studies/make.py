@@ -35,7 +35,7 @@ from daas_lab.own_files import own_name
 from daas_lab.runs.folder import Run, epochs_done, read_finished, read_run, write_atomically, writer
 from daas_lab.runs.records import read_record, write_record
 from daas_lab.space.budget import EdgeBudget
-from daas_lab.train.discretize import accuracy_drops
+from daas_lab.train.discretize import accuracy_drops, node_costs
 from daas_lab.train.distributed import open_device
 from daas_lab.train.loop import prepare, progress_bar
 from daas_lab.train.retrain import retrain
@@ -252,7 +252,8 @@ def drops(
     stages: Sequence[str] = ("both",),
 ) -> list[dict]:
     """Accuracy-drop rows of searches for `budgets` (or those that it gives for a run), every combination of edge weight
-    and batch-norm, with the run's `method` and `seed` beside them.
+    and batch-norm, with `names_of` the search beside them and `drop` = before − after. `stages`: those of
+    `discretize.STAGES`, and `node` for the rows of `discretize.node_costs`.
 
     What is missing is measured side by side and kept in the run's folder; a record that lacks a budget is refused, for
     it has no weights to measure with.
@@ -280,9 +281,15 @@ def drops(
         if run.folder in missing:
             run = read_run(run.folder)
             _publish(run, settings)
-        named = {"method": run.config.method, "seed": run.config.seed}
-        rows += [named | row for row in run.gap if (row["budget"], row["stage"]) in keys]
+        measured = [row for row in run.gap if (row["budget"], row["stage"]) in keys]
+        rows += [names_of(run) | row | {"drop": row["before"] - row["after"]} for row in measured]
     return rows
+
+
+def names_of(search: Run) -> dict:
+    """Which search a row is of: `run`, by which rows are joined, `protocol`, `method` and `seed`."""
+    config = search.config
+    return {"run": run_name(config)} | {name: getattr(config, name) for name in ("protocol", "method", "seed")}
 
 
 def lacking_drops(run: Run, keys: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -300,9 +307,13 @@ def measure_drops(folder: Path, keys: Sequence[tuple[str, str]], data: Path, thr
     network, config = load_supernet(folder)
     splits = search_splits(config, data)
     with prepare(replace(config, threads=threads)):
-        for stage in dict.fromkeys(stage for _, stage in lacking):
-            budgets = [budget for budget, own in lacking if own == stage]
-            rows += accuracy_drops(network, config, splits.held_out, splits.weights, budgets, stages=[stage])
+        stages_of = {budget: tuple(stage for own, stage in lacking if own == budget) for budget, _ in lacking}
+        given = network, config, splits.held_out, splits.weights
+        for lacking_stages in dict.fromkeys(stages_of.values()):  # most often one: what is the same is measured once
+            budgets = [budget for budget, own in stages_of.items() if own == lacking_stages]
+            rows += accuracy_drops(*given, budgets, stages=[stage for stage in lacking_stages if stage != "node"])
+            if "node" in lacking_stages:
+                rows += [row for budget in budgets for row in node_costs(*given, budget)]
     write_atomically(folder / "gap.json", json.dumps(rows, indent=1) + "\n")
 
 

@@ -94,9 +94,9 @@ def gap_rows(searches: Sequence[Run], settings: Settings, budgets: Sequence[str]
 
 def with_drops(rows: Sequence[Row], searches: Sequence[Run], settings: Settings) -> list[Row]:
     """`rows`, one for each search, with what the cut to the settings' budget does to it: `edge_weight`, `batch_norm`,
-    `before` and `after`, as `is_main_drop` chooses."""
-    drops = filter(is_main_drop, make.drops(searches, [settings.budget], settings))
-    return [drop | row for row, drop in zip(rows, drops, strict=True)]
+    `before`, `after` and `drop`, as `is_main_drop` chooses."""
+    drops = {row["run"]: row for row in make.drops(searches, [settings.budget], settings) if is_main_drop(row)}
+    return [drops[row["run"]] | row for row in rows]
 
 
 def is_main_drop(row: Row) -> bool:
@@ -116,21 +116,24 @@ def is_main_drop(row: Row) -> bool:
 def retraining_rows(searches: Sequence[Run], settings: Settings, budgets: Sequence[str] | None = None) -> list[Row]:
     """Retrain the cell of every search at the budgets it stands for (default: its own) and count it.
 
-    Rows with `method`, `budget`, `seed`, the λ, `error` (test, percent), `params_m` and `multiply_adds_m` (both of the
-    CIFAR-10 form at the paper's size, so that they stand beside the paper's), `search_cost_s`.
+    Rows with `make.names_of` the search, `budget`, the λ, `retraining` (its run's name), `error` (test, percent),
+    `params_m` and `multiply_adds_m` (both of the CIFAR-10 form at the paper's size, so that they stand beside the
+    paper's), `search_cost_s`.
     """
     jobs = []
     for run in searches:
         for budget in [run.config.budget] if budgets is None else budgets_of(run, budgets):
-            jobs.append((run, budget, genotype_after(run, budget=budget)))
-    configs = [settings.retraining(cells, run.config.seed) for run, _, cells in jobs]
+            cells = genotype_after(run, budget=budget)
+            jobs.append((run, budget, cells, settings.retraining(cells, run.config.seed)))
+    retrained = {make.run_name(run.config): run for run in make.make_runs([config for *_, config in jobs], settings)}
     rows = []
-    for (run, budget, cells), retrained in zip(jobs, make.make_runs(configs, settings), strict=True):
-        config = run.config
+    for run, budget, cells, config in jobs:
+        name = make.run_name(config)
         rows.append(
-            {"method": config.method, "budget": budget, "seed": config.seed}
-            | {name: getattr(config, name) for name in ("lambda_c", "lambda_1", "lambda_2")}
-            | {"error": retrained.result["test_error"], "search_cost_s": run.seconds}
+            make.names_of(run)
+            | {"budget": budget, "retraining": name}
+            | {factor: getattr(run.config, factor) for factor in ("lambda_c", "lambda_1", "lambda_2")}
+            | {"error": retrained[name].result["test_error"], "search_cost_s": run.seconds}
             | size_of(cells)
         )
     return rows
@@ -139,15 +142,17 @@ def retraining_rows(searches: Sequence[Run], settings: Settings, budgets: Sequen
 def ablation_rows(searches: Sequence[Run], settings: Settings) -> list[Row]:
     """A row for each search of `ablation_searches`: `losses`, what the cut to the settings' budget does to it (as
     `is_main_drop` chooses, and `after_recalibrated`), `kept_operations` and `kept_edges`, and its retraining."""
-    retrained = with_drops(retraining_rows(searches, settings, [settings.budget]), searches, settings)
-    recalibrated = [
-        row["after"]
+    runs = {make.run_name(run.config): run for run in searches}
+    recalibrated = {
+        row["run"]: row["after"]
         for row in make.drops(searches, [settings.budget], settings)
         if row["batch_norm"] == "recalibrated" and is_main_drop(row | {"batch_norm": "as-trained"})
-    ]
+    }
     return [
-        {"losses": losses_of(run.config), "after_recalibrated": after} | row | kept_weight(run, settings.budget)
-        for run, after, row in zip(searches, recalibrated, retrained, strict=True)
+        {"losses": losses_of(runs[row["run"]].config), "after_recalibrated": recalibrated[row["run"]]}
+        | row
+        | kept_weight(runs[row["run"]], settings.budget)
+        for row in with_drops(retraining_rows(searches, settings, [settings.budget]), searches, settings)
     ]
 
 

@@ -6,7 +6,10 @@ all network weights as they are. Three choices are part of its result and are na
     edge_weight   one: kept edges weigh 1; learned: they keep b; renormalised: their b are scaled up to the sum that all
                   the node's edges had
     batch_norm    as-trained: running statistics kept; recalibrated: estimated again on training images
-    stage         operations: only these are made discrete; edges: only these; both
+    stage         operations: only these are made discrete; edges: only these; both. Two more remove nothing. none: the
+                  network as it is, so that `none` with statistics recalibrated is the control of all other rows. scale:
+                  every edge stays and mixes its operations, but those that a cut would keep have the weight that
+                  `edge_weight` says; what the scale of kept edges costs by itself
 """
 
 import contextlib
@@ -21,7 +24,7 @@ from torch import Tensor, nn
 from daas_lab.config import EDGE_WEIGHTS, SearchConfig
 from daas_lab.data.batches import ImageSet, plain_batches
 from daas_lab.errors import one_of
-from daas_lab.methods.method import Architecture, Mixture, split_nodes
+from daas_lab.methods.method import Architecture, Mixture, Strengths, split_nodes
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.folder import Run
 from daas_lab.space.budget import EdgeBudget
@@ -30,7 +33,7 @@ from daas_lab.space.genotype import CellGenotype, Genotype
 from daas_lab.train.loop import evaluate
 
 BATCH_NORMS = ("as-trained", "recalibrated")
-STAGES = ("operations", "edges", "both")
+STAGES = ("none", "scale", "operations", "edges", "both")
 
 
 # --- the cell ---------------------------------------------------------------------------------------------------------
@@ -80,15 +83,30 @@ def derive_genotype(
     config: SearchConfig, parameters: Mapping[str, Tensor | np.ndarray], budget: EdgeBudget, epoch: int | None = None
 ) -> Genotype:
     """The genotype that `budget` keeps of α and β after `epoch` (default: the last), as the method selects it."""
-    architectures = architectures_of(parameters) if config.searcher.trains else {}
+    architectures = exact_architectures(parameters) if config.searcher.trains else {}
     return config.searcher.select(architectures, budget, config.moment(epoch))
+
+
+def choice_strengths(
+    config: SearchConfig, parameters: Mapping[str, Tensor | np.ndarray], epoch: int | None = None
+) -> dict[str, Strengths]:
+    """Cell type → what operations [E, O] and edges [E] rank by, in float64."""
+    method, at = config.searcher, config.moment(epoch)
+    return {name: method.strengths(both, name, at) for name, both in exact_architectures(parameters).items()}
+
+
+def exact_architectures(parameters: Mapping[str, Tensor | np.ndarray]) -> dict[str, Architecture]:
+    """`architectures_of` in float64: in float32 the largest a of several decided edges is 1.0, and the first of equals
+    would be kept."""
+    return architectures_of({name: torch.as_tensor(value).double() for name, value in parameters.items()})
 
 
 def discrete_weights(weights: Mixture, cell: CellGenotype, edge_weight: str = "one", stage: str = "both") -> Mixture:
     """The architecture weights of one cell type after the cut to `cell`.
 
     A kept operation weighs 1; several on one edge share 1 as their a do, or weigh 1 each under `one`. An edge that is
-    not kept still decides for its strongest operation: with `stage` operations it stays in the network.
+    not kept still decides for its strongest operation: with `stage` operations it stays in the network. With `scale` it
+    stays too, at its own b.
     """
     one_of("edge_weight", edge_weight, EDGE_WEIGHTS)
     one_of("stage", stage, STAGES)
@@ -101,21 +119,24 @@ def discrete_weights(weights: Mixture, cell: CellGenotype, edge_weight: str = "o
         kept_edges[e] = 1
         kept_operations[e, PRIMITIVES.index(edge.operation)] = 1
     keep = max(1, int(kept_operations.sum(dim=1).max()))
-    ranking = operations.sort(dim=1, descending=True, stable=True).indices  # equals in order, as in `derive_cell`
+    ranking = (
+        weights.operation_logits.detach().sort(dim=1, descending=True, stable=True).indices
+    )  # equals in order, as in `derive_cell`
     strongest = torch.zeros_like(operations).scatter(1, ranking[:, :keep], 1)
     kept_operations = torch.where(kept_edges[:, None] > 0, kept_operations, strongest)
 
-    if stage != "edges":
+    if stage in ("operations", "both"):
         shared = operations * kept_operations
         shared = shared / shared.sum(dim=1, keepdim=True)
         operations = kept_operations if edge_weight == "one" or keep == 1 else shared
-    if stage != "operations":
+    if stage in ("scale", "edges", "both"):
         if edge_weight == "one":
-            edges = kept_edges
+            cut = kept_edges
         elif edge_weight == "learned":
-            edges = edges * kept_edges
+            cut = edges * kept_edges
         else:
-            edges = _renormalise(edges, kept_edges)
+            cut = _renormalise(edges, kept_edges)
+        edges = torch.where(kept_edges > 0, cut, edges) if stage == "scale" else cut
     return weights._replace(operations=operations, edges=edges)
 
 
@@ -152,20 +173,25 @@ def accuracy_drops(
     """
     mixture = network.mixtures()
     before = evaluate(network, held_out)[1] if before is None else before
-    rows, measured = [], {}
+    # Many combinations are the same network, e.g. every budget with only its operations made discrete.
+    rows, measured = [], {("as-trained", *_numbers(mixture)): before}
     for budget in map(EdgeBudget.parse, budgets):
         genotype = derive_genotype(config, architecture_of(network), budget, network.at.epoch)
         for edge_weight, batch_norm, stage in product(edge_weights, batch_norms, stages):
             discrete = {
                 name: discrete_weights(mixture[name], genotype.cell(name), edge_weight, stage) for name in CELL_TYPES
             }
-            # Many combinations are the same network, e.g. every budget with only its operations made discrete.
-            key = (batch_norm, *(tuple(part.flatten().tolist()) for w in discrete.values() for part in w[:2]))
+            key = (batch_norm, *_numbers(discrete))
             if key not in measured:
                 measured[key] = _accuracy(network, held_out, training, discrete, batch_norm)
             named = {"budget": str(budget), "edge_weight": edge_weight, "batch_norm": batch_norm, "stage": stage}
             rows.append(named | {"before": before, "after": measured[key]})
     return rows
+
+
+def _numbers(mixture: Mapping[str, Mixture]) -> tuple[float, ...]:
+    """All that a network mixes with: the same numbers, the same function."""
+    return tuple(x for w in mixture.values() for part in (w.operations, w.edges) for x in part.flatten().tolist())
 
 
 @torch.no_grad()
@@ -208,6 +234,60 @@ def attribution(
             named = {"cell": cell_type, **decision, "edge_weight": edge_weight, "batch_norm": batch_norm}
             rows.append(named | {"before": before, "after": after})
     return rows
+
+
+@torch.no_grad()
+def node_costs(
+    network: SuperNetwork,
+    config: SearchConfig,
+    held_out: ImageSet,
+    training: ImageSet,
+    budget: str | EdgeBudget,
+) -> list[dict]:
+    """What each intermediate node carries, and what it costs to drop that node alone, with every edge that enters or
+    leaves it: a row for every node of both cells and either kind of batch-norm, `stage` node.
+
+    `cell`, `node`, `dropped` (whether the cut to `budget` drops it), `incoming` (the sum of its edge weights b), `rms`
+    (the root mean square of its output on `held_out`, over all cells of the type) and the accuracy in percent before
+    and after. All else stays as the search left it.
+    """
+    budget = EdgeBudget.parse(budget)
+    mixture, pairs = network.mixtures(), cell_edges(config.nodes)
+    genotype = derive_genotype(config, architecture_of(network), budget, network.epoch)
+    rms, (_, before) = _node_rms(network, held_out), evaluate(network, held_out)
+    rows = []
+    for cell_type, weights in mixture.items():
+        for node in range(2, config.nodes):
+            enters, touches = (
+                torch.tensor(where, device=weights.edges.device)
+                for where in ([edge[1] == node for edge in pairs], [node in edge for edge in pairs])
+            )
+            named = {"budget": str(budget), "edge_weight": "learned", "stage": "node", "cell": cell_type, "node": node}
+            named["dropped"] = node not in genotype.cell(cell_type).concat
+            named |= {"incoming": weights.edges[enters].sum().item(), "rms": rms[cell_type][node - 2]}
+            without = mixture | {cell_type: weights._replace(edges=weights.edges.masked_fill(touches, 0))}
+            for batch_norm in BATCH_NORMS:
+                after = _accuracy(network, held_out, training, without, batch_norm)
+                rows.append(named | {"batch_norm": batch_norm, "before": before, "after": after})
+    return rows
+
+
+def _node_rms(network: SuperNetwork, images: ImageSet) -> dict[str, list[float]]:
+    """Cell type → root mean square of what nodes 2, 3, … put out, over images, channels, pixels and cells."""
+    squares: dict[str, list[Tensor]] = {name: [] for name in CELL_TYPES}
+
+    def note(cell: nn.Module, _, output: Tensor | tuple[Tensor, ...]) -> None:
+        x = output[0] if isinstance(output, tuple) else output  # [B, nodes · C, H, W]
+        nodes = nodes_of(len(network.betas(cell.cell_type))) - 2
+        squares[cell.cell_type].append(x.float().unflatten(1, (nodes, -1)).square().mean(dim=(2, 3, 4)))
+
+    hooks = [cell.register_forward_hook(note) for cell in network.cells]
+    try:
+        evaluate(network, images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: torch.cat(values).mean(dim=0).sqrt().tolist() for name, values in squares.items()}
 
 
 def attribution_values(rows: Iterable[Mapping]) -> dict[str, dict[tuple[int, int] | int, float]]:

@@ -3,6 +3,7 @@
 Pure functions of a run (or a record of one). Legend: T = epochs + 1 entries, index 0 = the start; E edges of a cell.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +14,10 @@ from daas_lab.runs.folder import Run
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges, input_edges
 from daas_lab.space.genotype import Genotype
-from daas_lab.train.discretize import derive_genotype, weight_evolution
+from daas_lab.train.discretize import choice_strengths, derive_genotype, weight_evolution
+
+PARAMETER_FREE = ("max_pool_3x3", "avg_pool_3x3", "skip_connect")
+COIN_TOSS = 0.01  # a choice whose two competitors' shares differ by less is no choice
 
 
 def genotype_after(run: Run, epoch: int = -1, budget: str | EdgeBudget | None = None) -> Genotype:
@@ -112,6 +116,67 @@ def kept_weight(run: Run, budget: str | EdgeBudget | None = None) -> dict[str, f
             inputs = input_edges(node)
             edges.append(sum(b[e] for e in inputs if e in kept) / max(b[inputs].sum(), 1e-30))
     return {"kept_operations": float(np.mean(operations)), "kept_edges": float(np.mean(edges))}
+
+
+def parameter_free(cells: Genotype) -> dict[str, float]:
+    """`parameter_free_normal` and `parameter_free_reduce`: pools and skips among a cell's operations, in percent.
+
+    (A skip of stride 2, from an input of a reduction cell, is counted too, though it has a small convolution.)
+    """
+    kept = {name: [edge.operation for edge in cells.cell(name).edges] for name in CELL_TYPES}
+    return {
+        f"parameter_free_{name}": 100 * np.mean([operation in PARAMETER_FREE for operation in operations]).item()
+        for name, operations in kept.items()
+    }
+
+
+def close_choices(run: Run, epoch: int = -1, budget: str | EdgeBudget | None = None) -> list[dict]:
+    """The choices of `genotype_after` that are close to a coin toss: a row each, the closest first.
+
+    A choice is between the weakest that is kept and the strongest that is not: of the operations of a kept edge, or of
+    the edges that may enter a node (or group of nodes). It is close where the two's shares of what both have together
+    differ by less than 0.01, `margin`. Two operation weights a and a' have the shares a / (a + a') and a' / (a + a');
+    so have edges that rank by weights, and those that rank by a learned β have the shares of its softmax.
+    `cell`, `node`, `kept` and `next`, as texts.
+    """
+    if not run.config.searcher.trains:
+        return []
+    budget = EdgeBudget.parse(budget or run.config.budget)
+    epoch = range(len(run.alphas["normal"]))[epoch]
+    cells, pairs, rows = genotype_after(run, epoch, budget), cell_edges(run.config.nodes), []
+    for name, (operations, edges) in choice_strengths(run.config, run.architecture(epoch), max(1, epoch)).items():
+        if not run.config.searcher.learns_edges or run.config.method == "pc_darts":
+            edges = edges.log()  # of weights; all others are logits
+        cell, choices = cells.cell(name), []
+        for edge in dict.fromkeys(edge[:2] for edge in cell.edges):
+            logits = operations[pairs.index(edge)].tolist()
+            named = {f"{_arrow(edge)} {operation}": x for operation, x in zip(PRIMITIVES, logits, strict=True)}
+            choices.append((edge[1], named, budget.operations))
+        for group in budget.groups(name):
+            candidates = [edge for edge in group.candidates() if edge[0] in (0, 1, *cell.concat)]
+            named = {_arrow(edge): edges[pairs.index(edge)].item() for edge in candidates}
+            choices.append((group.nodes[-1], named, group.keep))
+        for node, logits, keep in choices:
+            ranked = sorted(logits, key=lambda which: -logits[which])
+            for weakest, strongest in zip(ranked[keep - 1 : keep], ranked[keep:], strict=False):
+                margin = math.tanh((logits[weakest] - logits[strongest]) / 2)
+                if margin < COIN_TOSS:
+                    rows.append({"cell": name, "node": node, "kept": weakest, "next": strongest, "margin": margin})
+    return sorted(rows, key=lambda row: row["margin"])
+
+
+def _arrow(edge: tuple[int, int]) -> str:
+    return f"{edge[0]}→{edge[1]}"
+
+
+def close_choices_sentence(rows: Sequence[dict]) -> str:
+    """What `close_choices` found, in one line."""
+    within = f"within {100 * COIN_TOSS:g} % of a coin toss"
+    if not rows:
+        return f"No choice of this cell is {within}."
+    named = [f"{row['cell']} {row['kept']} before {row['next']} ({100 * row['margin']:.2f} %)" for row in rows]
+    many = "1 choice of this cell is" if len(rows) == 1 else f"{len(rows)} choices of this cell are"
+    return f"{many} {within}: {'; '.join(named)}."
 
 
 def gap_evolution(run: Run) -> list[dict]:

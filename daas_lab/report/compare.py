@@ -1,0 +1,219 @@
+"""Statistics in one place: two groups of runs compared, several comparisons corrected, rank correlations; in words.
+
+A group is what runs with several seeds measured, seed → value. Seeds vary the initial weights and the order of the
+images on one split of the data: n counts seeds, and nothing here says what another split would give.
+Legend: p two-sided; intervals of 95 %; `None` wherever too little was measured to say anything.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import optimize, stats
+
+from daas_lab.report.tables import Row
+
+LEVEL = 0.05  # of a test, and what an interval leaves out
+POWER = 0.8
+FEWEST_RANKS = 10  # below, the approximations behind a rank correlation's p and interval do not hold
+
+Group = Mapping[int, float]  # seed → value
+
+
+# --- two groups -------------------------------------------------------------------------------------------------------
+
+
+class Difference(NamedTuple):
+    """Mean of the group `second` − mean of `first`, in the unit of the quantity."""
+
+    quantity: str
+    first: str
+    second: str
+    mean: float
+    seeds: tuple[int, int]  # n of either group
+    paired: bool  # both groups have the same seeds
+    error: float | None = None  # standard error of the mean
+    freedom: float | None = None  # degrees of freedom of Student's t
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+
+
+def by_seed(rows: Iterable[Row], quantity: str) -> dict[int, float]:
+    """The group that these rows of single runs are: seed → mean over its runs, so that n stays the number of seeds."""
+    values: dict[int, list[float]] = {}
+    for row in rows:
+        if row.get(quantity) is not None:
+            values.setdefault(row["seed"], []).append(row[quantity])
+    return {seed: float(np.mean(own)) for seed, own in values.items()}
+
+
+def groups_by(rows: Iterable[Row], key: str, quantity: str) -> dict[str, dict[int, float]]:
+    """Rows of single runs as groups, one for each value of `key` that was measured, in order of appearance."""
+    rows = list(rows)
+    names = dict.fromkeys(row[key] for row in rows)
+    groups = {name: by_seed([row for row in rows if row[key] == name], quantity) for name in names}
+    return {name: group for name, group in groups.items() if group}
+
+
+def difference(groups: Mapping[str, Group], first: str, second: str, quantity: str = "test error") -> Difference:
+    """Compare two of `groups` by Student's t: paired by seed where both have the same seeds, else Welch's.
+
+    Runs with the same seed begin with the same random numbers and see the images in the same order. Which of the tests
+    it is follows from the seeds alone, never from what they give.
+    """
+    one, other = groups[first], groups[second]
+    paired = one.keys() == other.keys()
+    a, b = (np.array([group[seed] for seed in sorted(group)]) for group in (one, other))
+    mean, seeds = float(b.mean() - a.mean()), (len(a), len(b))
+    found = Difference(quantity, first, second, mean, seeds, paired)
+    if min(seeds) < 2:
+        return found
+    if paired:
+        error, freedom = (b - a).std(ddof=1) / np.sqrt(len(a)), len(a) - 1
+    else:
+        variances = np.array([a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)])
+        error = np.sqrt(variances.sum())
+    if error <= 1e-12 * max(np.abs(a).max(), np.abs(b).max()):
+        return found  # no spread between the seeds to hold the difference against
+    if not paired:  # Welch and Satterthwaite
+        freedom = variances.sum() ** 2 / (variances**2 / (np.array(seeds) - 1)).sum()
+    half = error * stats.t.isf(LEVEL / 2, freedom)
+    p = 2 * stats.t.sf(abs(mean) / error, freedom)
+    numbers = {"error": error, "freedom": freedom, "low": mean - half, "high": mean + half, "p": p}
+    return found._replace(**{name: float(value) for name, value in numbers.items()})
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down correction: p values that hold for all comparisons together, in the order given."""
+    corrected: list[float | None] = [None] * len(p_values)
+    tested = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    largest = 0.0
+    for done, (p, place) in enumerate(tested):
+        largest = max(largest, min(1.0, p * (len(tested) - done)))
+        corrected[place] = largest
+    return corrected
+
+
+def detectable(error: float, freedom: float) -> float:
+    """The difference that Student's t finds with a probability of 80 %, two-sided at 5 %, given its standard error."""
+    critical = stats.t.isf(LEVEL / 2, freedom)
+
+    def lacking(shift: float) -> float:
+        return stats.nct.sf(critical, freedom, shift) + stats.nct.sf(critical, freedom, -shift) - POWER
+
+    return float(error * optimize.brentq(lacking, 0, 2 * critical + 1))
+
+
+# --- ranks ------------------------------------------------------------------------------------------------------------
+
+
+class RankCorrelation(NamedTuple):
+    """Spearman's ρ of n pairs."""
+
+    n: int
+    rho: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> RankCorrelation:
+    """Spearman's ρ of x and y [n], ties at their mean rank; nothing for n < 10 or a constant.
+
+    Its p is Student's t, its interval Fisher's with Bonett and Wright's (2000) standard error of artanh ρ,
+    √((1 + ρ²/2) / (n − 3)).
+    """
+    n = len(x)
+    if n < FEWEST_RANKS or min(np.ptp(x), np.ptp(y)) == 0:
+        return RankCorrelation(n)
+    rho, p = (float(value) for value in stats.spearmanr(x, y))
+    z = np.arctanh(np.clip(rho, -1 + 1e-12, 1 - 1e-12))
+    half = stats.norm.isf(LEVEL / 2) * np.sqrt((1 + rho**2 / 2) / (n - 3))
+    return RankCorrelation(n, rho, float(np.tanh(z - half)), float(np.tanh(z + half)), p)
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+def describe(found: Difference, corrected: float | None = None) -> str:
+    """A difference in points of percent as words that can follow a semicolon; `corrected`: its p by Holm."""
+    text = f"the {found.quantity} of {found.second} "
+    if round(found.mean, 2) == 0:
+        text += f"equals that of {found.first} to two digits"
+    else:
+        text += f"is {abs(found.mean):.2f} points {'lower' if found.mean < 0 else 'higher'} than that of {found.first}"
+    if min(found.seeds) < 2:
+        return f"{text} (n = {_n(found)}: nothing can be said of chance)"
+    if found.p is None:
+        return f"{text} (n = {_n(found)}, no spread between the seeds: nothing can be tested)"
+    held = found.p if corrected is None else corrected
+    return f"{text} ({_evidence(found, corrected)}; n = {_n(found)}): {_verdict(held)}"
+
+
+def describe_all(found: Sequence[Difference]) -> list[str]:
+    """`describe` each of the comparisons of one table, corrected by Holm where they are several."""
+    several = sum(one.p is not None for one in found) > 1
+    corrected = holm([one.p for one in found]) if several else [None] * len(found)
+    return [describe(one, p) for one, p in zip(found, corrected, strict=True)]
+
+
+def listed(found: Sequence[Difference]) -> str:
+    """The comparisons of one table as a Markdown list, and the remark that belongs below it."""
+    lines = (f"- {text[0].upper()}{text[1:]}." for text in describe_all(found))
+    return "\n".join([*lines, "", remark(found)])
+
+
+def remark(found: Sequence[Difference]) -> str:
+    """What stands below the comparisons of a table: how many they are, what their seeds vary, what they could find."""
+    count = f"{len(found)} comparison{'s' if len(found) != 1 else ''}"
+    ground = "the seeds vary initial weights and the order of the images, on one split of the data"
+    tested = [one for one in found if one.p is not None]
+    if not tested:
+        return f"{count}; {ground}. Too few seeds, or no spread between them: nothing can be said of chance."
+    kinds = dict.fromkeys("paired by seed" if one.paired else "Welch's" for one in tested)
+    text = f"{count}, Student's t {' or '.join(kinds)}, in brackets the 95 % interval"
+    if len(tested) > 1:
+        text += f"; significant is a p below {LEVEL} after Holm's correction for {len(tested)}"
+    finds = [
+        f"{power([one for one in tested if one.quantity == quantity]):.1f} points of {quantity}"
+        for quantity in dict.fromkeys(one.quantity for one in tested)
+    ]
+    return (
+        f"{text}; {ground}. Found four times in five by one such comparison alone (power {POWER:.0%}, two-sided "
+        f"{LEVEL:.0%}, from the standard errors of these comparisons pooled): {', '.join(finds)}."
+    )
+
+
+def power(found: Sequence[Difference]) -> float:
+    """The difference that one of these comparisons can detect: from their standard errors pooled (the root of the mean
+    square), and the fewest degrees of freedom among them."""
+    pooled = np.sqrt(np.mean([one.error**2 for one in found]))
+    return detectable(pooled, min(one.freedom for one in found))
+
+
+def describe_ranks(found: RankCorrelation, corrected: float | None = None) -> str:
+    """A rank correlation in words; `corrected`: its p by Holm."""
+    if found.p is None:
+        return f"n = {found.n}: nothing can be said"
+    held = found.p if corrected is None else corrected
+    return f"ρ = {found.rho:.2f} ({_evidence(found, corrected)}; n = {found.n}), {_verdict(held)}"
+
+
+def _evidence(found: Difference | RankCorrelation, corrected: float | None) -> str:
+    by_holm = "" if corrected is None else f", by Holm {_p(corrected)}"
+    return f"{found.low:.2f} to {found.high:.2f}; p {_p(found.p)}{by_holm}"
+
+
+def _verdict(p: float) -> str:
+    return "significant" if p < LEVEL else "not significant"
+
+
+def _n(found: Difference) -> str:
+    if found.paired:
+        return f"{found.seeds[0]} pair{'s' if found.seeds[0] != 1 else ''}"
+    return "{} and {}".format(*found.seeds)
+
+
+def _p(p: float) -> str:
+    return "below 0.001" if p < 0.001 else f"{p:.2g}"
