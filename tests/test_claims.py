@@ -158,16 +158,17 @@ def test_the_ablation_says_what_each_loss_saves_of_the_drop():
 def test_order_names_where_ours_differs_from_the_papers():
     rows = runs("method", {"darts": (13.0, 13.2, 13.1), "da2s": (12.0, 12.3, 12.05)}, budget="4/14")
     rows += runs("method", {"darts": (12.0, 12.3, 12.6), "da2s": (12.2, 12.2, 12.7)}, budget="5/14")
-    first, second, _, remark = claims.order_sentence(rows).splitlines()
-    assert first.startswith("- 4/14: da2s 12.12 ± 0.16 % < darts 13.10 ± 0.10 %; the test error of da2s is 0.98 points")
-    assert first.endswith("): significant; in the paper it is lower too.")
-    assert second.startswith("- 5/14: darts 12.30 ± 0.30 % < da2s") and "is 0.07 points higher" in second
-    assert second.endswith("): not significant; in the paper it is lower.")
+    first, beside, second, other, _, remark = claims.order_sentence(rows).splitlines()
+    assert first == "- 4/14: da2s 12.12 ± 0.16 % < darts 13.10 ± 0.10 %."
+    assert beside.startswith("  - The test error of da2s is 0.98 points lower than that of darts (")
+    assert beside.endswith("): significant; in the paper it is lower too.")
+    assert second.startswith("- 5/14: darts 12.30 ± 0.30 % < da2s") and "is 0.07 points higher" in other
+    assert other.endswith("): not significant; in the paper it is lower.")
     assert remark.startswith("2 comparisons") and "da2s_exact" not in remark
     exact = runs("method", {"da2s_exact": (12.1, 12.0, 12.3)}, budget="4/14")
-    first, second, _, remark = claims.order_sentence([*rows, *exact]).splitlines()
-    assert "the test error of da2s_exact is 0.97 points lower than that of darts" in first
-    assert "da2s_exact" not in second and remark.startswith("3 comparisons") and remark.endswith(claims.EXACT_REMARK)
+    _, _, beside, second, _, _, remark = claims.order_sentence([*rows, *exact]).splitlines()
+    assert beside.startswith("  - The test error of da2s_exact is 0.97 points lower than that of darts")
+    assert second.startswith("- 5/14") and remark.startswith("3 comparisons") and remark.endswith(claims.EXACT_REMARK)
     # A budget of which the paper prints nothing.
     unprinted = runs("method", {"darts": (1.0, 2.0), "da2s": (1.0, 3.0)}, budget="8/14")
     assert "in the paper" not in claims.order_sentence(unprinted)

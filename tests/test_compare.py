@@ -149,7 +149,8 @@ def test_the_remark_counts_and_states_what_could_be_found():
     said = compare.remark(found)
     assert said.startswith("2 comparisons, Student's t paired by seed or Welch's") and "correction for 2" in said
     assert "on one split of the data" in said
-    assert f"{compare.power(found[:1]):.1f} points of test error, {compare.power(found[1:]):.1f} points of drop" in said
+    finds = [f"{compare.power([one]):.1f} points of {one.quantity}" for one in found]
+    assert f"two-sided at 5%, finds {', '.join(finds)} in 80% of cases" in said
     assert "Holm" not in compare.remark(found[:1]) and compare.remark(found[:1]).startswith("1 comparison,")
 
 

@@ -180,8 +180,8 @@ def remark(found: Sequence[Difference]) -> str:
         for quantity in dict.fromkeys(one.quantity for one in tested)
     ]
     return (
-        f"{text}; {ground}. Found four times in five by one such comparison alone (power {POWER:.0%}, two-sided "
-        f"{LEVEL:.0%}, from the standard errors of these comparisons pooled): {', '.join(finds)}."
+        f"{text}; {ground}. Power: one such comparison by itself, two-sided at {LEVEL:.0%}, finds {', '.join(finds)} "
+        f"in {POWER:.0%} of cases (standard errors pooled over the comparisons)."
     )
 
 

@@ -268,7 +268,7 @@ def order_sentence(rows: Sequence[Row]) -> str:
     """Table 4: for every budget the methods by their mean error, lowest first; DA²S beside DARTS, and whether it is
     ahead as in print, and exact budgets (which the paper has not) beside DARTS.
 
-    `rows`: a retraining each, with `budget`, `method` and `error`. A Markdown list, a budget a line, and a remark.
+    `rows`: a retraining each, with `budget`, `method` and `error`. A Markdown list, an item a budget, and a remark.
     """
     errors = {budget: compare.groups_by(own, "method", "error") for budget, own in sorted(_by(rows, "budget").items())}
     found = {
@@ -281,9 +281,10 @@ def order_sentence(rows: Sequence[Row]) -> str:
     lines = []
     for budget, groups in errors.items():
         ranked = sorted(groups, key=lambda name: np.mean(list(groups[name].values())))
-        parts = [" < ".join(_means({name: groups[name] for name in ranked}, " %"))]
-        parts += [words + _in_print(*pair, found[pair].mean) for pair, words in said.items() if pair[0] == budget]
-        lines.append(f"- {budget}: {'; '.join(parts)}.")
+        lines.append(f"- {budget}: {' < '.join(_means({name: groups[name] for name in ranked}, ' %'))}.")
+        for pair, words in said.items():
+            if pair[0] == budget:
+                lines.append(f"  - {words[0].upper()}{words[1:]}{_in_print(*pair, found[pair].mean)}.")
     return _remarked("\n".join([*lines, "", compare.remark(list(found.values()))]), {row["method"] for row in rows})
 
 
