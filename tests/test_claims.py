@@ -174,6 +174,45 @@ def test_order_names_where_ours_differs_from_the_papers():
     assert "in the paper" not in claims.order_sentence(unprinted)
 
 
+def searched(method, budget, before, errors):
+    after = [10.0 + accuracy / 2 for accuracy in before]
+    return [
+        {"method": method, "budget": budget, "seed": seed % 3, "before": one, "after": other, "error": error}
+        for seed, (one, other, error) in enumerate(zip(before, after, errors, strict=True))
+    ]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_whether_the_supernets_accuracy_predicts_the_error(sign):
+    ranks = [3, 1, 2, 5, 4, 7, 6, 8, 10, 9, 12, 11]
+    rows = searched("da2s", "8/14", range(60, 72), [12 + sign * rank for rank in ranks])
+    rows += searched("darts", "4/14", (80, 81, 82), (12, 13, 11))
+    found = claims.prediction_rows(rows)
+    assert [(row["searches"], row["accuracy"], row["n"]) for row in found[::2]] == [
+        ("all", "before", 15), ("da2s", "before", 12), ("darts", "before", 3), ("all of 8/14", "before", 12),
+    ]  # fmt: skip
+    da2s = found[2]
+    # Without ties ρ = 1 − 6 Σ d² / (n (n² − 1)).
+    squares = sum((rank - place) ** 2 for place, rank in enumerate(ranks, start=1))
+    assert da2s["rho"] == pytest.approx(sign * (1 - 6 * squares / (12 * 143))) and da2s["seeds"] == [0, 1, 2]
+    assert found[4]["rho"] is None and found[4]["p_holm"] is None
+    head, _, *lines, _, _ = claims.prediction_sentence(found).splitlines()
+    assert head.startswith("Significant after Holm's correction for 6 rank correlations: ")
+    assert "da2s, before the cut; da2s, after the cut; all of 8/14, before the cut" in head
+    assert lines[1].startswith(f"- da2s: before the cut ρ = {da2s['rho']:.2f} (") and lines[1].endswith("significant.")
+    assert lines[2] == "- darts: before the cut n = 3: nothing can be said; after the cut n = 3: nothing can be said."
+
+
+def test_without_a_correlation_nothing_is_called_significant():
+    rows = searched("da2s", "8/14", range(60, 72), (12, 11, 13, 12, 12, 13, 11, 12, 13, 11, 12, 12))
+    head, _, *lines, _, mixed = claims.prediction_sentence(claims.prediction_rows(rows)).splitlines()
+    assert head.startswith("Significant after Holm's correction for 6 rank correlations: none.")
+    assert len(lines) == 3 and all(line.endswith("not significant.") for line in lines)
+    assert mixed.startswith("`all` mixes methods") and mixed.endswith("on one split of the data.")
+    few = claims.prediction_sentence(claims.prediction_rows(rows[:3]))
+    assert "for 0 rank correlations: none." in few and "nothing can be said" in few
+
+
 def test_searches_that_are_the_same_for_two_budgets_are_named(tmp_path):
     made = {budget: read_run(write_search(tmp_path / budget[0], "da2s", budget=budget)) for budget in ("4/14", "3/14")}
     one, other = made.values()

@@ -236,6 +236,18 @@ def test_ablation_losses(root):
     assert rows[0]["kept_edges_mean"] == pytest.approx((1 + 2 / 3 + 2 / 4 + 2 / 5) / 4)
 
 
+def test_supernet_vs_retrained(root):
+    rows = ours(results("supernet_vs_retrained", root, pictures=["supernet_vs_retrained"]))
+    assert [row["n"] for row in rows if row["accuracy"] == "before"] == [28, 1, 22, 5, 20]
+    tested = [row for row in rows if row["rho"] is not None]
+    assert {row["searches"] for row in tested} <= {"all", "da2s", "all of 8/14"}
+    assert all(-1 <= row["low"] <= row["rho"] <= row["high"] <= 1 and row["p"] <= row["p_holm"] for row in tested)
+    document = json.loads((root / "runs" / "figures" / "tiny" / "supernet_vs_retrained.json").read_text())
+    single = document["runs"]
+    assert len(single) == len({row["run"] for row in single}) == 28
+    assert all(row["protocol"] == "authors" and 0 <= row["error"] <= 100 and row["retraining"] for row in single)
+
+
 def test_reproduce_runs_notebooks_and_sums_up(root):
     command = [sys.executable, "-m", "daas_lab", "reproduce", "--preset", "tiny", "--dataset", "digits"]
     command += ["--seeds", "[0]", "--runs", str(root / "runs")]

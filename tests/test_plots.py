@@ -171,3 +171,20 @@ def test_given_axes_are_used_and_settings_are_left_alone():
     ax, size = plots.new_axes((3, 2)), matplotlib.rcParams["font.size"]
     assert plots.control_functions(10, ax=ax) is ax
     assert matplotlib.rcParams["font.size"] == size
+
+
+def test_error_by_accuracy():
+    rows = [
+        {"method": method, "before": 80.0 + n, "after": 10.0 * n, "error": 12.0 + n}
+        for method, count in (("darts", 1), ("da2s", 3))
+        for n in range(count)
+    ]
+    figure = plots.error_by_accuracy_panels(rows, title="All")
+    before, after = figure.axes
+    assert figure.get_suptitle() == "All" and "before the cut" in before.get_xlabel()
+    np.testing.assert_array_equal(before.lines[1].get_xdata(), [80, 81, 82])
+    np.testing.assert_array_equal(after.lines[1].get_xdata(), [0, 10, 20])
+    np.testing.assert_array_equal(after.lines[1].get_ydata(), [12, 13, 14])
+    assert to_hex(after.lines[1].get_color()).upper() == plots.METHOD_COLOURS["da2s"]
+    assert [text.get_text() for text in before.get_legend().get_texts()] == ["darts (1)", "da2s (3)"]
+    assert plots.error_by_accuracy(rows, accuracy="after", ax=before) is before

@@ -16,6 +16,7 @@ from daas_lab.report.tables import Row
 LEVEL = 0.05  # of a test, and what an interval leaves out
 POWER = 0.8
 FEWEST_RANKS = 10  # below, the approximations behind a rank correlation's p and interval do not hold
+GROUND = "the seeds vary initial weights and the order of the images, on one split of the data"
 
 Group = Mapping[int, float]  # seed → value
 
@@ -167,10 +168,9 @@ def listed(found: Sequence[Difference]) -> str:
 def remark(found: Sequence[Difference]) -> str:
     """What stands below the comparisons of a table: how many they are, what their seeds vary, what they could find."""
     count = f"{len(found)} comparison{'s' if len(found) != 1 else ''}"
-    ground = "the seeds vary initial weights and the order of the images, on one split of the data"
     tested = [one for one in found if one.p is not None]
     if not tested:
-        return f"{count}; {ground}. Too few seeds, or no spread between them: nothing can be said of chance."
+        return f"{count}; {GROUND}. Too few seeds, or no spread between them: nothing can be said of chance."
     kinds = dict.fromkeys("paired by seed" if one.paired else "Welch's" for one in tested)
     text = f"{count}, Student's t {' or '.join(kinds)}, in brackets the 95 % interval"
     if len(tested) > 1:
@@ -180,7 +180,7 @@ def remark(found: Sequence[Difference]) -> str:
         for quantity in dict.fromkeys(one.quantity for one in tested)
     ]
     return (
-        f"{text}; {ground}. Power: one such comparison by itself, two-sided at {LEVEL:.0%}, finds {', '.join(finds)} "
+        f"{text}; {GROUND}. Power: one such comparison by itself, two-sided at {LEVEL:.0%}, finds {', '.join(finds)} "
         f"in {POWER:.0%} of cases (standard errors pooled over the comparisons)."
     )
 

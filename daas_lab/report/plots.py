@@ -320,6 +320,36 @@ def error_bars(
 
 
 @themed
+def error_by_accuracy(
+    rows: Sequence[Mapping], *, accuracy: str = "before", title: str = "", ax: Axes | None = None
+) -> Axes:
+    """Test error of the retrained cells over the accuracy of their super-networks, a mark for each search.
+
+    `rows`: `method`, `error` and, in percent, the accuracy on held-out images named `accuracy`: `before` or `after` the
+    cut.
+    """
+    ax = ax or new_axes((5.2, 3.8))
+    for m, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
+        own = [row for row in rows if row["method"] == method]
+        style = {"color": METHOD_COLOURS.get(method, LINE_COLOURS[m % 7]), "marker": MARKERS[m % 7], "alpha": 0.75}
+        x, y = [row[accuracy] for row in own], [row["error"] for row in own]
+        ax.plot(x, y, linestyle="none", markersize=5, markeredgewidth=0, label=f"{method} ({len(own)})", **style)
+    ax.set(title=title, xlabel=f"super-network's accuracy {accuracy} the cut (%)", ylabel="test error, retrained (%)")
+    ax.legend(title="method (searches)")
+    return ax
+
+
+@themed
+def error_by_accuracy_panels(rows: Sequence[Mapping], *, title: str = "") -> Figure:
+    """`error_by_accuracy` before and after the cut, side by side."""
+    figure = Figure(figsize=(9.6, 4.1), layout="constrained")
+    for ax, accuracy in zip(figure.subplots(1, 2, sharey=True), ("before", "after"), strict=True):
+        error_by_accuracy(rows, accuracy=accuracy, ax=ax)
+    figure.suptitle(title)
+    return figure
+
+
+@themed
 def node_inputs(
     operation_weights,
     edge_weights,

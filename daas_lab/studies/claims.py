@@ -318,6 +318,50 @@ def same_search_sentence(searches: Sequence[Run]) -> str:
     )
 
 
+# --- does the super-network's accuracy predict the retrained error? ---------------------------------------------------
+
+
+def prediction_rows(rows: Sequence[Row]) -> list[Row]:
+    """Rank correlations of the super-network's accuracy, before and after the cut, with the test error of its cell
+    trained again: over all searches, over those of one method, and over those of the budget that most have.
+
+    `rows`: a search each, with `method`, `budget`, `seed`, `before`, `after` and `error`. `p_holm` is corrected for all
+    the correlations together.
+    """
+    budgets = [row["budget"] for row in rows]
+    common = max(dict.fromkeys(budgets), key=budgets.count)
+    groups = {"all": list(rows)} | _by(rows, "method")
+    groups[f"all of {common}"] = [row for row in rows if row["budget"] == common]
+    found = [
+        {"searches": name, "accuracy": accuracy, "seeds": sorted({row["seed"] for row in own})}
+        | compare.rank_correlation([row[accuracy] for row in own], [row["error"] for row in own])._asdict()
+        for name, own in groups.items()
+        for accuracy in ("before", "after")
+    ]
+    return [row | {"p_holm": p} for row, p in zip(found, compare.holm([row["p"] for row in found]), strict=True)]
+
+
+def prediction_sentence(rows: Sequence[Row]) -> str:
+    """Whether the more accurate super-network has the better cell, for `rows` of `prediction_rows`."""
+    lines = []
+    for name, own in _by(rows, "searches").items():
+        found = [compare.RankCorrelation(*(row[field] for field in compare.RankCorrelation._fields)) for row in own]
+        words = [
+            f"{row['accuracy']} the cut {compare.describe_ranks(one, row['p_holm'])}"
+            for row, one in zip(own, found, strict=True)
+        ]
+        lines.append(f"- {name}: {'; '.join(words)}.")
+    tested = [row for row in rows if row["p"] is not None]
+    sure = [f"{row['searches']}, {row['accuracy']} the cut" for row in tested if row["p_holm"] < compare.LEVEL]
+    text = f"Significant after Holm's correction for {len(tested)} rank correlations: {'; '.join(sure) or 'none'}."
+    text += " Below 0 the more accurate super-network has the better cell; in brackets the 95 % interval."
+    mixed = (
+        "`all` mixes methods, budgets and settings, a method its budgets and settings, and searches of one budget are of "
+        f"several methods: each moves both numbers. Searches count as independent; {compare.GROUND}."
+    )
+    return "\n".join([text, "", *lines, "", mixed])
+
+
 # --- what the formulas and the published code imply -------------------------------------------------------------------
 
 

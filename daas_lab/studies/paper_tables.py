@@ -11,7 +11,7 @@ from daas_lab.methods.lookup import BASELINE, PAPERS, method_class
 from daas_lab.networks.derived import count
 from daas_lab.report.tables import Row
 from daas_lab.runs.folder import Run
-from daas_lab.space.budget import NAMED_BUDGETS
+from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget
 from daas_lab.space.cell_space import input_edges
 from daas_lab.space.genotype import Genotype
 from daas_lab.studies import make
@@ -82,6 +82,18 @@ def losses_of(config: SearchConfig) -> str:
     return next(losses for losses, lambdas in ABLATION.items() if lambdas.items() <= vars(config).items())
 
 
+def every_search(settings: Settings) -> list[SearchConfig]:
+    """The searches of Tables 1 to 4 and of the ablation, each once; no random cells, of which nothing was trained."""
+    methods = ("darts", "da2s", "da2s_exact")
+    configs = [
+        *table_4_searches(settings, methods, NAMED_BUDGETS),
+        *table_2_searches(settings),
+        *table_3_searches(settings),
+        *ablation_searches(settings),
+    ]
+    return list(dict.fromkeys(configs))
+
+
 def budgets_of(run: Run, budgets: Sequence[str]) -> list[str]:
     """The budgets that a search stands for: all of them where it was searched for none, else its own."""
     return [run.config.budget] if run.config.searcher.asks_for_budget else list(budgets)
@@ -93,10 +105,14 @@ def gap_rows(searches: Sequence[Run], settings: Settings, budgets: Sequence[str]
 
 
 def with_drops(rows: Sequence[Row], searches: Sequence[Run], settings: Settings) -> list[Row]:
-    """`rows`, one for each search, with what the cut to the settings' budget does to it: `edge_weight`, `batch_norm`,
+    """`rows` of single cuts, each with what the cut to its budget does to its search: `edge_weight`, `batch_norm`,
     `before`, `after` and `drop`, as `is_main_drop` chooses."""
-    drops = {row["run"]: row for row in make.drops(searches, [settings.budget], settings) if is_main_drop(row)}
-    return [drops[row["run"]] | row for row in rows]
+    budgets: dict[str, list[str]] = {}
+    for row in rows:
+        budgets.setdefault(row["run"], []).append(row["budget"])
+    measured = make.drops(searches, lambda run: budgets[make.run_name(run.config)], settings)
+    drops = {(row["run"], row["budget"]): row for row in measured if is_main_drop(row)}
+    return [drops[row["run"], str(EdgeBudget.parse(row["budget"]))] | row for row in rows]
 
 
 def is_main_drop(row: Row) -> bool:
