@@ -356,8 +356,8 @@ def prediction_sentence(rows: Sequence[Row]) -> str:
     text = f"Significant after Holm's correction for {len(tested)} rank correlations: {'; '.join(sure) or 'none'}."
     text += " Below 0 the more accurate super-network has the better cell; in brackets the 95 % interval."
     mixed = (
-        "`all` mixes methods, budgets and settings, a method its budgets and settings, and searches of one budget are of "
-        f"several methods: each moves both numbers. Searches count as independent; {compare.GROUND}."
+        "`all` mixes methods, budgets and settings, a method its budgets and settings, and searches of one budget are "
+        f"of several methods: each moves both numbers. Searches count as independent; {compare.GROUND}."
     )
     return "\n".join([text, "", *lines, "", mixed])
 
