@@ -181,8 +181,8 @@ def _within(distances: Sequence[int], limit: float) -> str:
 
 # Stands beside every comparison of this method: the images that it is compared on had a say in what it is.
 EXACT_REMARK = (
-    "The form of `da2s_exact` was chosen before these runs by test errors on Fashion-MNIST, of smaller searches: "
-    "on these test images its error is not that of a method which never saw them."
+    "The form of `da2s_exact` was chosen, while it was planned, by the test error of smaller searches on Fashion-MNIST: "
+    "on those images its error is not that of a method chosen without them."
 )
 
 
