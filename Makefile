@@ -2,12 +2,15 @@
 PYTHON ?= python3
 PRESET ?= mini
 BIN := .venv/bin
+# Whole files: the tests of some share what the first of them has made.
+SIDE_BY_SIDE := -n auto --dist loadfile
 
-.PHONY: help quickstart test lab figures lint clean
+.PHONY: help quickstart test test-all lab figures lint clean
 
 help:
 	@echo "make quickstart   the effect itself, on digits: notebooks/00_quickstart.ipynb, headless"
-	@echo "make test         all tests"
+	@echo "make test         the tests to run before a commit, minutes"
+	@echo "make test-all     all tests, browser and Ray included"
 	@echo "make lab          JupyterLab, with notebooks/explore.ipynb open"
 	@echo "make figures      all notebooks, headless (PRESET=tiny, mini or full)"
 	@echo "make lint         ruff on code and notebooks"
@@ -25,7 +28,10 @@ quickstart: .venv/installed
 	@echo "executed notebook: runs/notebooks/quick/00_quickstart.ipynb, pictures: runs/figures/quick/"
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not browser and not cluster"
+
+test-all: .venv/installed
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 lab: .venv/installed
 	$(BIN)/python -m jupyter lab notebooks/explore.ipynb

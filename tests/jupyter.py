@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+PATIENCE = 180  # seconds until what a page or a server should show counts as never coming; no test measures time
 LAB_SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false"},
     "notebook-extension/tracker": {"windowingMode": "none"},  # every output is on the page, seen or not
@@ -46,7 +47,7 @@ def jupyter_lab(folder):
         command = [sys.executable, "-m", "jupyter", "lab", *options]
         server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE
         while not _answers(f"http://127.0.0.1:{port}/api/status?token=test"):
             assert server.poll() is None and time.monotonic() < until, (folder / "lab.log").read_text()
             time.sleep(0.1)
@@ -66,9 +67,7 @@ def _answers(url):
 def open_notebook(page, url):
     """Open a notebook and wait for its kernel."""
     page.goto(url)
-    page.wait_for_function(
-        "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status == 'idle'", timeout=60_000
-    )
+    page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status == 'idle'")
 
 
 def choose_menu(page, menu, item):

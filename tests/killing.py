@@ -1,40 +1,51 @@
-"""Runs that are killed at random moments."""
+"""Runs that are killed at random moments, the same ones on every machine: moments are counted in calls, not seconds."""
 
+import itertools
 import multiprocessing
+import os
 import random
-import time
+import signal
+import sys
 
-from daas_lab.runs.folder import epochs_done, is_finished, read_run, writer
+from daas_lab.runs.folder import is_finished, writer
 
 
-def killed_at_random(make_run, root, kills):
-    """The folders of two runs of `make_run(folder)`, both finished: one killed `kills` times, and one left in peace."""
+def killed_at_random(train, root, kills):
+    """The folders of two runs of `train(folder, on_epoch)`, both finished: one killed `kills` times, the other never.
+
+    At which call of a function a process dies is drawn from those of its first two epochs and of the way there.
+    """
     # Forked from a server that has imported everything, so that a start takes no longer than a few epochs.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["daas_lab.train.search", "daas_lab.train.retrain", "sklearn.datasets"])
+    queue = context.SimpleQueue()
 
-    def begin(folder):
-        process = context.Process(target=make_run, args=(folder,))
+    def run(folder, last_call=0):
+        process = context.Process(target=_train_counting, args=(train, folder, last_call, queue))
         process.start()
-        return process
-
-    def let_end(folder):
-        process = begin(folder)
         process.join()
-        assert process.exitcode == 0 and is_finished(folder)
+        return process.exitcode
 
     undisturbed, folder, rng = root / "undisturbed", root / "run", random.Random(0)
-    let_end(undisturbed)
-    epoch = read_run(undisturbed).seconds / epochs_done(undisturbed)
+    assert run(undisturbed) == 0 and is_finished(undisturbed)
+    calls = queue.get()  # when an epoch was on disk
     for _ in range(kills):
-        before = epochs_done(folder)
-        process = begin(folder)
-        while epochs_done(folder) == before and rng.random() > 0.01:  # at times before it has finished an epoch
-            assert process.is_alive()
-            time.sleep(epoch / 10)
-        time.sleep(rng.uniform(0, epoch))
-        process.kill()
-        process.join()
+        assert run(folder, rng.randint(calls[0] // 2, calls[1])) == -signal.SIGKILL
         assert not is_finished(folder) and writer(folder) is None
-    let_end(folder)
+    assert run(folder) == 0 and is_finished(folder)
     return folder, undisturbed
+
+
+def _train_counting(train, folder, last_call, queue):
+    """Train and put the numbers of calls until the end of each epoch in `queue`, or die at call number `last_call`."""
+    counter, ends = itertools.count(1), []
+
+    def count(frame, event, argument):
+        if event in ("call", "c_call") and next(counter) == last_call:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.setprofile(count)
+    train(folder, lambda: ends.append(next(counter)))
+    sys.setprofile(None)
+    if not last_call:
+        queue.put(ends)

@@ -14,7 +14,7 @@ def test_tiny_has_every_figure(capsys):
     assert set(result) == {"sizes", "machine"} and set(result["sizes"]) == {"tiny"}
     tiny = result["sizes"]["tiny"]
     assert set(tiny) == {*bench.FORMS, "convolutions_s", "batches_s", "gap_s", "derived"}
-    assert tiny["batches_s"] > 0 and tiny["gap_s"] > 0 and 0 < tiny["convolutions_s"] < tiny["textbook"]["step_s"]
+    assert min(tiny["batches_s"], tiny["gap_s"], tiny["convolutions_s"]) > 0
     assert set(tiny["derived"]) == {"textbook_s", "fast_s"} and min(tiny["derived"].values()) > 0
     # The whole step, as it is counted: the fast form must not drift back to an operation for every edge.
     assert tiny["fast"]["dispatched_ops"] < 0.75 * tiny["textbook"]["dispatched_ops"]

@@ -75,6 +75,16 @@ def test_fashion_mnist_is_read_from_its_idx_files(fashion):
     assert torch.equal(test.images[:, 3, 5, 0].long(), test.targets * 25)
 
 
+@pytest.mark.needs("Fashion-MNIST")
+def test_fashion_mnist_is_the_published_one():
+    train, test = load("fashion_mnist", "data", 28)
+    assert (
+        torch.bincount(train.targets).tolist() == [6000] * 10 and torch.bincount(test.targets).tolist() == [1000] * 10
+    )
+    # As everybody normalises it.
+    assert train.mean.item() == pytest.approx(0.2860, abs=5e-5) and train.std.item() == pytest.approx(0.3530, abs=5e-5)
+
+
 @pytest.mark.parametrize("kept", [40, -1])
 def test_a_file_that_was_cut_short_is_named(fashion, tmp_path, kept):
     for path in (fashion / "FashionMNIST" / "raw").iterdir():

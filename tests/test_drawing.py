@@ -1,6 +1,5 @@
 """Cell diagrams: geometry without overlaps, the same in every renderer; ids, colours, files."""
 
-import shutil
 import xml.etree.ElementTree as ElementTree
 from itertools import pairwise
 
@@ -127,7 +126,7 @@ def test_matplotlib_draws_the_same_geometry():
     assert {"c_{k-2}", "c_{k-1}", "5", "output", "sep_conv_3x3", "Reduction cell"} <= texts
 
 
-@pytest.mark.skipif(not shutil.which("dot"), reason="graphviz is not installed")
+@pytest.mark.needs("dot")
 def test_graphviz_keeps_the_positions_and_has_nothing_to_say(tmp_path, capfd):
     paths = drawing.save_cells(PUBLISHED["PC_DARTS_CIFAR"], "cell", tmp_path, title="PC-DARTS")
     assert [path.name for path in paths] == ["cell.svg", "cell.png", "cell.dot"]

@@ -8,24 +8,20 @@ import json
 import os
 import re
 import shutil
-import statistics
 import time
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 from daas_lab.lab import live
 from daas_lab.runs.folder import read_run, writer
 from daas_lab.space.text_forms import PUBLISHED, load_genotype
-from tests.jupyter import ROOT, choose_menu, complaints, jupyter_lab, open_notebook
+from tests.jupyter import PATIENCE, ROOT, choose_menu, complaints, jupyter_lab, open_notebook
 from tests.made_runs import write_search
 
-CHROMIUM = shutil.which("chromium")
-if CHROMIUM is None:
-    pytest.skip("chromium is not installed: apt install chromium", allow_module_level=True)
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 pytest.importorskip("anywidget", reason="the extra `lab` is not installed")
-
+pytestmark = [pytest.mark.browser, pytest.mark.needs("chromium")]
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 SIZES = {1280: 800, 1920: 1080}
 
@@ -48,10 +44,10 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(folder):
     """The notebook, all its cells run."""
-    with jupyter_lab(folder) as address, sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with jupyter_lab(folder) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": SIZES[1280]})
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(PATIENCE * 1000)
         open_notebook(page, address.format(path="notebooks/explore.ipynb"))
         choose_menu(page, "Run", "Run All Cells")
         yield page
@@ -81,29 +77,23 @@ def test_all_three_views_are_on_the_page(page):
     assert len(widths) == 3 and min(widths) > 0
 
 
-def test_the_slider_moves_both_searches_in_time(page):
+def test_the_slider_moves_both_searches_together(page):
     explorer = view(page, 0)
     handle = explorer.locator(".noUi-handle")
-    # From the key to the changed picture of the second search, in the browser's own time.
     page.evaluate(
         """() => {
-            window.moves = []; let pressed = 0;
-            addEventListener('keydown', () => { pressed = performance.now(); }, true);
-            const second = document.querySelectorAll('.widget-html svg')[1].parentElement;
-            new MutationObserver(() => moves.push(performance.now() - pressed)).observe(second, {childList: true});
+            window.changes = [0, 0];
+            document.querySelectorAll('.widget-html svg').forEach((svg, run) => {
+                new MutationObserver(() => { changes[run] += 1; }).observe(svg.parentElement, {childList: true});
+            });
         }"""
     )
-    # A machine that is busy with other things gets some more chances, a view that is slow fails them all.
-    for first in range(49, 19, -5):
-        for epoch in range(first, first - 5, -1):
-            handle.press("ArrowLeft")
-            for run in range(2):
-                explorer.locator("svg").nth(run).get_by_text(f"epoch {epoch} of 50").wait_for()
-        if statistics.median(page.evaluate("moves")[-5:]) < 150:
-            break
-    moves = page.evaluate("moves")
-    assert len(moves) == 50 - epoch
-    assert statistics.median(moves[-5:]) < 150, moves
+    for epoch in range(49, 39, -1):
+        handle.press("ArrowLeft")
+        for run in range(2):
+            explorer.locator("svg").nth(run).get_by_text(f"epoch {epoch} of 50").wait_for()
+    # A move changes each picture once: it is not drawn, and does not pass through others on its way.
+    assert page.evaluate("changes") == [10, 10]
 
 
 def test_play_goes_through_the_epochs(page):
@@ -187,7 +177,7 @@ def test_a_live_search_outlives_the_kernel(page, folder):
     area = view(page, 2)
     control(area, "epochs", "input").fill("500")
     area.get_by_role("button", name="Start").click()
-    area.get_by_text(re.compile("running, epoch [1-9]")).wait_for(timeout=60_000)
+    area.get_by_text(re.compile("running, epoch [1-9]")).wait_for()
     area.get_by_text("classification loss").wait_for()
     name = control(area, "search", "select").evaluate("select => select.selectedOptions[0].innerText")
     pid = writer(folder / "runs" / name)["pid"]
@@ -196,7 +186,7 @@ def test_a_live_search_outlives_the_kernel(page, folder):
     page.evaluate("document.querySelectorAll('.jp-OutputArea-output').forEach(area => area.remove())")
     choose_menu(page, "Kernel", "Restart Kernel and Run All Cells…")
     page.get_by_role("button", name="Confirm Kernel Restart").click()
-    view(page, 2).get_by_text(f"(process {pid} since").wait_for(timeout=60_000)
+    view(page, 2).get_by_text(f"(process {pid} since").wait_for()
     assert writer(folder / "runs" / name)["pid"] == pid
 
     view(page, 2).get_by_role("button", name="Stop").click()
@@ -204,7 +194,7 @@ def test_a_live_search_outlives_the_kernel(page, folder):
     assert writer(folder / "runs" / name) is None
     stopped = len(read_run(folder / "runs" / name).history)
     view(page, 2).get_by_role("button", name="Resume").click()
-    view(page, 2).get_by_text("running, epoch").wait_for(timeout=60_000)
+    view(page, 2).get_by_text("running, epoch").wait_for()
     live.stop(folder / "runs" / name)
     view(page, 2).get_by_text("stopped, epoch").wait_for()
     assert len(read_run(folder / "runs" / name).history) >= stopped

@@ -1,6 +1,5 @@
-"""The pictures of the run explorer: what they say is what the discretizer says, and they are ready in time."""
+"""The pictures of the run explorer: what they say is what the discretizer says, for every epoch."""
 
-import time
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 
@@ -69,13 +68,9 @@ def test_nodes_stand_still_and_nothing_is_outside(run):
 
 
 def test_all_epochs_are_drawn_before_the_slider_moves(run):
-    begun = time.perf_counter()
     drawn = explorer.frames(run, "8/14")
-    seconds = time.perf_counter() - begun
     assert len(drawn) == 51 and len(set(drawn)) == 51
     assert drawn[31] == explorer.frame(run, "8/14", 31)
-    # Even drawn anew a frame is far below the 150 ms that a move of the slider may take.
-    assert seconds / 51 < 0.1
 
 
 def test_side_by_side_is_one_document_with_all_that_is_in_either(run):

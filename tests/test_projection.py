@@ -22,7 +22,7 @@ def problems(draw):
     return [scale * score for score in scores], float(keep)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(problems())
 def test_weights_sum_exactly_and_gradients_stay_finite(problem):
     scores, keep = problem
@@ -33,7 +33,8 @@ def test_weights_sum_exactly_and_gradients_stay_finite(problem):
         assert abs(weights.sum().item() - min(keep, len(scores))) < 1e-6
         # As the super-network gets them.
         assert abs(weights.to(dtype).double().sum().item() - min(keep, len(scores))) < 1e-6
-        assert (weights.detach()[beta.argsort()].diff() >= 0).all(), "a larger score has no smaller weight"
+        # A larger score has no smaller weight, up to the last places of float64: equal scores are rounded apart.
+        assert (weights.detach()[beta.argsort()].diff() >= -4 * torch.finfo(torch.float64).eps).all()
         if keep < len(scores):
             (weights * torch.arange(1.0, len(scores) + 1)).sum().backward()
             assert beta.grad.isfinite().all()

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 
 from daas_lab.config import SearchConfig
+from daas_lab.data import batches
 from daas_lab.errors import LabError
+from daas_lab.runs.folder import read_run
 from daas_lab.runs.records import read_record, write_record
 from daas_lab.studies import make
 from daas_lab.train.evolution import genotype_after
+from tests.made_runs import write_search
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +111,37 @@ def test_a_damaged_record_is_named(published, tmp_path):
     cut.write_text(json.dumps(document))
     with pytest.raises(LabError, match="hash"):
         read_record(cut)
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch):
+    """Settings of a notebook on a machine without Fashion-MNIST; the records are those that are committed."""
+    monkeypatch.setattr(batches, "SYSTEM_FOLDERS", {"fashion_mnist": tmp_path / "system"})
+    return make.read_settings({"seeds": [0, 1], "data": str(tmp_path / "data"), "runs": str(tmp_path / "runs")})
+
+
+def test_what_comes_from_records_asks_for_no_data(nowhere):
+    searches = make.make_runs([nowhere.search("da2s", seed) for seed in nowhere.seeds], nowhere)
+    assert len(make.drops(searches, ["8/14"], nowhere)) == 2 * 6
+    assert len(make.make_runs([nowhere.retraining(run.genotype, run.config.seed) for run in searches], nowhere)) == 2
+    assert not nowhere.runs.exists()
+
+
+def test_missing_data_is_named_before_any_run_is_started(nowhere):
+    drawn = nowhere.search("random", 99)
+    for asked in (nowhere.search("darts", 99), nowhere.retraining("DARTS_V2", 99)):
+        with pytest.raises(LabError, match=r"dataset = 'fashion_mnist': .*`apt-get install dataset-fashion-mnist`"):
+            make.make_runs([drawn, nowhere.search("da2s", 0), asked], nowhere)
+        assert not nowhere.runs.exists()
+    [run] = make.make_runs([drawn], nowhere)  # which takes no images
+    assert run.finished
+
+
+def test_missing_data_is_named_before_drops_are_measured(nowhere):
+    config = replace(nowhere, preset="tiny").search("darts", 0)
+    folder = write_search(make.run_folder(config, nowhere), "darts", "tiny", "fashion_mnist")
+    with pytest.raises(LabError, match="dataset = 'fashion_mnist'"):
+        make.drops([read_run(folder)], ["4/14"], nowhere)
 
 
 def test_an_unfinished_run_leaves_no_record(published, tmp_path):

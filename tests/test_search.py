@@ -1,9 +1,9 @@
 """Searches killed in the middle end exactly as undisturbed ones."""
 
+import os
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -12,14 +12,15 @@ from daas_lab.errors import LabError
 from daas_lab.runs.folder import epochs_done, is_finished, read_run
 from daas_lab.train.loop import set_learning_rate
 from daas_lab.train.search import search
+from daas_lab.train.writer import open_run
 from tests.killing import killed_at_random
 
 COMMAND = [sys.executable, "-m", "daas_lab", "search", "--preset", "tiny", "--dataset", "digits", "--threads", "1"]
 FILES = ("history.jsonl", "architecture.safetensors", "genotype.json")
 
 
-def start(folder, epochs=6):
-    return subprocess.Popen([*COMMAND, "--epochs", str(epochs), "--out", str(folder)], stderr=subprocess.DEVNULL)
+def start(folder):
+    return subprocess.Popen([*COMMAND, "--epochs", "6", "--out", str(folder)], stderr=subprocess.DEVNULL)
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +30,11 @@ def undisturbed(tmp_path_factory):
     return folder
 
 
-def search_briefly(folder):
-    """45 epochs of one step, in a process of its own."""
+def search_briefly(folder, on_epoch):
+    """25 epochs of one step: a process that is killed finishes one of them at the most."""
     sizes = {"layers": 2, "channels": 2, "nodes": 4, "budget": "1,2", "held_out_images": 16}
-    config = search_config("tiny", "digits", "da2s_exact", threads=1, epochs=45, steps=1, **sizes)
-    search(config, folder, progress=False)
+    config = search_config("tiny", "digits", "da2s_exact", threads=1, epochs=25, steps=1, **sizes)
+    search(config, folder, progress=False, on_epoch=on_epoch)
 
 
 def test_a_search_killed_twenty_times_ends_bit_for_bit_like_an_undisturbed_one(tmp_path):
@@ -52,13 +53,15 @@ def test_damaged_files_of_a_finished_search_are_written_again_by_the_same_comman
         assert (folder / name).read_bytes() == (undisturbed / name).read_bytes(), name
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(undisturbed, tmp_path, capfd):
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(undisturbed, tmp_path):
     folder = tmp_path / "run"
-    process = start(folder)
-    while epochs_done(folder) < 3:
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
+
+    def stop():
+        if epochs_done(folder) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(read_run(undisturbed).config, folder, progress=False, on_epoch=stop)
     content = bytearray((folder / "checkpoint.pt").read_bytes())
     content[len(content) // 2] ^= 1
     (folder / "checkpoint.pt").write_bytes(content)
@@ -71,14 +74,10 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(undisturbed, tmp_pa
 
 
 def test_a_folder_that_is_being_written_is_refused_with_the_pid(tmp_path):
-    folder = tmp_path / "run"
-    process = start(folder, epochs=500)  # so many that it is still at work when the second one has started
-    while epochs_done(folder) < 1:
-        time.sleep(0.02)
-    second = subprocess.run([*COMMAND, "--epochs", "500", "--out", str(folder)], capture_output=True, text=True)
-    process.kill()
-    process.wait()
-    assert second.returncode == 2 and str(process.pid) in second.stderr
+    config = search_config("tiny", "digits", threads=1)
+    with open_run(tmp_path / "run", config):
+        second = subprocess.run([*COMMAND, "--out", str(tmp_path / "run")], capture_output=True, text=True)
+    assert second.returncode == 2 and str(os.getpid()) in second.stderr
 
 
 def test_the_history_holds_every_epoch_and_alpha_rests_at_first(undisturbed):

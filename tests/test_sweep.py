@@ -122,6 +122,14 @@ def test_what_is_wrong_in_a_file_is_named_before_anything_is_made(tmp_path, caps
     assert not (tmp_path / "runs").exists()
 
 
+def test_missing_data_is_named_when_runs_are_to_be_made(tmp_path, capsys):
+    path = write(tmp_path / "s.yaml", dataset="cifar10", data=str(tmp_path / "nowhere"))
+    assert cli.main(["sweep", str(path), "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("to be made") == 2
+    assert cli.main(["sweep", str(path)]) == 2
+    assert "dataset = 'cifar10'" in capsys.readouterr().err and not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("content", ["search: [", "- 1\n- 2\n", None])
 def test_a_file_that_is_none_is_refused(tmp_path, capsys, content):
     path = tmp_path / "s.yaml"

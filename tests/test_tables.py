@@ -5,6 +5,7 @@ import math
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from daas_lab import paper
 from daas_lab.report import tables
@@ -155,8 +156,9 @@ def test_save_table(tmp_path):
     assert set(document) == {"provenance", "rows", "runs"} and document["runs"] == []
     assert set(document["provenance"]) == {"dataset", "preset", "command", "versions", "machine", "wall_s"}
     assert {"python", "torch", "daas_lab"} <= set(document["provenance"]["versions"])
-    assert document["provenance"]["machine"]["cores"] >= 1
-    assert document["provenance"]["machine"]["processor"]
+    machine = document["provenance"]["machine"]
+    assert machine["processor"] and machine["capability"] and machine["cores"] >= 1
+    assert machine["threads"] == torch.get_num_threads()
     log = next(row for row in document["rows"] if row["lambda_c"] == "log")
     assert (log["reported_error_mean"], log["error_mean"]) == (2.56, None)
     text = markdown_path.read_text(encoding="utf-8")
@@ -179,10 +181,10 @@ def test_save_table_shows_what_it_is_given(tmp_path):
 
 def test_the_provenance_says_which_machines_made_the_searches():
     origin = {"machine": {"processor": "A", "cores": 2}, "versions": {"torch": "2.14.1"}}
-    elsewhere = origin | {"machine": {"processor": "B", "cores": 8, "gpu": "C"}}
+    elsewhere = origin | {"machine": {"processor": "B", "cores": 8, "capability": "AVX2", "threads": 1, "gpu": "C"}}
     runs = [SimpleNamespace(origin=which, seconds=1800.2) for which in (origin, elsewhere, origin)]
     facts = provenance("digits", "tiny", "a command", 1.0, runs)
-    made_on = {"A, 2 cores, torch 2.14.1": 2, "B, 8 cores, C, torch 2.14.1": 1}
+    made_on = {"A, 2 cores, torch 2.14.1": 2, "B, 8 cores, AVX2, 1 thread, C, torch 2.14.1": 1}
     assert facts["searches"] == {"seconds": 5401, "made_on": made_on}
-    line = "- Searches: 2 on A, 2 cores, torch 2.14.1; 1 on B, 8 cores, C, torch 2.14.1; 1.5 h in all\n"
+    line = "- Searches: 2 on A, 2 cores, torch 2.14.1; 1 on B, 8 cores, AVX2, 1 thread, C, torch 2.14.1; 1.5 h in all\n"
     assert line in provenance_text(facts)

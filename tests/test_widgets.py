@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from base64 import b64decode
 from html import unescape
 
@@ -43,15 +42,16 @@ def expected(settings, name, *what):
     return widgets.fitted(explorer.frame(explorer.read_search(settings.runs / name), *what))
 
 
-def test_run_explorer_moves_both_searches(settings):
+def test_run_explorer_moves_both_searches(settings, monkeypatch):
     view = widgets.run_explorer(settings, second="da2s-full")
     (slider,), pictures = inside(view, ipywidgets.IntSlider), inside(view, ipywidgets.HTML)[1:]
     (budget,), (run_2,) = inside(view, ipywidgets.Dropdown, "cut to"), inside(view, ipywidgets.Dropdown, "run 2")
     (edge_weight,) = inside(view, ipywidgets.Dropdown, "edge weight")
     assert slider.value == slider.max == 50
-    begun = time.perf_counter()
-    slider.value = 20
-    assert time.perf_counter() - begun < 0.15
+    with monkeypatch.context() as patch:  # a move shows what was drawn before, and draws nothing
+        patch.setattr(explorer, "frame", None)
+        patch.setattr(explorer, "frames", None)
+        slider.value = 20
     assert [p.value for p in pictures] == [expected(settings, name, "8/14", 20) for name in ("darts-full", "da2s-full")]
     budget.value = "3/14"
     assert pictures[1].value == expected(settings, "da2s-full", "3/14", 20)

@@ -40,7 +40,10 @@ def provenance(dataset: str, preset: str, command: str, wall_s: float, searches:
 
 
 def machine() -> dict:
-    """`{"processor", "cores"}` of this machine, and `"gpu"` where torch finds one."""
+    """`{"processor", "cores", "capability", "threads"}` of this machine and process, and `"gpu"` where torch finds one.
+
+    `capability`: the instructions that torch computes with there (AVX2, AVX512, …), on which the last digits depend.
+    """
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():  # Linux leaves platform.processor() empty
@@ -48,9 +51,10 @@ def machine() -> dict:
             line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
         )
         processor = next(names, processor)
-    facts = {"processor": processor, "cores": os.cpu_count()}
     import torch  # here, for reading a table needs no torch
 
+    facts = {"processor": processor, "cores": os.cpu_count()}
+    facts |= {"capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
     return facts | ({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {})
 
 
@@ -71,4 +75,7 @@ def provenance_text(facts: Mapping) -> str:
 
 
 def _words(machine: Mapping) -> str:
-    return ", ".join(f"{value} cores" if key == "cores" else str(value) for key, value in machine.items())
+    counts = {"cores": "core", "threads": "thread"}
+    return ", ".join(
+        f"{value} {counts[key]}{'s' * (value != 1)}" if key in counts else str(value) for key, value in machine.items()
+    )

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -82,7 +82,8 @@ class Settings:
 
 
 def read_settings(namespace: dict[str, Any]) -> Settings:
-    """The settings in a notebook's `globals()`, checked before anything is trained.
+    """The settings in a notebook's `globals()`, checked before anything is trained. Data is only asked for when a run
+    has to be made: what comes from records needs none.
 
     Call it right after the parameters cell: a name there that is no setting (a misspelt `-p epoch 5`) is refused, and
     texts such as "[0, 1]" are read as what they write.
@@ -106,7 +107,6 @@ def read_settings(namespace: dict[str, Any]) -> Settings:
     settings = parse_settings(given)
     for method in (BASELINE, PAPERS):
         settings.search(method, settings.seeds[0])
-    check_available(settings.dataset, settings.data)
     open_device(settings.device)
     return settings
 
@@ -163,18 +163,27 @@ def make_runs(configs: Sequence[SearchConfig | RetrainConfig], settings: Setting
     """The finished run of every configuration, in their order; what is missing is made first, side by side.
 
     A record in `settings.figures` counts as a finished run, without its weights. A bar counts epochs. When a run fails
-    the others are stopped where they are, to be resumed, and its error is raised.
+    the others are stopped where they are, to be resumed, and its error is raised. Where images are missing that one of
+    them needs, none is started.
     """
     runs = {config: find_run(config, settings) for config in configs}
     for run in filter(None, runs.values()):
         _publish(run, settings)
     missing = [config for config, run in runs.items() if run is None]
+    check_data(missing, settings)
     tasks = [(make_run, (config, settings)) for config in missing]
     folders = [run_folder(config, settings) for config in missing]
 
     bar = progress_bar(sum(config.epochs for config in missing), disable=not missing)
     _side_by_side(tasks, settings, bar, lambda ended: sum(map(epochs_done, folders)))
     return [runs[config] or find_run(config, settings) for config in configs]
+
+
+def check_data(configs: Iterable[SearchConfig | RetrainConfig], settings: Settings) -> None:
+    """Raise unless the images are here that these runs need; a cell that is only drawn needs none."""
+    trained = [config for config in configs if isinstance(config, RetrainConfig) or config.searcher.trains]
+    for dataset in dict.fromkeys(config.dataset for config in trained):
+        check_available(dataset, settings.data)
 
 
 def run_folder(config: SearchConfig | RetrainConfig, settings: Settings) -> Path:
@@ -274,6 +283,7 @@ def drops(
             raise LabError(f"{path} has no drops at {texts}; without the record, the run is made again")
         if lacking:
             missing[run.folder] = lacking
+    check_data([run.config for run in runs if run.folder in missing], settings)
     tasks = [(measure_drops, (folder, keys, settings.data)) for folder, keys in missing.items()]
     _side_by_side(tasks, settings, progress_bar(len(tasks), unit="gap", disable=not tasks), lambda ended: ended)
     rows = []

@@ -94,7 +94,6 @@ def read_sweep(path: str | Path) -> Sweep:
         retrainings = list(_combinations(group))
         for changes in retrainings:
             settings.retraining("DARTS_V2", settings.seeds[0], **changes)
-    check_available(settings.dataset, settings.data)
 
     return Sweep(
         settings,
@@ -197,6 +196,7 @@ def make(sweep: Sweep, address: str | None = None) -> dict[str, str]:
     missing = [config for config in _known_runs(sweep) if _state(sweep, config) != "finished"]
     if not missing:
         return {}
+    check_available(sweep.settings.dataset, sweep.settings.data)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports home unless told not to
     if address is not None:
         os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # else it looks for a cluster for a quarter of an hour

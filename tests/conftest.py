@@ -1,0 +1,66 @@
+"""What tests need beside Python, and how they run: what is missing is skipped with its reason, and named at the end.
+
+With DAAS_LAB_REQUIRE_ALL=1, as in CI, which can install it all, a skipped test fails the session.
+"""
+
+import os
+import shutil
+from collections import Counter
+
+import hypothesis
+import pytest
+
+# Examples are the same everywhere and may take their time: no test fails by chance, or because a machine is slow.
+# To look for new ones: pytest --hypothesis-profile=default
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # side by side a thread each, as are the processes that tests start
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def _fashion_mnist_is_here() -> bool:
+    from daas_lab.data.batches import is_available
+
+    return is_available("fashion_mnist", "data")
+
+
+# What `@pytest.mark.needs(name)` may name → the Debian package that brings it, and whether it is here.
+NEEDS = {
+    "dot": ("graphviz", lambda: shutil.which("dot") is not None),
+    "chromium": ("chromium", lambda: shutil.which("chromium") is not None),
+    "Fashion-MNIST": ("dataset-fashion-mnist", _fashion_mnist_is_here),
+}
+NO_GPU = "this machine has no CUDA device"
+
+
+def pytest_runtest_setup(item):
+    for name in [name for mark in item.iter_markers("needs") for name in mark.args]:
+        package, is_here = NEEDS[name]
+        if not is_here():
+            pytest.skip(f"{name} is missing: apt-get install {package}")
+    if item.get_closest_marker("cuda"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip(NO_GPU)
+
+
+def _skipped(reporter) -> Counter:
+    """Reason → number of tests, or of files, that were skipped for it."""
+    return Counter(report.longrepr[2].removeprefix("Skipped: ") for report in reporter.stats.get("skipped", ()))
+
+
+def pytest_sessionfinish(session):
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("DAAS_LAB_REQUIRE_ALL") == "1" and reporter and _skipped(reporter).keys() - {NO_GPU}:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter):
+    skipped = _skipped(terminalreporter)
+    for reason, count in skipped.items():
+        terminalreporter.write_line(f"skipped {count}: {reason}")
+    packages = [package for name, (package, _) in NEEDS.items() if any(f"{name} is" in reason for reason in skipped)]
+    if packages:
+        terminalreporter.write_line(f"all that is missing: apt-get install {' '.join(packages)}")
