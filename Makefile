@@ -8,7 +8,7 @@ SIDE_BY_SIDE := -n auto --dist loadfile
 .PHONY: help quickstart test test-all lab figures lint clean
 
 help:
-	@echo "make quickstart   the effect itself, on digits: notebooks/00_quickstart.ipynb, headless"
+	@echo "make quickstart   the effect itself, on digits: notebooks/00_quickstart.ipynb, headless, in half its epochs"
 	@echo "make test         the tests to run before a commit, minutes"
 	@echo "make test-all     all tests, browser and Ray included"
 	@echo "make lab          JupyterLab, with notebooks/explore.ipynb open"
@@ -24,8 +24,10 @@ help:
 
 quickstart: .venv/installed
 	mkdir -p runs/notebooks/quick
-	$(BIN)/python -m papermill notebooks/00_quickstart.ipynb runs/notebooks/quick/00_quickstart.ipynb --log-output
-	@echo "executed notebook: runs/notebooks/quick/00_quickstart.ipynb, pictures: runs/figures/quick/"
+	$(BIN)/python -m papermill notebooks/00_quickstart.ipynb runs/notebooks/quick/00_quickstart.ipynb \
+		-p epochs 20 -p retrain_epochs 10 --log-output
+	@echo "executed notebook: runs/notebooks/quick/00_quickstart.ipynb"
+	@$(BIN)/python -m daas_lab.studies.quickstart runs/figures/quick/00_quickstart.json
 
 test: .venv/installed
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not browser and not cluster"

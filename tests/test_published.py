@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -39,7 +40,8 @@ def redrawn(tmp_path_factory):
             process = subprocess.Popen(list(map(str, command)), stdout=log, stderr=log)
         while process.poll() is None:
             if set(root.glob(f"{name}/*")) - {root / name / "figures"}:  # a record is missing: no need to wait for it
-                process.terminate()
+                process.send_signal(signal.SIGINT)
+                process.wait()
             time.sleep(0.2)
         return root / name
 

@@ -33,7 +33,7 @@ def provenance(dataset: str, preset: str, command: str, wall_s: float, searches:
     }
     if searches := list(searches):
         origins = Counter(
-            f"{_words(run.origin['machine'])}, torch {run.origin['versions']['torch']}" for run in searches
+            f"{machine_text(run.origin['machine'])}, torch {run.origin['versions']['torch']}" for run in searches
         )
         facts["searches"] = {"seconds": round(sum(run.seconds for run in searches)), "made_on": dict(origins)}
     return facts
@@ -69,12 +69,13 @@ def provenance_text(facts: Mapping) -> str:
         f"- Data: {facts['dataset']}, preset {facts['preset']}; made by `{facts['command']}`\n"
         f"{searches}"
         f"- Time: {facts['wall_s']} s, without the runs that were finished before\n"
-        f"- Machine: {_words(facts['machine'])}\n"
+        f"- Machine: {machine_text(facts['machine'])}\n"
         f"- Versions: {packages}\n"
     )
 
 
-def _words(machine: Mapping) -> str:
+def machine_text(machine: Mapping) -> str:
+    """What `machine` gives, in words."""
     counts = {"cores": "core", "threads": "thread"}
     return ", ".join(
         f"{value} {counts[key]}{'s' * (value != 1)}" if key in counts else str(value) for key, value in machine.items()

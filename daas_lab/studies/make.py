@@ -55,6 +55,7 @@ class Settings:
     budget: str = "8/14"
     protocol: str = "authors"
     epochs: int | None = None  # of the searches; None: the preset's
+    retrain_epochs: int | None = None  # of the retrainings; None: the preset's
     runs: Path = Path("runs")
     figures: Path = Path("figures")  # where published pictures go
     data: Path = Path("data")
@@ -77,7 +78,8 @@ class Settings:
 
     def retraining(self, genotype: Any, seed: int, **changes: Any) -> RetrainConfig:
         """The configuration of a retraining under these settings."""
-        given = {"preset": self.preset, "dataset": self.dataset, "device": self.device} | changes
+        given = {"preset": self.preset, "dataset": self.dataset, "device": self.device, "epochs": self.retrain_epochs}
+        given |= changes
         return retrain_config(genotype, **given, seed=seed)
 
 
@@ -217,7 +219,7 @@ def _side_by_side(tasks: Sequence[tuple], settings: Settings, bar: tqdm, done: C
         return
     # The server imports torch once and forks from there: a process starts at once, and none inherits our threads.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["daas_lab.studies.make"])
+    context.set_forkserver_preload(["daas_lab.studies.make", *(["sklearn.datasets"] * (settings.dataset == "digits"))])
 
     def in_own_process(function: Callable, *arguments: Any) -> None:
         with ProcessPoolExecutor(1, mp_context=context) as process:
