@@ -12,6 +12,7 @@ from daas_lab import config
 from daas_lab.data.sources import DATASETS
 from daas_lab.errors import LabError, one_of, refuse
 from daas_lab.methods.lookup import METHODS, PAPERS
+from daas_lab.own_files import load_own
 from daas_lab.report import tables
 from daas_lab.runs import provenance
 from daas_lab.runs.folder import read_run, read_search_config
@@ -19,7 +20,6 @@ from daas_lab.runs.records import read_any
 from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget, every_edge
 from daas_lab.space.genotype import Genotype
 from daas_lab.space.text_forms import PUBLISHED, format_darts, load_genotype
-from daas_lab.studies import make
 from daas_lab.train import discretize, distributed, evolution
 from daas_lab.train.search import load_supernet
 from daas_lab.train.splits import search_splits
@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     try:
         options = _parser().parse_args(arguments)
+        for text in getattr(options, "own", ()):
+            load_own("--own", text)
         options.run(options)
     except (LabError, OSError) as error:  # OSError: a folder that cannot be made, a disk that is full
         print(f"daas-lab: {' '.join(str(error).split())}", file=sys.stderr)
@@ -55,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_fields(search, ("budget", "lambda_c", "lambda_1", "lambda_2", "gap_every", "gap_budgets", "gap_edge_weight"))
 
     gap = _command(commands, "gap", _gap, "accuracy of a searched super-network before and after discretization")
-    gap.add_argument("run_folder", metavar="RUN")
+    _add_run(gap)
     gap.add_argument("--budget", action="append", help="may be repeated (default: the five of the paper)")
     gap.add_argument("--edge-weight", action="append", help=", ".join(discretize.EDGE_WEIGHTS))
     gap.add_argument("--batch-norm", action="append", help=", ".join(discretize.BATCH_NORMS))
@@ -66,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     alone = _command(
         commands, "attribution", _attribution, "accuracy that each decision of a discretization costs alone"
     )
-    alone.add_argument("run_folder", metavar="RUN")
+    _add_run(alone)
     alone.add_argument("--budget", help="default: the run's")
     alone.add_argument(
         "--edge-weight", default="learned", help=f"{', '.join(discretize.EDGE_WEIGHTS)} (default: learned)"
@@ -96,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     derive = _command(
         commands, "genotype", _genotype, "the cell that a budget keeps after any epoch of a search, as JSON"
     )
-    derive.add_argument("run_folder", metavar="RUN", help="a run's folder, or a record")
+    _add_run(derive, "a run's folder, or a record")
     derive.add_argument("--epoch", help="0 is the start (default: the last one)")
     derive.add_argument("--budget", help="default: the run's")
     derive.add_argument("--darts", action="store_true", help="as DARTS prints it, where every node has two inputs")
@@ -132,6 +134,17 @@ def _command(commands, name: str, run, help_text: str) -> argparse.ArgumentParse
     return parser
 
 
+def _add_run(parser: argparse.ArgumentParser, help_text: str = "a run's folder") -> None:
+    parser.add_argument("run_folder", metavar="RUN", help=help_text)
+    parser.add_argument(
+        "--own",
+        action="append",
+        default=[],
+        metavar="FILE.py:NAME",
+        help="code of one's own that the run uses (its method, its data): executed only because it is named here",
+    )
+
+
 def _add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="mini", help=f"{', '.join(config.PRESETS)} (default: mini)")
     parser.add_argument("--dataset", default="fashion_mnist", help=f"{', '.join(DATASETS)}, or folder:PATH")
@@ -164,7 +177,7 @@ def _add_fields(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
 
 def _changes(options: argparse.Namespace, config_class: type) -> dict:
     named = {"preset", "dataset", "method", "protocol", "genotype"}
-    known = {spec.name for spec in fields(config_class)} - named
+    known = {spec.name for spec in fields(config_class)} - named - {"numbers", "method_digest"}
     changes = {name: getattr(options, name) for name in known if getattr(options, name, None) is not None}
     for assignment in options.set:
         name, sign, value = assignment.partition("=")
@@ -331,8 +344,11 @@ def _genotype(options: argparse.Namespace) -> None:
 def _reproduce(options: argparse.Namespace) -> None:
     names = ("preset", "seeds", "publish", "workers", "device", "data", "runs")
     dataset = options.dataset or ("cifar10" if options.preset == "full" else "fashion_mnist")
-    settings = make.read_settings({"dataset": dataset} | {name: getattr(options, name) for name in names})
-    rows = make.reproduce(settings, options.notebook)
+    from daas_lab.studies import notebooks
+    from daas_lab.studies.settings import read_settings
+
+    settings = read_settings({"dataset": dataset} | {name: getattr(options, name) for name in names})
+    rows = notebooks.reproduce(settings, options.notebook)
     for row in rows:
         print(f"{row['notebook']:<32} {row['seconds']:>6} s  {row['result']}")
     if any(row["result"] != "done" for row in rows):

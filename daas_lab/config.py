@@ -1,24 +1,22 @@
 """Configurations: frozen, validated when made, complete (every number that a run needs is in it).
 
 `search_config` and `retrain_config` compose preset, data set, method and the user's own values; whatever cannot work is
-refused here, before any long work starts. `config_hash` covers exactly the fields that change a result.
+refused here, before any long work starts. `identity.config_hash` covers exactly the fields that change a result.
 """
 
-import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import lru_cache
 from typing import Any
 
 from daas_lab.data.sources import Dataset, canonical, check_name, facts_of
-from daas_lab.errors import LabError, NewerVersion, one_of, refuse
+from daas_lab.errors import LabError, one_of, refuse
 from daas_lab.fields import check_fields, number, refuse_unknown, whole
 from daas_lab.methods import schedules
-from daas_lab.methods.lookup import method_class, recorded_class
+from daas_lab.methods.lookup import PAPERS, method_class, recorded_class
 from daas_lab.methods.method import Method, Moment
 from daas_lab.methods.protocols import PROTOCOLS
-from daas_lab.own_files import canonical_own, digest_of, is_own, own_name
+from daas_lab.own_files import canonical_own, digest_of, is_own, load_own, own_name
 from daas_lab.presets import RETRAIN_PRESETS, SEARCH_PRESETS
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import Space
@@ -159,6 +157,11 @@ class SearchConfig:
         return recorded_class(self.method, self.method_digest)
 
     @property
+    def label(self) -> str:
+        """What rows and run folders call the method: its name, or the class's of one's own."""
+        return own_name(self.method)
+
+    @property
     def searcher(self) -> Method:
         """The method with its numbers."""
         return _searcher(self)
@@ -187,6 +190,15 @@ def is_named(config: SearchConfig) -> bool:
         return bool(config.method_class)
     except LabError:
         return False
+
+
+def name_own_files(config: "SearchConfig | RetrainConfig") -> None:
+    """Execute the files of one's own that a configuration names, in a process that was started to work on it. Whoever
+    made the configuration has named them; a file that has changed since is refused."""
+    if is_own(config.dataset):
+        facts_of(config.dataset)
+    if isinstance(config, SearchConfig) and config.method_digest:
+        load_own("method", config.method, config.method_digest)
 
 
 # Fields that only some methods have a use for → their value for all others.
@@ -295,7 +307,7 @@ def _check_computation(config: Any) -> None:
 def search_config(
     preset: str = "mini",
     dataset: str | Dataset = "fashion_mnist",
-    method: str = "da2s",
+    method: str = PAPERS,
     protocol: str = "authors",
     **changes: Any,
 ) -> SearchConfig:
@@ -414,84 +426,3 @@ def retrain_config(
     values.setdefault("steps", max(1, whole(values["train_images"], 1) // whole(values["batch_size"], 1)))
     cells = json.dumps(load_genotype(genotype).to_json(), separators=(",", ":"))
     return RetrainConfig(preset=preset, dataset=canonical(dataset), genotype=cells, **values)
-
-
-# --- identity ---------------------------------------------------------------------------------------------------------
-
-_NOT_HASHED = (
-    *("preset", "gap_every", "gap_budgets", "gap_edge_weight"),
-    *("device", "threads", "workers", "tf32", "deterministic", "compile"),
-)
-
-
-# Fields that were added later, at the value that means "as it was before": there they are not hashed, so that the runs
-# and records from before the field existed are found. Never change an entry; a default may change.
-_ALWAYS = {
-    "data_digest": "",
-    "method_digest": "",
-    "warmup": 0,
-    "hold": 0,
-    "temperature": 1.0,
-    "crops": "padded",
-    "schedule": "cosine",
-    "precision": "float32",
-    "micro_batches": 1,
-    "sync_batch_norm": False,
-}
-
-
-def config_hash(config: SearchConfig | RetrainConfig) -> str:
-    """Ten hexadecimal digits over everything that changes the result: not versions, device, threads or paths.
-
-    Where content is known by a digest (a folder's images, the file of a method), its place does not matter.
-    """
-    values = asdict(config)
-    if config.data_digest:
-        values["dataset"] = config.dataset.partition(":")[0]
-    if isinstance(config, SearchConfig):
-        always = {} if config.method_digest else config.method_class.always_under(config.protocol)
-        values["method"] = own_name(config.method) if config.method_digest else config.method
-        values["numbers"] = {name: value for name, value in config.numbers if (name, value) not in always.items()}
-        if not values["numbers"]:
-            del values["numbers"]
-    identity = {
-        key: value
-        for key, value in values.items()
-        if key not in _NOT_HASHED and (key not in _ALWAYS or value != _ALWAYS[key])
-    }
-    text = json.dumps({"kind": type(config).__name__} | identity, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
-# --- as files hold it -------------------------------------------------------------------------------------------------
-
-KINDS = {"search": SearchConfig, "retrain": RetrainConfig}
-
-
-def to_document(config: SearchConfig | RetrainConfig) -> dict[str, Any]:
-    """The configuration as JSON holds it; `from_document` gives it back."""
-    document = asdict(config)
-    return document | ({"numbers": dict(config.numbers)} if isinstance(config, SearchConfig) else {})
-
-
-def from_document(kind: str, document: Mapping[str, Any]) -> SearchConfig | RetrainConfig:
-    """The configuration of a file; what older versions wrote is brought up to date.
-
-    Raises `NewerVersion` for a field that this version does not know.
-    """
-    one_of("kind", kind, KINDS)
-    known = {spec.name for spec in fields(KINDS[kind])}
-    if unknown := [name for name in document if name not in known]:
-        raise NewerVersion(f"made by a newer version of daas_lab: this one knows no field {unknown[0]!r}")
-    return KINDS[kind](**(upgrade(document) if kind == "search" else document))
-
-
-def upgrade(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A search's configuration with the numbers that the versions before did not write: as they always were."""
-    if document.get("method_digest") or "numbers" in document:
-        return dict(document)
-    searcher = method_class(document["method"])
-    known = {spec.name for spec in fields(SearchConfig)}
-    numbers = {spec.name: spec.default for spec in fields(searcher) if spec.name not in known}
-    always = searcher.always_under(document["protocol"])
-    return {**document, "numbers": {name: always.get(name, default) for name, default in numbers.items()}}

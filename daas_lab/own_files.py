@@ -73,12 +73,17 @@ def load_own(field: str, text: str, digest: str = "") -> Any:
     return _named[found, name]
 
 
+def named_label(name: str) -> Any:
+    """What was loaded last under this NAME, whatever its file; None if nothing was."""
+    return next((found for (_, own), found in reversed(_named.items()) if own == name), None)
+
+
 def named_own(field: str, text: str, digest: str) -> Any:
     """What `load_own` loaded in this process under this digest; nothing is executed."""
     try:
         return _named[digest, own_name(text)]
     except KeyError:
         raise LabError(
-            f"{field} = {text!r}: code of its own, which is executed only where it is named: give the file again "
-            f"({field}={text}, of the same content)"
+            f"{field} = {text!r}: code of one's own, which is executed only where it is named: name the same file "
+            "again (--own FILE.py:NAME; in Python own_files.load_own)"
         ) from None

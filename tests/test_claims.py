@@ -7,9 +7,10 @@ import pytest
 
 from daas_lab import paper
 from daas_lab.config import search_config
+from daas_lab.methods.da2s_exact import DA2SExact
 from daas_lab.runs.folder import read_run
 from daas_lab.studies import claims, paper_tables
-from daas_lab.studies.make import Settings
+from daas_lab.studies.settings import Settings
 from tests.made_runs import write_search
 
 
@@ -78,7 +79,7 @@ def test_every_pair_of_methods_is_compared():
     assert [pair.endswith("not significant.") for pair in pairs] == [True, False, False]
     assert remark.startswith("3 comparisons, Student's t paired by seed") and "da2s_exact" not in remark
     exact = claims.methods_sentence(runs("method", {"darts": (12.0, 12.5), "da2s_exact": (12.1, 12.7)}))
-    assert exact.endswith(claims.EXACT_REMARK)
+    assert exact.endswith(DA2SExact.remark)
 
 
 @pytest.mark.parametrize(("late", "words"), [(1.0, "higher than that of growing fast"),
@@ -168,7 +169,7 @@ def test_order_names_where_ours_differs_from_the_papers():
     exact = runs("method", {"da2s_exact": (12.1, 12.0, 12.3)}, budget="4/14")
     _, _, beside, second, _, _, remark = claims.order_sentence([*rows, *exact]).splitlines()
     assert beside.startswith("  - The test error of da2s_exact is 0.97 points lower than that of darts")
-    assert second.startswith("- 5/14") and remark.startswith("3 comparisons") and remark.endswith(claims.EXACT_REMARK)
+    assert second.startswith("- 5/14") and remark.startswith("3 comparisons") and remark.endswith(DA2SExact.remark)
     # A budget of which the paper prints nothing.
     unprinted = runs("method", {"darts": (1.0, 2.0), "da2s": (1.0, 3.0)}, budget="8/14")
     assert "in the paper" not in claims.order_sentence(unprinted)

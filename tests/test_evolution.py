@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from daas_lab.config import config_hash, search_config
+from daas_lab.config import search_config
 from daas_lab.errors import LabError
+from daas_lab.identity import config_hash
 from daas_lab.report import plots
 from daas_lab.runs.folder import Run, read_run
 from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges

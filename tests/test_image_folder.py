@@ -8,13 +8,14 @@ import torch
 from PIL import Image
 
 from daas_lab import cli
-from daas_lab.config import config_hash, retrain_config, search_config
+from daas_lab.config import retrain_config, search_config
 from daas_lab.data import batches as data
 from daas_lab.data.batches import load, plain_batches, training_batches
 from daas_lab.data.image_files import FileSet
 from daas_lab.data.image_folder import folder_facts
 from daas_lab.data.sources import Dataset, facts_of
 from daas_lab.errors import LabError
+from daas_lab.identity import config_hash
 from daas_lab.runs.folder import read_run
 from daas_lab.train.retrain import retrain
 from daas_lab.train.search import search

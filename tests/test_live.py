@@ -6,8 +6,9 @@ import time
 import pytest
 
 from daas_lab.cli import main
-from daas_lab.config import config_hash, search_config
+from daas_lab.config import search_config
 from daas_lab.errors import LabError
+from daas_lab.identity import config_hash
 from daas_lab.lab import live
 from daas_lab.runs.folder import read_config, read_run, writer
 from tests.made_runs import write_search

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from daas_lab.config import LAMBDAS, config_hash, search_config
+from daas_lab.config import LAMBDAS, search_config
 from daas_lab.errors import LabError
+from daas_lab.identity import config_hash
 from daas_lab.methods import losses, schedules
 from daas_lab.methods.da2s_exact import exact_edge_logits
 from daas_lab.methods.lookup import METHODS, method_class

@@ -3,7 +3,7 @@
 import pytest
 
 from daas_lab.studies import make, paper_tables
-from daas_lab.studies.make import Settings
+from daas_lab.studies.settings import Settings
 
 
 @pytest.fixture

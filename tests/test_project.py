@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from daas_lab.methods.lookup import METHODS
+
 ROOT = Path(__file__).parent.parent
 CONDA_NAMES = {"torch": "pytorch", "graphviz": "python-graphviz"}
 # Lowest first; what stands in one place may not import each other, a room's own modules may.
@@ -19,6 +21,7 @@ PLACES = [
     ("data",),
     ("presets",),
     ("config",),
+    ("identity",),
     ("networks",),
     ("runs",),
     ("train",),
@@ -74,6 +77,30 @@ def test_imports_between_rooms_go_downwards():
         for name in imported_places(ast.parse(path.read_text())):
             own = place[path]
             assert name == own or height[name] < height[own], f"{path.relative_to(ROOT)} imports {name}"
+
+
+def string_literals(path):
+    """Every text in a module that is no docstring or part of one."""
+    tree = ast.parse(path.read_text())
+    docs = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    return {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs
+    }
+
+
+def test_no_method_is_named_outside_its_room():
+    package = ROOT / "daas_lab"
+    allowed = {package / "paper.py", *(package / "methods").glob("*.py")}
+    for path in set(package.rglob("*.py")) - allowed:
+        assert not string_literals(path) & set(METHODS), path.relative_to(ROOT)
 
 
 def test_the_package_carries_what_is_not_python():

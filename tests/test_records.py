@@ -15,6 +15,7 @@ from daas_lab.errors import LabError
 from daas_lab.runs.folder import read_run
 from daas_lab.runs.records import read_record, write_record
 from daas_lab.studies import make
+from daas_lab.studies.settings import Settings, parse_settings, read_settings
 from daas_lab.train.evolution import genotype_after
 from tests.made_runs import write_search
 
@@ -22,9 +23,7 @@ from tests.made_runs import write_search
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
     root = tmp_path_factory.mktemp("published")
-    settings = make.Settings(
-        preset="tiny", dataset="digits", runs=root / "runs", figures=root / "figures", publish=True
-    )
+    settings = Settings(preset="tiny", dataset="digits", runs=root / "runs", figures=root / "figures", publish=True)
     searches = make.make_runs([settings.search(method, 0) for method in ("darts", "da2s")], settings)
     make.drops(searches, ["8/14", "4/14"], settings)
     retrained = make.make_runs([settings.retraining(searches[0].genotype, 0)], settings)
@@ -33,7 +32,7 @@ def published(tmp_path_factory):
 
 def elsewhere(settings, tmp_path):
     """The same study on a machine that has the records and no runs."""
-    return make.Settings(preset="tiny", dataset="digits", runs=tmp_path / "runs", figures=settings.figures)
+    return Settings(preset="tiny", dataset="digits", runs=tmp_path / "runs", figures=settings.figures)
 
 
 def test_a_record_gives_back_what_its_run_recorded(published):
@@ -117,7 +116,7 @@ def test_a_damaged_record_is_named(published, tmp_path):
 def nowhere(tmp_path, monkeypatch):
     """Settings of a notebook on a machine without Fashion-MNIST; the records are those that are committed."""
     monkeypatch.setattr(batches, "SYSTEM_FOLDERS", {"fashion_mnist": tmp_path / "system"})
-    return make.read_settings({"seeds": [0, 1], "data": str(tmp_path / "data"), "runs": str(tmp_path / "runs")})
+    return read_settings({"seeds": [0, 1], "data": str(tmp_path / "data"), "runs": str(tmp_path / "runs")})
 
 
 def test_what_comes_from_records_asks_for_no_data(nowhere):
@@ -153,7 +152,7 @@ def test_an_unfinished_run_leaves_no_record(published, tmp_path):
 
 
 def test_a_finished_run_is_published_though_a_later_one_fails(tmp_path):
-    settings = make.Settings(
+    settings = Settings(
         preset="tiny", dataset="digits", runs=tmp_path / "runs", figures=tmp_path / "figures", publish=True, workers=1
     )
     first, second = (settings.search("random", seed) for seed in (0, 1))
@@ -166,13 +165,13 @@ def test_a_finished_run_is_published_though_a_later_one_fails(tmp_path):
 
 
 def test_settings_reach_every_configuration():
-    settings = make.Settings(preset="tiny", dataset="digits", protocol="paper", device="meta")
+    settings = Settings(preset="tiny", dataset="digits", protocol="paper", device="meta")
     for method in ("darts", "da2s"):
         config = settings.search(method, 0)
         assert (config.protocol, config.device) == ("paper", "meta")
     assert settings.retraining("DARTS_V2", 0).device == "meta"
     with pytest.raises(LabError, match="device = 'gpu'"):
-        make.read_settings({"preset": "tiny", "dataset": "digits", "device": "gpu"})
+        read_settings({"preset": "tiny", "dataset": "digits", "device": "gpu"})
 
 
 @pytest.mark.parametrize(
@@ -181,4 +180,4 @@ def test_settings_reach_every_configuration():
 )
 def test_a_setting_that_cannot_be_is_refused_by_name(name, value):
     with pytest.raises(LabError, match=f"{name} = {re.escape(repr(value))}: must be "):
-        make.parse_settings({name: value})
+        parse_settings({name: value})

@@ -12,7 +12,7 @@ from daas_lab.errors import LabError
 from daas_lab.lab import editor, explorer
 from daas_lab.report import drawing
 from daas_lab.space.text_forms import PUBLISHED, load_genotype
-from daas_lab.studies.make import Settings
+from daas_lab.studies.settings import Settings
 from tests.made_runs import write_search
 from tests.test_notebooks import papermill
 

@@ -1,13 +1,15 @@
-"""What is known of a data set before its images are read, by name, by folder, or from one's own arrays."""
+"""What is known of a data set before its images are read: by name, by folder, from one's own arrays or code."""
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from daas_lab.data.image_folder import folder_facts
 from daas_lab.errors import LabError, one_of, refuse
+from daas_lab.own_files import canonical_own, digest_of, is_own, load_own, named_own, own_name
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,33 @@ class Dataset:
         return _facts(classes, channels, min(sides), len(self.images), self.flips, digest.hexdigest()[:16])
 
 
+def own_dataset(text: str) -> Dataset:
+    """The data set that FILE.py:function gives; the file must have been named (`facts_of`) in this process.
+
+    The function takes nothing and returns images, targets, test images and test targets as `Dataset` has them, or a
+    `Dataset`. It is called once for every content of its file.
+    """
+    return _called(text, digest_of("dataset", text))
+
+
+@lru_cache
+def _called(text: str, digest: str) -> Dataset:
+    function = named_own("dataset", text, digest)
+    try:
+        made = function()
+        return made if isinstance(made, Dataset) else Dataset(own_name(text), *made)
+    except LabError as error:
+        raise LabError(f"dataset = {text!r}: {error}") from error
+    except Exception as error:
+        raise LabError(f"dataset = {text!r}: the function cannot be called: {error!r}") from error
+
+
 def check_name(dataset: object) -> None:
     """Raise unless `dataset` is a data set's name, a `Dataset` or the text of one."""
     if str(dataset).strip() == "folder:":
         raise refuse("dataset", dataset, "folder:PATH, with the path of a folder of images")
-    if not str(dataset).startswith(("folder:", "own:")):
-        one_of("dataset", dataset, [*DATASETS, "folder:PATH"])
+    if not str(dataset).startswith(("folder:", "own:")) and not is_own(str(dataset)):
+        one_of("dataset", dataset, [*DATASETS, "folder:PATH", "FILE.py:function"])
 
 
 def facts_of(dataset: str | Dataset) -> DatasetFacts:
@@ -98,6 +121,9 @@ def facts_of(dataset: str | Dataset) -> DatasetFacts:
     check_name(dataset)
     if isinstance(dataset, Dataset):
         return dataset.facts
+    if is_own(dataset):
+        load_own("dataset", dataset)
+        return own_dataset(canonical_own(dataset)).facts
     if dataset.startswith("folder:"):
         classes, channels, side, images, digest = folder_facts(str(folder_of(dataset)))
         return _facts(classes, channels, side, images, True, digest)
@@ -113,6 +139,8 @@ def folder_of(dataset: str) -> Path:
 
 def canonical(dataset: str | Dataset) -> str:
     """The text by which a configuration names a data set; a folder's path is absolute."""
+    if is_own(str(dataset)):
+        return canonical_own(str(dataset))
     return f"folder:{folder_of(dataset)}" if str(dataset).startswith("folder:") else str(dataset)
 
 

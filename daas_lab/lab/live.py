@@ -14,9 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-from daas_lab.config import SearchConfig, config_hash, search_config
+from daas_lab.config import SearchConfig, search_config
 from daas_lab.data.batches import check_available
 from daas_lab.errors import LabError
+from daas_lab.identity import config_hash
 from daas_lab.runs.folder import epochs_done, is_finished, read_config, writer
 
 LOG = "log.txt"  # in the run's folder: what the process has printed

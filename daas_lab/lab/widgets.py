@@ -31,7 +31,8 @@ from daas_lab.methods.lookup import METHODS, PAPERS, method_class
 from daas_lab.report import drawing
 from daas_lab.runs.folder import read_config
 from daas_lab.space.cell_space import EXTRA_PRIMITIVES, PRIMITIVES
-from daas_lab.studies.make import Settings, run_name
+from daas_lab.studies.make import run_name
+from daas_lab.studies.settings import Settings
 from daas_lab.train.discretize import EDGE_WEIGHTS
 
 PLAY_INTERVAL = 250  # milliseconds an epoch

@@ -4,7 +4,7 @@ import importlib
 
 from daas_lab.errors import one_of, refuse
 from daas_lab.methods.method import Method
-from daas_lab.own_files import is_own, load_own, named_own, own_name
+from daas_lab.own_files import is_own, load_own, named_label, named_own
 
 # Name → module and class.
 _BUILT_IN = {
@@ -17,6 +17,7 @@ _BUILT_IN = {
 }
 METHODS = tuple(_BUILT_IN)
 BASELINE, PAPERS = "darts", "da2s"  # the two that the paper compares
+EXACT = "da2s_exact"  # ours, beside them
 
 
 def method_class(name: str) -> type[Method]:
@@ -40,11 +41,7 @@ def _built_in(name: str) -> type[Method]:
     return getattr(importlib.import_module(f"daas_lab.methods.{module}"), class_name)
 
 
-def title_of(name: str) -> str:
-    """What reports call a method: its title, or the class's name of one's own."""
-    return own_name(name) if is_own(name) else _built_in(name).title
-
-
-def colour_of(name: str) -> str:
-    """The colour of a method in pictures; one's own methods are black."""
-    return "#000000" if is_own(name) else _built_in(name).colour
+def labelled_class(label: str) -> type[Method]:
+    """The class of a method by what rows and run folders call it: its name, or the class's of one's own."""
+    found = named_label(label) if label not in METHODS else None
+    return found or _built_in(label)

@@ -33,6 +33,11 @@ class Mixture(NamedTuple):
     operation_logits: Tensor | None = None  # [E, O], a = softmax of these
     edge_logits: Tensor | None = None  # [E], of a node's softmax, or of σ
 
+    @property
+    def ranks(self) -> Tensor:
+        """What operations rank by [E, O]: logits, for weights saturate (in float32 two of them may both be 1.0)."""
+        return self.operations if self.operation_logits is None else self.operation_logits
+
 
 class Strengths(NamedTuple):
     """How the candidates of one cell type rank."""
@@ -80,6 +85,8 @@ class Method:
     learns_edges: ClassVar[bool] = False  # β has a part in it
     first_edge_node: ClassVar[int] = 2  # edges of the nodes before it have no β, where the others have
     asks_for_budget: ClassVar[bool] = False  # a search knows its budget; else one search serves every budget
+    edges_rank_by_weights: ClassVar[bool] = True  # else by logits
+    remark: ClassVar[str] = ""  # what has to be said beside a comparison of the method
     edge_weight: ClassVar[str] = "one"  # of the edges that a cut keeps, in the drop that reports show first
     # The numbers that were always so before configurations held them: they are not hashed, so that the runs from before
     # are found. Never change an entry: change the field's default.
@@ -149,13 +156,9 @@ class Method:
     # --- the cut ---
 
     def strengths(self, architecture: Architecture, cell_type: str, at: Moment) -> Strengths:
-        """How edges and operations rank: operations by their logit, edges by their largest operation weight.
-
-        By logits and not by weights, which saturate: in float32 two of them may both be 1.0.
-        """
+        """How edges and operations rank: operations by their logit, edges by their largest operation weight."""
         mixture = self.mix(architecture, cell_type, at)
-        ranks = mixture.operations if mixture.operation_logits is None else mixture.operation_logits
-        return Strengths(ranks, mixture.operations.amax(dim=1))
+        return Strengths(mixture.ranks, mixture.operations.amax(dim=1))
 
     def select(self, architectures: Mapping[str, Architecture], budget: EdgeBudget, at: Moment) -> Genotype:
         """The cell that `budget` keeps: the strongest edges, and on each the strongest operations."""

@@ -331,7 +331,7 @@ def error_by_accuracy(
     ax = ax or new_axes((5.2, 3.8))
     for m, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
         own = [row for row in rows if row["method"] == method]
-        style = {"color": METHOD_COLOURS.get(method, LINE_COLOURS[m % 7]), "marker": MARKERS[m % 7], "alpha": 0.75}
+        style = {"color": _method_colour(method, m), "marker": MARKERS[m % 7], "alpha": 0.75}
         x, y = [row[accuracy] for row in own], [row["error"] for row in own]
         ax.plot(x, y, linestyle="none", markersize=5, markeredgewidth=0, label=f"{method} ({len(own)})", **style)
     ax.set(title=title, xlabel=f"super-network's accuracy {accuracy} the cut (%)", ylabel="test error, retrained (%)")

@@ -32,8 +32,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 
-from daas_lab.config import KINDS, RetrainConfig, SearchConfig, from_document
+from daas_lab.config import RetrainConfig, SearchConfig
 from daas_lab.errors import LabError, NewerVersion, refuse
+from daas_lab.identity import KINDS, from_document
 from daas_lab.space.genotype import Genotype
 
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")

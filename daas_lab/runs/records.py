@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from daas_lab.config import config_hash, from_document, to_document
 from daas_lab.errors import LabError
+from daas_lab.identity import config_hash, from_document, to_document
 from daas_lab.runs.folder import Run, kind_of, read_run, write_atomically
 from daas_lab.space.genotype import Genotype
 

@@ -4,7 +4,7 @@ Functions return rows for `tables.to_markdown`, or a sentence that follows from 
 """
 
 import itertools
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -14,6 +14,7 @@ from daas_lab import paper
 from daas_lab.config import SearchConfig
 from daas_lab.methods import losses
 from daas_lab.methods.da2s import DA2S
+from daas_lab.methods.lookup import BASELINE, EXACT, METHODS, PAPERS, method_class
 from daas_lab.methods.method import Architecture, Moment
 from daas_lab.methods.protocols import PROTOCOLS
 from daas_lab.report import compare
@@ -41,7 +42,7 @@ def gap_sentence(drops: Sequence[Row], sharpness: Sequence[Row]) -> str:
         costs.append(f"the cut to {budget} costs " + ", ".join(_means(groups)))
         named = {method: f"{method} at {budget}" for method in groups}
         groups = {named[method]: group for method, group in groups.items()}
-        found += [compare.difference(groups, named["darts"], named[m], "drop") for m in named if m != "darts"]
+        found += [compare.difference(groups, named[BASELINE], named[m], "drop") for m in named if m != BASELINE]
     weights = [f"{row['method']} {row['largest_weight_mean']:.2f}" for row in sharpness]
     return (
         f"In points of accuracy, {'; '.join(costs)}. Before it the largest operation weight of an edge is in the mean: "
@@ -114,7 +115,7 @@ def differentiation_rows(searches: Sequence[Run]) -> list[Row]:
 def differentiation_sentence(rows: Sequence[Row], config: SearchConfig) -> str:
     """Ours beside the paper's 40 %, for `rows` of means over seeds, and what in `config` (DA²S's) brings it forward."""
     claimed = paper.DIFFERENTIATION_EPOCH / paper.SEARCH_EPOCHS
-    [row] = [row for row in rows if row["method"] == "da2s"]
+    [row] = [row for row in rows if row["method"] == PAPERS]
     if row.get("onset_share_mean") is None:
         return "In no DA²S search here did the weights come a tenth of their way."
     ours = mean_std_text(100 * row["onset_share_mean"], row["onset_share_std"] and 100 * row["onset_share_std"], 0)
@@ -178,12 +179,6 @@ def _within(distances: Sequence[int], limit: float) -> str:
 
 
 # --- Tables 1 to 4 and the ablation: what differs by more than chance -------------------------------------------------
-
-# Stands beside every comparison of this method: the images that it is compared on had a say in what it is.
-EXACT_REMARK = (
-    "The form of `da2s_exact` was chosen, while it was planned, by the test error of smaller searches on Fashion-MNIST: "
-    "on those images its error is not that of a method chosen without them."
-)
 
 
 def methods_sentence(rows: Sequence[Row]) -> str:
@@ -272,10 +267,10 @@ def order_sentence(rows: Sequence[Row]) -> str:
     """
     errors = {budget: compare.groups_by(own, "method", "error") for budget, own in sorted(_by(rows, "budget").items())}
     found = {
-        (budget, other): compare.difference(groups, "darts", other)
+        (budget, other): compare.difference(groups, BASELINE, other)
         for budget, groups in errors.items()
-        for other in ("da2s", "da2s_exact")
-        if {"darts", other} <= groups.keys()
+        for other in (PAPERS, EXACT)
+        if {BASELINE, other} <= groups.keys()
     }
     said = dict(zip(found, compare.describe_all(list(found.values())), strict=True))
     lines = []
@@ -291,14 +286,16 @@ def order_sentence(rows: Sequence[Row]) -> str:
 def _in_print(budget: str, method: str, difference: float) -> str:
     """Which way the paper's Table 4 has it, for a `difference` in test error from DARTS; nothing where it has not."""
     printed = {(row["budget"], row["method"]): row["error_mean"] for row in paper.TABLE_4}
-    if not {(budget, method), (budget, "darts")} <= printed.keys():
+    if not {(budget, method), (budget, BASELINE)} <= printed.keys():
         return ""
-    lower = printed[budget, method] < printed[budget, "darts"]
+    lower = printed[budget, method] < printed[budget, BASELINE]
     return f"; in the paper it is {'lower' if lower else 'higher'}{' too' if lower == (difference < 0) else ''}"
 
 
-def _remarked(text: str, methods: Container[str]) -> str:
-    return f"{text} {EXACT_REMARK}" if "da2s_exact" in methods else text
+def _remarked(text: str, methods: Iterable[str]) -> str:
+    """What has to be said of the methods stands beside what is said of their differences."""
+    remarks = dict.fromkeys(method_class(method).remark for method in sorted(methods) if method in METHODS)
+    return " ".join([text, *filter(None, remarks)])
 
 
 def same_search_sentence(searches: Sequence[Run]) -> str:
@@ -426,7 +423,7 @@ def printed_drop_pattern() -> list[Row]:
     """DA²S's drops of Table 4 beside the number of nodes that keep two edges."""
     rows = []
     for row in paper.TABLE_4:
-        if row["method"] == "da2s":
+        if row["method"] == PAPERS:
             budget = EdgeBudget.parse(row["budget"])
             groups = budget.groups("normal")
             rows.append(
@@ -458,6 +455,6 @@ def printed_gains() -> list[Row]:
     """Gains of DA²S over DARTS in test error (Table 4): as its text prints them, and as its rows give them."""
     errors = {(row["method"], row["budget"]): row["error_mean"] for row in paper.TABLE_4}
     return [
-        {"budget": budget, "printed gain": printed, "from the rows": errors["darts", budget] - errors["da2s", budget]}
+        {"budget": budget, "printed gain": printed, "from the rows": errors[BASELINE, budget] - errors[PAPERS, budget]}
         for budget, printed in paper.PRINTED_GAINS.items()
     ]

@@ -7,7 +7,7 @@ import numpy as np
 
 from daas_lab import paper
 from daas_lab.config import SearchConfig
-from daas_lab.methods.lookup import BASELINE, PAPERS, method_class
+from daas_lab.methods.lookup import BASELINE, EXACT, PAPERS, labelled_class
 from daas_lab.networks.derived import count
 from daas_lab.report.tables import Row
 from daas_lab.runs.folder import Run
@@ -15,7 +15,7 @@ from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget
 from daas_lab.space.cell_space import input_edges
 from daas_lab.space.genotype import Genotype
 from daas_lab.studies import make
-from daas_lab.studies.make import Settings
+from daas_lab.studies.settings import Settings
 from daas_lab.train.discretize import attribution, weight_evolution
 from daas_lab.train.evolution import genotype_after, kept_weight
 from daas_lab.train.search import load_supernet
@@ -84,9 +84,8 @@ def losses_of(config: SearchConfig) -> str:
 
 def every_search(settings: Settings) -> list[SearchConfig]:
     """The searches of Tables 1 to 4 and of the ablation, each once; no random cells, of which nothing was trained."""
-    methods = ("darts", "da2s", "da2s_exact")
     configs = [
-        *table_4_searches(settings, methods, NAMED_BUDGETS),
+        *table_4_searches(settings, (BASELINE, PAPERS, EXACT), NAMED_BUDGETS),
         *table_2_searches(settings),
         *table_3_searches(settings),
         *ablation_searches(settings),
@@ -121,7 +120,7 @@ def is_main_drop(row: Row) -> bool:
     What a row does not name it cannot differ in: one without a drop counts. `learned` is that of methods that learn b
     freely, for two kept edges end at 0.5 each; all others' is `one`.
     """
-    own = method_class(row["method"]).edge_weight
+    own = labelled_class(row["method"]).edge_weight
     main = {"stage": "both", "edge_weight": own, "batch_norm": "as-trained"}
     return all(row.get(key, value) == value for key, value in main.items())
 

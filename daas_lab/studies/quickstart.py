@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from daas_lab.data.sources import facts_of
+from daas_lab.methods.lookup import BASELINE, PAPERS, method_class
 from daas_lab.report.tables import Row, mean_std_text
 from daas_lab.runs.provenance import machine_text
 from daas_lab.studies.paper_tables import is_main_drop
 
-NAMES = {"darts": "DARTS", "da2s": "DA²S"}
+NAMES = {method: method_class(method).title for method in (BASELINE, PAPERS)}
 
 
 def summary(document: Mapping, folder: str | Path) -> str:
@@ -22,7 +23,7 @@ def summary(document: Mapping, folder: str | Path) -> str:
     facts, rows = document["provenance"], document["rows"]
     drops = {row["method"]: row for row in rows if "edge_weight" in row and is_main_drop(row)}
     errors = {row["method"]: row for row in rows if "test_error_mean" in row}
-    seeds, classes = drops["darts"]["seeds"], facts_of(facts["dataset"]).classes
+    seeds, classes = drops[BASELINE]["seeds"], facts_of(facts["dataset"]).classes
     table = [["", "before the cut", "after the cut", "test error of the cell, trained again"]]
     for method, name in NAMES.items():
         measured = [(drops[method], "before"), (drops[method], "after"), (errors[method], "test_error")]
@@ -61,7 +62,7 @@ def meaning(drops: Mapping[str, Row], errors: Mapping[str, Row]) -> str:
     if difference == 0:
         return f"{text} Their cells, trained again, err equally often."
     text += f" Trained again, the cell of {NAMES[better]} errs less, by {difference:.2f} points"
-    if (seeds := len(drops["darts"]["seeds"])) == 1:
+    if (seeds := len(drops[BASELINE]["seeds"])) == 1:
         return f"{text}; one seed does not say whether that is chance."
     return f"{text} in the mean of {seeds} seeds."
 

@@ -18,7 +18,7 @@ import itertools
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +26,13 @@ from daas_lab.config import RetrainConfig, SearchConfig
 from daas_lab.data.batches import check_available
 from daas_lab.errors import LabError, refuse, suggestion
 from daas_lab.fields import refuse_unknown
-from daas_lab.methods.lookup import PAPERS
+from daas_lab.methods.lookup import PAPERS, method_class
 from daas_lab.report.tables import Row, summarise, to_markdown
 from daas_lab.runs.folder import epochs_done
 from daas_lab.space.budget import EdgeBudget
-from daas_lab.studies.make import (
-    Settings,
-    find_run,
-    lacking_drops,
-    make_run,
-    measure_drops,
-    parse_settings,
-    run_folder,
-    run_name,
-)
+from daas_lab.studies.make import find_run, lacking_drops, make_run, measure_drops, run_folder, run_name
 from daas_lab.studies.paper_tables import is_main_drop, size_of
+from daas_lab.studies.settings import Settings, parse_settings
 from daas_lab.train.evolution import genotype_after
 from daas_lab.train.loop import progress_bar
 
@@ -122,7 +114,11 @@ def _check_group(key: str, group: Any, config_class: type) -> None:
     """Raise unless `group` maps names of fields to values, and none that has its place at the top of the file."""
     if not isinstance(group, Mapping):
         raise refuse(key, group, "fields, each with a value or a list of values")
-    refuse_unknown(key, group, config_class)
+    known = [spec.name for spec in fields(config_class)]
+    if config_class is SearchConfig:
+        for method in _as_list(group.get("method", PAPERS)):
+            known += [spec.name for spec in fields(method_class(method))]
+    refuse_unknown(key, group, known)
     elsewhere = {"seed": "given as seeds, at the top of the file", "genotype": "left out: the cells are the searches'"}
     elsewhere |= {name: f"given as {name}, at the top of the file" for name in SETTINGS}
     for name, value in group.items():
@@ -271,7 +267,8 @@ def _run(
         raise refuse("runs", str(settings.runs), f"a folder that all machines share; {os.uname().nodename} lacks it")
     if find_run(config, settings) is None:
         make_run(config, settings, threads)
-    measure_drops(run_folder(config, settings), drops, settings.data, threads)
+    if drops:
+        measure_drops(config, drops, settings, threads)
 
 
 def _imported(name: str) -> Any:
@@ -295,10 +292,10 @@ def rows_of(sweep: Sweep) -> list[Row]:
         run = find_run(search, sweep.settings)
         if run is None:
             continue
-        drops = {row["budget"]: row for row in run.gap if is_main_drop({"method": search.method} | row)}
+        drops = {row["budget"]: row for row in run.gap if is_main_drop({"method": search.label} | row)}
         cells = {}
         for budget in budgets:
-            row = {name: getattr(search, name) for name in sweep.named} | {"budget": budget, "seed": search.seed}
+            row = {name: _named_value(search, name) for name in sweep.named} | {"budget": budget, "seed": search.seed}
             row |= {"params_m": size_of(genotype_after(run, budget=budget))["params_m"]}
             if budget in drops:
                 before, after = drops[budget]["before"], drops[budget]["after"]
@@ -311,6 +308,11 @@ def rows_of(sweep: Sweep) -> list[Row]:
             named = {f"retrain_{name}": value for name, value in changes.items()}
             rows.append(cells[budget] | named | {"error": retrained and retrained.result["test_error"]})
     return rows
+
+
+def _named_value(search: SearchConfig, name: str) -> Any:
+    """Of a field of the search, or of a number of its method; None where it has none."""
+    return search.label if name == "method" else getattr(search, name, dict(search.numbers).get(name))
 
 
 def table(sweep: Sweep) -> tuple[list[Row], str]:

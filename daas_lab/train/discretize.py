@@ -120,7 +120,7 @@ def discrete_weights(weights: Mixture, cell: CellGenotype, edge_weight: str = "o
         kept_operations[e, PRIMITIVES.index(edge.operation)] = 1
     keep = max(1, int(kept_operations.sum(dim=1).max()))
     ranking = (
-        weights.operation_logits.detach().sort(dim=1, descending=True, stable=True).indices
+        weights.ranks.detach().sort(dim=1, descending=True, stable=True).indices
     )  # equals in order, as in `derive_cell`
     strongest = torch.zeros_like(operations).scatter(1, ranking[:, :keep], 1)
     kept_operations = torch.where(kept_edges[:, None] > 0, kept_operations, strongest)

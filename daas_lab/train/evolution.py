@@ -145,8 +145,8 @@ def close_choices(run: Run, epoch: int = -1, budget: str | EdgeBudget | None = N
     epoch = range(len(run.alphas["normal"]))[epoch]
     cells, pairs, rows = genotype_after(run, epoch, budget), cell_edges(run.config.nodes), []
     for name, (operations, edges) in choice_strengths(run.config, run.architecture(epoch), max(1, epoch)).items():
-        if not run.config.searcher.learns_edges or run.config.method == "pc_darts":
-            edges = edges.log()  # of weights; all others are logits
+        if run.config.searcher.edges_rank_by_weights:
+            edges = edges.log()
         cell, choices = cells.cell(name), []
         for edge in dict.fromkeys(edge[:2] for edge in cell.edges):
             logits = operations[pairs.index(edge)].tolist()

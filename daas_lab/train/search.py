@@ -20,6 +20,7 @@ from daas_lab.data.batches import ImageSet, training_batches
 from daas_lab.data.sources import Dataset
 from daas_lab.errors import LabError
 from daas_lab.methods import losses
+from daas_lab.methods.check import check_start
 from daas_lab.methods.method import seed_of
 from daas_lab.methods.unrolled import train_only
 from daas_lab.networks.supernet import SuperNetwork, make_supernet
@@ -56,6 +57,8 @@ def search(
 
     `on_epoch()` is called after every epoch, when it is on disk.
     """
+    if config.method_digest:  # of one's own: what it gives is looked at before images are read or a folder is made
+        check_start(config.searcher, config.space, config.edge_budget, config.epochs)
     splits = search_splits(config, data) if config.searcher.trains else None
     with prepare(config) as device, open_run(folder, config) as writer:
         if is_whole(folder):

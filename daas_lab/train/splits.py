@@ -7,8 +7,9 @@ from daas_lab.config import RetrainConfig, SearchConfig
 from daas_lab.data.batches import ImageSet, in_memory, load, shuffled
 from daas_lab.data.image_files import FileSet
 from daas_lab.data.image_folder import folder_digest, list_images
-from daas_lab.data.sources import Dataset, folder_of
+from daas_lab.data.sources import Dataset, folder_of, own_dataset
 from daas_lab.errors import LabError, refuse
+from daas_lab.own_files import is_own
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ def retrain_splits(
 
 def _load_for(config: SearchConfig | RetrainConfig, data: str | Path | Dataset):
     """`load`, if the data set is what the configuration was made for, in name, content, channels and classes."""
-    if isinstance(data, Dataset) and str(data) != config.dataset:
+    if is_own(config.dataset):
+        data = own_dataset(config.dataset)
+    elif isinstance(data, Dataset) and str(data) != config.dataset:
         raise refuse("data", str(data), f"the images of dataset = {config.dataset!r}")
     if config.dataset.startswith("own:") and not isinstance(data, Dataset):
         raise refuse("data", str(data), f"the Dataset object of {config.dataset}")

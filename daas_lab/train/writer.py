@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from safetensors.torch import save as save_safetensors
 
-from daas_lab.config import RetrainConfig, SearchConfig, config_hash, to_document
+from daas_lab.config import RetrainConfig, SearchConfig
 from daas_lab.errors import LabError
+from daas_lab.identity import config_hash, to_document
 from daas_lab.runs.folder import (
     CHECKPOINTS,
     as_lines,

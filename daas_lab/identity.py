@@ -1,0 +1,90 @@
+"""Which run a configuration is of: its hash, and its form in files."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from daas_lab.config import RetrainConfig, SearchConfig
+from daas_lab.errors import NewerVersion, one_of
+from daas_lab.methods.lookup import method_class
+from daas_lab.own_files import is_own, own_name
+
+_NOT_HASHED = (
+    *("preset", "gap_every", "gap_budgets", "gap_edge_weight"),
+    *("device", "threads", "workers", "tf32", "deterministic", "compile"),
+)
+
+
+# Fields that were added later, at the value that means "as it was before": there they are not hashed, so that the runs
+# and records from before the field existed are found. Never change an entry; a default may change.
+_ALWAYS = {
+    "data_digest": "",
+    "method_digest": "",
+    "warmup": 0,
+    "hold": 0,
+    "temperature": 1.0,
+    "crops": "padded",
+    "schedule": "cosine",
+    "precision": "float32",
+    "micro_batches": 1,
+    "sync_batch_norm": False,
+}
+
+
+def config_hash(config: SearchConfig | RetrainConfig) -> str:
+    """Ten hexadecimal digits over everything that changes the result: not versions, device, threads or paths.
+
+    Where content is known by a digest (a folder's images, the file of a method), its place does not matter.
+    """
+    values = asdict(config)
+    if config.data_digest:
+        values["dataset"] = "own" if is_own(config.dataset) else config.dataset.partition(":")[0]
+    if isinstance(config, SearchConfig):
+        always = {} if config.method_digest else config.method_class.always_under(config.protocol)
+        values["method"] = own_name(config.method) if config.method_digest else config.method
+        values["numbers"] = {name: value for name, value in config.numbers if (name, value) not in always.items()}
+        if not values["numbers"]:
+            del values["numbers"]
+    identity = {
+        key: value
+        for key, value in values.items()
+        if key not in _NOT_HASHED and (key not in _ALWAYS or value != _ALWAYS[key])
+    }
+    text = json.dumps({"kind": type(config).__name__} | identity, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+# --- in files -------------------------------------------------------------------------------------------------
+
+KINDS = {"search": SearchConfig, "retrain": RetrainConfig}
+
+
+def to_document(config: SearchConfig | RetrainConfig) -> dict[str, Any]:
+    """The configuration as JSON holds it; `from_document` gives it back."""
+    document = asdict(config)
+    return document | ({"numbers": dict(config.numbers)} if isinstance(config, SearchConfig) else {})
+
+
+def from_document(kind: str, document: Mapping[str, Any]) -> SearchConfig | RetrainConfig:
+    """The configuration of a file; what older versions wrote is brought up to date.
+
+    Raises `NewerVersion` for a field that this version does not know.
+    """
+    one_of("kind", kind, KINDS)
+    known = {spec.name for spec in fields(KINDS[kind])}
+    if unknown := [name for name in document if name not in known]:
+        raise NewerVersion(f"made by a newer version of daas_lab: this one knows no field {unknown[0]!r}")
+    return KINDS[kind](**(upgrade(document) if kind == "search" else document))
+
+
+def upgrade(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A search's configuration with the numbers that the versions before did not write: as they always were."""
+    if document.get("method_digest") or "numbers" in document:
+        return dict(document)
+    searcher = method_class(document["method"])
+    known = {spec.name for spec in fields(SearchConfig)}
+    numbers = {spec.name: spec.default for spec in fields(searcher) if spec.name not in known}
+    always = searcher.always_under(document["protocol"])
+    return {**document, "numbers": {name: always.get(name, default) for name, default in numbers.items()}}

@@ -1,0 +1,60 @@
+"""All notebooks headless, and the command that makes one's results again."""
+
+import json
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from daas_lab.errors import one_of, refuse
+from daas_lab.studies.settings import Settings, project_folder
+
+
+def reproduce(settings: Settings, names: Sequence[str] = ()) -> list[dict]:
+    """Run the notebooks headless one after the other; rows of name, seconds and result. Finished runs are reused."""
+    folder = project_folder() / "notebooks"
+    notebooks = sorted(folder.glob("*.ipynb"))
+    if not notebooks:
+        raise refuse("notebooks", str(folder), "a folder that holds them")
+    for name in names:
+        one_of("notebook", name, [path.stem for path in notebooks])
+    notebooks = [path for path in notebooks if not names or path.stem in names]
+    out = settings.runs / "notebooks" / settings.preset
+    out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number, path in enumerate(notebooks, start=1):
+        print(f"[{number}/{len(notebooks)}] {path.stem}", file=sys.stderr, flush=True)
+        begun = time.perf_counter()
+        finished = subprocess.run(papermill_command(path, out / path.name, settings), check=False)
+        outcome = "done" if finished.returncode == 0 else f"failed with exit code {finished.returncode}"
+        rows.append({"notebook": path.stem, "seconds": math.ceil(time.perf_counter() - begun), "result": outcome})
+    return rows
+
+
+def command_text(stem: str, settings: Settings) -> str:
+    """The command that makes a notebook's results again, for their provenance."""
+    output = f"runs/notebooks/{settings.preset}/{stem}.ipynb"
+    options = " ".join(f"-p {name} '{text}'" for name, text in _options(settings) if name not in _PATHS)
+    return f"papermill notebooks/{stem}.ipynb {output} {options}".rstrip()
+
+
+_PATHS = ("runs", "figures", "data")
+
+
+def papermill_command(notebook: Path, output: Path, settings: Settings) -> list[str]:
+    """The command that runs a notebook with these settings."""
+    options = [word for name, text in _options(settings) for word in ("-p", name, text)]
+    return [sys.executable, "-m", "papermill", str(notebook), str(output), "--log-output", *options]
+
+
+def _options(settings: Settings) -> list[tuple[str, str]]:
+    """Preset, data set and seeds, and what else differs from the defaults, as papermill takes them."""
+    values = {spec.name: getattr(settings, spec.name) for spec in fields(Settings)}
+    return [
+        (spec.name, json.dumps(list(values[spec.name])) if spec.name == "seeds" else str(values[spec.name]))
+        for spec in fields(Settings)
+        if values[spec.name] != spec.default or spec.name in ("preset", "dataset", "seeds")
+    ]
