@@ -10,8 +10,9 @@ import time
 import urllib.request
 from pathlib import Path
 
+from tests.waiting import PATIENCE
+
 ROOT = Path(__file__).parent.parent
-PATIENCE = 180  # seconds until what a page or a server should show counts as never coming; no test measures time
 LAB_SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false"},
     "notebook-extension/tracker": {"windowingMode": "none"},  # every output is on the page, seen or not

@@ -8,6 +8,7 @@ from daas_lab import cli
 from daas_lab.studies import bench
 
 
+@pytest.mark.slow
 def test_tiny_has_every_figure(capsys):
     assert cli.main(["bench", "--sizes", "tiny", "--repeats", "1", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)

@@ -10,6 +10,7 @@ from daas_lab.errors import LabError
 from daas_lab.studies.estimate import describe, estimate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [search_config("full", "cifar10"), retrain_config("DARTS_V2", "full", "cifar10")])
 def test_the_full_presets_for_cifar_run_real_steps_and_state_time_and_memory(config):
     figures = estimate(config, images=4, steps=1)

@@ -235,6 +235,7 @@ def test_the_recipe_for_imagenet():
     assert {name: getattr(config, name) for name in expected} == expected
 
 
+@pytest.mark.slow
 def test_two_steps_of_the_full_recipe_at_full_width_on_a_small_tree(imagenet, tmp_path):
     retrain(retraining(), tmp_path, imagenet, progress=False)
     run = read_run(tmp_path)

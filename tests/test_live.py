@@ -1,7 +1,6 @@
 """Detached searches: real processes that are started, found by their folder, stopped, resumed and refused."""
 
 import os
-import time
 
 import pytest
 
@@ -12,13 +11,7 @@ from daas_lab.identity import config_hash
 from daas_lab.lab import live
 from daas_lab.runs.folder import read_config, read_run, writer
 from tests.made_runs import write_search
-
-
-def wait_for(condition, seconds=60):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.05)
+from tests.waiting import wait_until
 
 
 def test_a_search_is_started_stopped_and_resumed(tmp_path):
@@ -28,7 +21,7 @@ def test_a_search_is_started_stopped_and_resumed(tmp_path):
     assert live.status(folder).state in ("starting", "running")
     with pytest.raises(LabError, match=r"(starting|running).*process \d+"):
         live.start(config, folder)
-    wait_for(lambda: live.status(folder).epochs >= 1)
+    wait_until(lambda: live.status(folder).epochs >= 1)
     now = live.status(folder)
     assert now.state == "running" and now.pid == writer(folder)["pid"]
     assert os.getsid(now.pid) == now.pid  # a session of its own, which outlives the kernel
@@ -43,7 +36,7 @@ def test_a_search_is_started_stopped_and_resumed(tmp_path):
     with pytest.raises(LabError, match="nothing to stop, stopped, epoch"):
         live.stop(folder)
     live.start(read_config(folder), folder)
-    wait_for(lambda: live.status(folder).epochs > stopped.epochs)
+    wait_until(lambda: live.status(folder).epochs > stopped.epochs)
     live.stop(folder)
     epochs = [record["epoch"] for record in read_run(folder).history]
     assert epochs == list(range(1, len(epochs) + 1))
@@ -69,7 +62,7 @@ def test_the_command_line_makes_the_same_search(changes, monkeypatch, tmp_path):
 def test_a_search_that_fails_says_why(tmp_path):
     folder, config = tmp_path / "live", search_config("tiny", "digits", device="nowhere")
     live.start(config, folder)
-    wait_for(lambda: live.status(folder).state != "starting")
+    wait_until(lambda: live.status(folder).state != "starting")
     failed = live.status(folder)
     assert failed.state == "failed" and "device = 'nowhere': must be a device of this machine" in failed.message
 

@@ -34,9 +34,12 @@ def root(tmp_path_factory):
     return tmp_path_factory.mktemp("notebooks")
 
 
-def results(name, root, seeds=(0,), pictures=()):
+BRIEFLY = ("-p", "epochs", "1", "-p", "retrain_epochs", "1")  # where many searches are but the same, ten times
+
+
+def results(name, root, *parameters, seeds=(0,), pictures=()):
     """Run a notebook; the rows of its table. Its pictures must be there, drawn and shown."""
-    done = papermill(name, root, "-p", "seeds", json.dumps(list(seeds)))
+    done = papermill(name, root, "-p", "seeds", json.dumps(list(seeds)), *parameters)
     assert done.returncode == 0, done.stderr[-3000:]
     folder = root / "runs" / "figures" / "tiny"
     for picture in pictures:
@@ -65,6 +68,7 @@ def check_percentages(rows, *names):
             assert 0 <= row[f"{name}_mean"] <= 100, (name, row)
 
 
+@pytest.mark.slow
 def test_figure_1(root):
     rows = ours(results("figure_1_discretization_gap", root, pictures=["figure_1_discretization_gap"]))
     found = {(row["method"], row["budget"]) for row in rows}
@@ -76,6 +80,7 @@ def test_figure_1(root):
     assert all(row["scale"] == "miniature (tiny, digits)" for row in rows)
 
 
+@pytest.mark.slow
 def test_figure_2(root):
     rows = results("figure_2_entropy", root, pictures=["figure_2_entropy", "figure_2_edges"])
     assert {(row["cell"], row["entropy of"]) for row in rows} == {
@@ -86,6 +91,7 @@ def test_figure_2(root):
             assert row["at the start"] == pytest.approx(1.9459, abs=1e-3)  # ln 7
 
 
+@pytest.mark.slow
 def test_figure_3(root):
     pictures = [f"figure_3_alpha_evolution{suffix}" for suffix in ("", "_reduce", "_darts")]
     rows = results("figure_3_alpha_evolution", root, seeds=(0, 1), pictures=pictures)
@@ -96,6 +102,7 @@ def test_figure_3(root):
     assert da2s["reported_onset_share"] == 0.4
 
 
+@pytest.mark.slow
 def test_figure_4(root):
     rows = results(
         "figure_4_beta_evolution", root, pictures=["figure_4_beta_evolution", "figure_4_beta_evolution_reduce"]
@@ -114,6 +121,7 @@ def test_figure_5(root):
     assert reference["step:delayed"]["epoch 8"] == 0 and reference["exp"]["epoch 35"] == pytest.approx(1 / 8)
 
 
+@pytest.mark.slow
 def test_figure_6(root):
     rows = results("figure_6_cells", root, pictures=["figure_6_cells"])
     assert [row["form"] for row in rows] == ["cifar", "imagenet"] and all(row["params_m"] > 0.3 for row in rows)
@@ -121,6 +129,7 @@ def test_figure_6(root):
     assert "digraph" in dot and "c_{k-1}" in dot
 
 
+@pytest.mark.slow
 def test_without_graphviz_the_cells_are_drawn_and_its_installation_named(root):
     done = papermill("figure_6_cells", root, PATH=str(Path(sys.executable).parent))
     assert done.returncode == 0, done.stderr[-3000:]
@@ -133,6 +142,7 @@ def test_without_graphviz_the_cells_are_drawn_and_its_installation_named(root):
     assert all((folder / f"figure_6_cells.{ending}").stat().st_size > 1000 for ending in ("svg", "png", "dot"))
 
 
+@pytest.mark.slow
 def test_table_1(root):
     rows = results("table_1_cifar10", root)
     reported = [row for row in rows if "reported_error" in row]
@@ -144,21 +154,24 @@ def test_table_1(root):
     assert counted["DARTS_V2"] == pytest.approx(3.349342) and counted["PC_DARTS_CIFAR"] == pytest.approx(3.634678)
 
 
+@pytest.mark.slow
 def test_table_2(root):
-    rows = ours(results("table_2_lambda_c", root, pictures=["table_2_lambda_c"]))
+    rows = ours(results("table_2_lambda_c", root, *BRIEFLY, pictures=["table_2_lambda_c"]))
     assert [row["lambda_c"] for row in rows] == [row["lambda_c"] for row in paper.TABLE_2]
     assert [row["reported_error_mean"] for row in rows] == [row["error_mean"] for row in paper.TABLE_2]
     check_percentages(rows, "error")
 
 
+@pytest.mark.slow
 def test_table_3(root):
-    rows = ours(results("table_3_priority", root, pictures=["table_3_priority"]))
+    rows = ours(results("table_3_priority", root, *BRIEFLY, pictures=["table_3_priority"]))
     assert len(rows) == 10 and all("const" in (row["lambda_1"], row["lambda_2"]) for row in rows)
     assert all(row["error_best"] <= row["error_mean"] for row in rows)
 
 
+@pytest.mark.slow
 def test_table_4(root):
-    rows = ours(results("table_4_imbalanced", root, pictures=["table_4_drop", "table_4_error"]))
+    rows = ours(results("table_4_imbalanced", root, *BRIEFLY, pictures=["table_4_drop", "table_4_error"]))
     budgets = {budget for budget in NAMED_BUDGETS if budget != "8/14"}
     for method, edge_weight in MAIN_DROP.items():
         drops = [row for row in rows if (row["method"], row.get("edge_weight")) == (method, edge_weight)]
@@ -170,6 +183,7 @@ def test_table_4(root):
     assert all("reported_error_mean" in row for row in rows if row["method"] in ("darts", "da2s"))
 
 
+@pytest.mark.slow
 def test_table_5(root):
     rows = results("table_5_imagenet", root)
     counted = {row["cell"]: row for row in rows if row.get("cell")}
@@ -180,6 +194,7 @@ def test_table_5(root):
     assert own["search"] == "digits" and own["params_m_mean"] > 0.3 and "top_1_error_mean" not in own
 
 
+@pytest.mark.slow
 def test_paper_vs_code(root):
     rows = results("paper_vs_code", root, pictures=["paper_vs_code_factor"])
     by_kept = {row["edges kept"]: row for row in rows if "edges kept" in row}
@@ -196,6 +211,7 @@ def test_a_misspelt_parameter_stops_a_notebook_before_training(tmp_path):
     assert "unknown parameter epoch = 5 (did you mean epochs?)" in done.stderr
 
 
+@pytest.mark.slow
 def test_quickstart(root):
     pictures = [f"00_quickstart_{name}" for name in ("alpha", "beta", "drop", "cells_darts", "cells_da2s")]
     rows = results("00_quickstart", root, pictures=pictures)
@@ -209,6 +225,7 @@ def test_quickstart(root):
     assert "Chance is 10 %" in done.stdout and f"{document.parent}/00_quickstart_*.svg" in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_discretization_lab(root):
     kinds = ("gap", "attribution", "settling", "epochs")
     pictures = [f"discretization_lab_{kind}_{method}" for kind in kinds for method in ("darts", "da2s")]
@@ -226,8 +243,9 @@ def test_discretization_lab(root):
     assert len(decisions) == 2 * 2 * (14 + 4)  # methods, cells; edges and nodes
 
 
+@pytest.mark.slow
 def test_ablation_losses(root):
-    rows = ours(results("ablation_losses", root, pictures=["ablation_losses"]))
+    rows = ours(results("ablation_losses", root, *BRIEFLY, pictures=["ablation_losses"]))
     as_trained = [row for row in rows if row["batch_norm"] == "as-trained"]
     assert (
         [row["losses"] for row in as_trained]
@@ -240,8 +258,9 @@ def test_ablation_losses(root):
     assert rows[0]["kept_edges_mean"] == pytest.approx((1 + 2 / 3 + 2 / 4 + 2 / 5) / 4)
 
 
+@pytest.mark.slow
 def test_supernet_vs_retrained(root):
-    rows = ours(results("supernet_vs_retrained", root, pictures=["supernet_vs_retrained"]))
+    rows = ours(results("supernet_vs_retrained", root, *BRIEFLY, pictures=["supernet_vs_retrained"]))
     assert [row["n"] for row in rows if row["accuracy"] == "before"] == [28, 1, 22, 5, 20]
     tested = [row for row in rows if row["rho"] is not None]
     assert {row["searches"] for row in tested} <= {"all", "da2s", "all of 8/14"}
@@ -252,6 +271,7 @@ def test_supernet_vs_retrained(root):
     assert all(row["protocol"] == "authors" and 0 <= row["error"] <= 100 and row["retraining"] for row in single)
 
 
+@pytest.mark.slow
 def test_reproduce_runs_notebooks_and_sums_up(root):
     command = [sys.executable, "-m", "daas_lab", "reproduce", "--preset", "tiny", "--dataset", "digits"]
     command += ["--seeds", "[0]", "--runs", str(root / "runs")]

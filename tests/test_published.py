@@ -49,6 +49,7 @@ def redrawn(tmp_path_factory):
         return dict(zip(FROM_RECORDS, executor.map(redraw, FROM_RECORDS), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FROM_RECORDS)
 def test_a_published_table_is_drawn_again_from_records_without_a_run(redrawn, name):
     log = redrawn[name].with_suffix(".log").read_text()

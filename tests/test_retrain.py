@@ -1,14 +1,9 @@
 """Retraining: killed, divided over processes or micro-batches, in other precisions, it is the same training."""
 
-import contextlib
 import json
 import math
-import os
-import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +17,7 @@ from daas_lab.train import loop
 from daas_lab.train.retrain import describe, learning_rate, retrain
 from daas_lab.train.search import build_supernet, search
 from tests.killing import killed_at_random
+from tests.waiting import PATIENCE
 
 
 def tiny(**changes):
@@ -100,6 +96,7 @@ def test_a_learning_rate_that_breaks_the_training_is_noticed(tmp_path):
 
 # --- on several processes ---------------------------------------------------------------------------------------------
 
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 PAIR = {"epochs": 4, "steps": 2, "micro_batches": 2, "drop_path": 0.3, "threads": 1}
 
 
@@ -108,8 +105,7 @@ BUFFERS = ("running_", "num_batches")  # of batch-norm: each process has seen it
 
 def start_pair(folder):
     """Two processes under torchrun that retrain `PAIR` in `folder`."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, "-m", "daas_lab", "retrain", "--genotype", "PDARTS", "--preset", "tiny"]
+    command = [*TORCHRUN, "-m", "daas_lab", "retrain", "--genotype", "PDARTS", "--preset", "tiny"]
     options = [word for item in PAIR.items() for word in ("--set", "=".join(map(str, item)))]
     return subprocess.Popen(
         [*command, "--dataset", "digits", "--out", str(folder), *options],
@@ -119,18 +115,8 @@ def start_pair(folder):
     )
 
 
-def process_of_rank(rank, parent):
-    """The pid of the process of this rank among the children of torchrun's process, once it runs."""
-    while True:
-        for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
-            with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # a child that has just ended
-                if f"\0RANK={rank}\0" in "\0" + Path(f"/proc/{pid}/environ").read_text():
-                    return int(pid)
-        time.sleep(0.01)
-
-
 def finish(process):
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, errors
 
 
@@ -141,6 +127,7 @@ def pair(tmp_path_factory):
     return folder
 
 
+@pytest.mark.cluster
 def test_two_processes_train_like_one_that_accumulates_the_gradients_of_the_same_halves(pair, tmp_path):
     retrain(tiny(**PAIR), tmp_path, progress=False)
     ours, theirs = weights(tmp_path), weights(pair)
@@ -156,16 +143,25 @@ def test_two_processes_train_like_one_that_accumulates_the_gradients_of_the_same
     assert read_run(tmp_path / "whole").history[0]["train_loss"] != read_run(tmp_path).history[0]["train_loss"]
 
 
+@pytest.mark.cluster
 def test_a_pair_of_which_one_was_killed_continues_to_the_same_result(pair, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import json, os, signal, sys\n"
+        "from daas_lab.config import retrain_config\n"
+        "from daas_lab.train import loop, retrain\n"
+        "means = loop.StepLosses.means\n"
+        "def die_in_the_third_epoch(losses, epoch):\n"
+        "    if os.environ['RANK'] == '1' and epoch == 3:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return means(losses, epoch)\n"
+        "loop.StepLosses.means = die_in_the_third_epoch\n"
+        "config = retrain_config('PDARTS', 'tiny', 'digits', **json.loads(sys.argv[1]))\n"
+        "retrain.retrain(config, sys.argv[2], progress=False)\n"
+    )
     folder = tmp_path / "run"
-    with start_pair(folder) as process:
-        second = process_of_rank(1, process.pid)
-        while epochs_done(folder) < 2:
-            assert process.poll() is None
-            time.sleep(0.01)
-        os.kill(second, signal.SIGKILL)
-        process.communicate(timeout=300)
-    assert process.returncode != 0 and not is_finished(folder)
+    killed = subprocess.run([*TORCHRUN, str(program), json.dumps(PAIR), str(folder)], capture_output=True)
+    assert killed.returncode != 0 and epochs_done(folder) == 2 and not is_finished(folder)
     finish(start_pair(folder))
     for name in ("history.jsonl", "result.json"):
         assert (folder / name).read_bytes() == (pair / name).read_bytes(), name
@@ -173,6 +169,7 @@ def test_a_pair_of_which_one_was_killed_continues_to_the_same_result(pair, tmp_p
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.cluster
 def test_a_search_on_two_processes_trains_like_one_that_accumulates(tmp_path):
     sizes = {"layers": 2, "channels": 2, "nodes": 4, "budget": "1,2", "held_out_images": 16, "epochs": 2, "steps": 2}
     sizes |= {"micro_batches": 2, "threads": 1}
@@ -183,9 +180,8 @@ def test_a_search_on_two_processes_trains_like_one_that_accumulates(tmp_path):
         "search(search_config('tiny', 'digits', **json.loads(sys.argv[1])), sys.argv[2], progress=False)\n"
     )
     (tmp_path / "program.py").write_text(program)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     together, alone = tmp_path / "together", tmp_path / "alone"
-    subprocess.run([*torchrun, str(tmp_path / "program.py"), json.dumps(sizes), str(together)], check=True)
+    subprocess.run([*TORCHRUN, str(tmp_path / "program.py"), json.dumps(sizes), str(together)], check=True)
     search(search_config("tiny", "digits", **sizes), alone, progress=False)
     ours, theirs = weights(alone), weights(together)
     moved = build_supernet(search_config("tiny", "digits", **sizes)).state_dict()

@@ -37,6 +37,7 @@ def search_briefly(folder, on_epoch):
     search(config, folder, progress=False, on_epoch=on_epoch)
 
 
+@pytest.mark.slow
 def test_a_search_killed_twenty_times_ends_bit_for_bit_like_an_undisturbed_one(tmp_path):
     folder, undisturbed = killed_at_random(search_briefly, tmp_path, kills=20)
     for name in FILES:

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +17,9 @@ from daas_lab.config import search_config
 from daas_lab.runs.folder import epochs_done, is_finished, read_run, writer
 from daas_lab.studies.sweep import planned, read_sweep
 from daas_lab.train.search import search
+from tests.waiting import PATIENCE, wait_until
 
-EPOCHS = 25
+EPOCHS = 60  # far more than pass between two looks at them
 
 
 def write(path, **changes):
@@ -36,13 +36,6 @@ def start(path, *options):
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def wait_until(true, seconds=120):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 # --- what a file asks for ---------------------------------------------------------------------------------------------
@@ -154,6 +147,7 @@ def test_without_ray_a_dry_run_works_and_the_rest_says_how_to_install_it(tmp_pat
 # --- on Ray -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.cluster
 def test_killed_workers_and_a_killed_driver_change_nothing(tmp_path):
     groups = [
         {"method": "darts", "budget": ["8/14", "4/14"], "epochs": EPOCHS},
@@ -176,7 +170,7 @@ def test_killed_workers_and_a_killed_driver_change_nothing(tmp_path):
     assert planned(read_sweep(path))[0] == (folder.name, f"epoch {done} of {EPOCHS}")
 
     driver = start(path)
-    out, error = driver.communicate(timeout=300)
+    out, error = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 0, error
     assert {state for _, state in planned(read_sweep(path))} == {"finished"}
     search(replace(darts, threads=1), tmp_path / "undisturbed", progress=False)
@@ -220,22 +214,24 @@ def cluster(monkeypatch):
             yield f"127.0.0.1:{port}"
         finally:
             head.terminate()
-            head.communicate(timeout=60)
+            head.communicate(timeout=PATIENCE)
 
 
+@pytest.mark.cluster
 def test_a_run_that_fails_stops_no_other_and_is_named(tmp_path, cluster):
     path = write(tmp_path / "s.yaml", search={"method": ["darts", "da2s"], "epochs": 2}, seeds=[0], cpus=0.5)
     [darts, da2s] = [tmp_path / "runs" / name for name, _ in planned(read_sweep(path))]
     darts.mkdir(parents=True)
     (darts / "config.json").write_text("{")
     driver = start(path, "--address", cluster)
-    out, error = driver.communicate(timeout=300)
+    out, error = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 2
     assert f"{darts.name}: damaged file {darts / 'config.json'}" in error and "runs that failed: 1" in error
     assert is_finished(da2s) and "| da2s |" in out and "| darts |" not in out
 
 
+@pytest.mark.cluster
 def test_a_cluster_that_is_none_is_refused(tmp_path):
     driver = start(write(tmp_path / "s.yaml"), "--address", "127.0.0.1:1")
-    _, error = driver.communicate(timeout=120)
+    _, error = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 2 and "address = '127.0.0.1:1'" in error
