@@ -370,7 +370,8 @@ def _sweep(options: argparse.Namespace) -> None:
     if rows:
         command, settings = f"daas-lab sweep {options.file}", asked.settings
         facts = provenance.provenance(settings.dataset, settings.preset, command, time.perf_counter() - begun)
-        saved = tables.save_table(Path(options.file).stem, rows, facts, settings.runs / "sweeps", shown)
+        folder, single = settings.runs / "sweeps", sweep.rows_of(asked)
+        saved = tables.save_table(Path(options.file).stem, rows, facts, folder, shown, single)
         print(shown, *saved, sep="\n")
     for name, error in failed.items():
         print(f"{name}: {error}", file=sys.stderr)

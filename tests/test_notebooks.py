@@ -55,6 +55,9 @@ def results(name, root, *parameters, seeds=(0,), pictures=()):
     assert images >= len(pictures)
     for row in document["rows"]:
         assert "seeds" not in row or set(row["seeds"]) <= set(seeds)
+    # What has seeds was made of single runs, which stand beside it.
+    assert document["runs"] or not ours(document["rows"])
+    assert all({"run", "seed", "protocol"} <= row.keys() and row["seed"] in seeds for row in document["runs"])
     return document["rows"]
 
 

@@ -177,7 +177,10 @@ def test_killed_workers_and_a_killed_driver_change_nothing(tmp_path):
     for name in ("architecture.safetensors", "history.jsonl", "genotype.json"):
         assert (folder / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
 
-    rows = json.loads((tmp_path / "runs/sweeps/s.json").read_text())["rows"]
+    document = json.loads((tmp_path / "runs/sweeps/s.json").read_text())
+    rows = document["rows"]
+    assert all({"run", "seed", "protocol", "error"} <= row.keys() for row in document["runs"])
+    assert len(document["runs"]) == sum(len(row["seeds"]) for row in rows)
     assert [(row["method"], row["budget"], row["retrain_epochs"], row["seeds"]) for row in rows] == [
         (method, budget, epochs, [0])
         for method, budget in (("darts", "8/14"), ("darts", "4/14"), ("random", "4/14"))

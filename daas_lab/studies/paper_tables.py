@@ -184,7 +184,7 @@ def attribution_rows(run: Run, budget: str, settings: Settings) -> list[Row]:
     """
     network, config = load_supernet(run.folder)
     splits = search_splits(config, settings.data)
-    named = {"method": config.method, "seed": config.seed, "budget": budget}
+    named = make.names_of(run) | {"budget": budget}
     return [named | row for row in attribution(network, config, splits.held_out, splits.weights, budget)]
 
 

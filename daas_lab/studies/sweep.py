@@ -30,7 +30,7 @@ from daas_lab.methods.lookup import PAPERS, method_class
 from daas_lab.report.tables import Row, summarise, to_markdown
 from daas_lab.runs.folder import epochs_done
 from daas_lab.space.budget import EdgeBudget
-from daas_lab.studies.make import find_run, lacking_drops, make_run, measure_drops, run_folder, run_name
+from daas_lab.studies.make import find_run, lacking_drops, make_run, measure_drops, names_of, run_folder, run_name
 from daas_lab.studies.paper_tables import is_main_drop, size_of
 from daas_lab.studies.settings import Settings, parse_settings
 from daas_lab.train.evolution import genotype_after
@@ -284,8 +284,9 @@ def _imported(name: str) -> Any:
 def rows_of(sweep: Sweep) -> list[Row]:
     """A row for every cell of the finished searches, and where cells are retrained for each retraining of it.
 
-    `seed` and the fields that the file names (those of a retraining as `retrain_<name>`); `params_m`; accuracy `before`
-    and `after` the cut and their `drop`, as `is_main_drop` chooses; test `error`, None where the retraining is missing.
+    `names_of` the search, the fields that the file names (those of a retraining as `retrain_<name>`) and `budget`;
+    `params_m`; accuracy `before` and `after` the cut and their `drop`, as `is_main_drop` chooses; test `error`, None
+    where the retraining is missing.
     """
     rows = []
     for search, budgets in sweep.searches.items():
@@ -295,7 +296,7 @@ def rows_of(sweep: Sweep) -> list[Row]:
         drops = {row["budget"]: row for row in run.gap if is_main_drop({"method": search.label} | row)}
         cells = {}
         for budget in budgets:
-            row = {name: _named_value(search, name) for name in sweep.named} | {"budget": budget, "seed": search.seed}
+            row = names_of(run) | {name: _named_value(search, name) for name in sweep.named} | {"budget": budget}
             row |= {"params_m": size_of(genotype_after(run, budget=budget))["params_m"]}
             if budget in drops:
                 before, after = drops[budget]["before"], drops[budget]["after"]
