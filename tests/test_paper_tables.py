@@ -1,5 +1,9 @@
 """Rows of single runs are joined by the run's name, in whatever order they come."""
 
+import json
+from pathlib import Path
+from statistics import fmean
+
 import pytest
 
 from daas_lab.studies import make, paper_tables
@@ -39,3 +43,32 @@ def test_every_search_is_asked_for_once():
     # DA²S: five budgets, five functions of λ_c, ten pairs of λ_1 and λ_2 and three ablations; two of these coincide.
     assert {name: methods.count(name) for name in set(methods)} == {"darts": 3, "da2s": 3 * 22, "da2s_exact": 3 * 5}
     assert len(set(configs)) == len(configs) == 84
+
+
+def test_published_means_are_those_of_the_single_runs_beside_them():
+    settled = (
+        "protocol",
+        "method",
+        "budget",
+        "losses",
+        "lambda_c",
+        "lambda_1",
+        "lambda_2",
+        "edge_weight",
+        "batch_norm",
+    )
+    checked = 0
+    for path in sorted((Path(__file__).parent.parent / "figures").glob("*.json")):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        for row in document["rows"]:
+            for quantity in ("error", "after", "drop"):
+                if "method" not in row or row.get(f"{quantity}_mean") is None or not document.get("runs"):
+                    continue
+                values = [
+                    run[quantity]
+                    for run in document["runs"]
+                    if quantity in run and all(run.get(key, row[key]) == row[key] for key in settled if key in row)
+                ]
+                assert len(values) == len(row["seeds"]) and row[f"{quantity}_mean"] == pytest.approx(fmean(values))
+                checked += 1
+    assert checked > 100
