@@ -10,6 +10,7 @@ from matplotlib.colors import to_hex, to_rgb
 
 from daas_lab import paper
 from daas_lab.methods import losses, schedules
+from daas_lab.methods.lookup import method_class
 from daas_lab.report import plots, plots_losses
 from daas_lab.space.cell_space import EXTRA_PRIMITIVES, PRIMITIVES, cell_edges
 
@@ -185,6 +186,6 @@ def test_error_by_accuracy():
     np.testing.assert_array_equal(before.lines[1].get_xdata(), [80, 81, 82])
     np.testing.assert_array_equal(after.lines[1].get_xdata(), [0, 10, 20])
     np.testing.assert_array_equal(after.lines[1].get_ydata(), [12, 13, 14])
-    assert to_hex(after.lines[1].get_color()).upper() == plots.METHOD_COLOURS["da2s"]
+    assert after.lines[1].get_color() == method_class("da2s").colour
     assert [text.get_text() for text in before.get_legend().get_texts()] == ["darts (1)", "da2s (3)"]
     assert plots.error_by_accuracy(rows, accuracy="after", ax=before) is before

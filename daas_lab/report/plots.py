@@ -118,12 +118,12 @@ def _edge_name(edge: tuple[int, int]) -> str:
 # --- the search over its epochs ---------------------------------------------------------------------------------------
 
 
-@themed
 def _method_colour(name: str, place: int) -> str:
     """A method's own colour; what is none takes that of its place."""
     return method_class(name).colour if name in METHODS else LINE_COLOURS[place % len(LINE_COLOURS)]
 
 
+@themed
 def alpha_evolution(weights, *, operations: Sequence[str] = PRIMITIVES, title: str = "Normal cell") -> Figure:
     """Fig. 3: operation weights [T, E, O] over the epochs, a panel for each edge: a row a node, a column a source."""
     weights = np.asarray(weights, dtype=float)
