@@ -345,6 +345,7 @@ def error_by_accuracy_panels(rows: Sequence[Mapping], *, title: str = "") -> Fig
     figure = Figure(figsize=(9.6, 4.1), layout="constrained")
     for ax, accuracy in zip(figure.subplots(1, 2, sharey=True), ("before", "after"), strict=True):
         error_by_accuracy(rows, accuracy=accuracy, ax=ax)
+        ax.label_outer()
     figure.suptitle(title)
     return figure
 

@@ -356,7 +356,7 @@ def prediction_sentence(rows: Sequence[Row]) -> str:
         "`all` mixes methods, budgets and settings, a method its budgets and settings, and searches of one budget are "
         f"of several methods: each moves both numbers. Searches count as independent; {compare.GROUND}."
     )
-    return "\n".join([text, "", *lines, "", mixed])
+    return _remarked("\n".join([text, "", *lines, "", mixed]), {row["searches"] for row in rows})
 
 
 # --- what the formulas and the published code imply -------------------------------------------------------------------
