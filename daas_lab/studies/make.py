@@ -31,6 +31,8 @@ from daas_lab.train.retrain import retrain
 from daas_lab.train.search import load_supernet, search
 from daas_lab.train.splits import search_splits
 
+Budgets = Sequence[str] | Callable[[Run], Sequence[str]]  # the same for all searches, or those of each
+
 
 def run_name(config: SearchConfig | RetrainConfig) -> str:
     """The name of a run's folder: readable, and the same exactly for the same configuration."""
@@ -136,7 +138,7 @@ def make_run(config: SearchConfig | RetrainConfig, settings: Settings, threads: 
 
 def drops(
     runs: Sequence[Run],
-    budgets: Sequence[str] | Callable[[Run], Sequence[str]],
+    budgets: Budgets,
     settings: Settings,
     stages: Sequence[str] = ("both",),
 ) -> list[dict]:

@@ -17,7 +17,7 @@ from daas_lab.space.genotype import Genotype
 from daas_lab.studies import make
 from daas_lab.studies.settings import Settings
 from daas_lab.train.discretize import attribution, weight_evolution
-from daas_lab.train.evolution import genotype_after, kept_weight
+from daas_lab.train.evolution import genotype_after, kept_weight, parameter_free
 from daas_lab.train.search import load_supernet
 from daas_lab.train.splits import search_splits
 
@@ -93,8 +93,11 @@ def every_search(settings: Settings) -> list[SearchConfig]:
     return list(dict.fromkeys(configs))
 
 
-def budgets_of(run: Run, budgets: Sequence[str]) -> list[str]:
-    """The budgets that a search stands for: all of them where it was searched for none, else its own."""
+def budgets_of(run: Run, budgets: make.Budgets) -> list[str]:
+    """The budgets that a search stands for: those that `budgets` gives for it, if it is a function; else its own where
+    it was searched for one, and all of them where it was not."""
+    if callable(budgets):
+        return list(budgets(run))
     return [run.config.budget] if run.config.searcher.asks_for_budget else list(budgets)
 
 
@@ -128,12 +131,12 @@ def is_main_drop(row: Row) -> bool:
 # --- what they give ---------------------------------------------------------------------------------------------------
 
 
-def retraining_rows(searches: Sequence[Run], settings: Settings, budgets: Sequence[str] | None = None) -> list[Row]:
+def retraining_rows(searches: Sequence[Run], settings: Settings, budgets: make.Budgets | None = None) -> list[Row]:
     """Retrain the cell of every search at the budgets it stands for (default: its own) and count it.
 
     Rows with `make.names_of` the search, `budget`, the λ, `retraining` (its run's name), `error` (test, percent),
     `params_m` and `multiply_adds_m` (both of the CIFAR-10 form at the paper's size, so that they stand beside the
-    paper's), `search_cost_s`.
+    paper's), `parameter_free_normal` and `parameter_free_reduce`, `search_cost_s`.
     """
     jobs = []
     for run in searches:
@@ -150,6 +153,7 @@ def retraining_rows(searches: Sequence[Run], settings: Settings, budgets: Sequen
             | {factor: getattr(run.config, factor) for factor in ("lambda_c", "lambda_1", "lambda_2")}
             | {"error": retrained[name].result["test_error"], "search_cost_s": run.seconds}
             | size_of(cells)
+            | parameter_free(cells)
         )
     return rows
 
