@@ -175,15 +175,39 @@ def test_table_3(root):
 @pytest.mark.slow
 def test_table_4(root):
     rows = ours(results("table_4_imbalanced", root, *BRIEFLY, pictures=["table_4_drop", "table_4_error"]))
+    text = [row for row in rows if row["protocol"] == "paper"]
+    rows = [row for row in rows if row["protocol"] == "authors"]
     budgets = {budget for budget in NAMED_BUDGETS if budget != "8/14"}
     for method, edge_weight in MAIN_DROP.items():
         drops = [row for row in rows if (row["method"], row.get("edge_weight")) == (method, edge_weight)]
         assert {row["budget"] for row in drops} == budgets
-        check_percentages(drops, "before", "after", "error")
+        check_percentages(drops, "before", "after", "error", "parameter_free_normal", "parameter_free_reduce")
         assert all(row["worst_drop"] >= row["drop_mean"] - 1e-9 for row in drops)
     random = [row for row in rows if row["method"] == "random"]
     assert {row["budget"] for row in random} == budgets and all("before_mean" not in row for row in random)
     assert all("reported_error_mean" in row for row in rows if row["method"] in ("darts", "da2s"))
+    # The text: DA²S at all five budgets, every edge weight and both statistics.
+    assert len({(row["budget"], row["edge_weight"], row["batch_norm"]) for row in text}) == 5 * 3 * 2 == len(text)
+    check_percentages(text, "before", "after", "error", "parameter_free_normal")
+    assert {row["budget"] for row in text if "reported_after" not in row} == {"8/14"}
+
+
+def test_table_4_explained(root):
+    pictures = [f"table_4_explained{suffix}" for suffix in ("", "_nodes", "_price")]
+    rows = ours(results("table_4_explained", root, pictures=pictures))
+    pattern = {row["budget"]: row for row in rows if "two_edges" in row}
+    assert {budget: row["two_edges"] for budget, row in pattern.items()} == {
+        "8/14": 4, "6/14": 2, "5/14": 1, "4/14": 0, "3/14": 0,
+    }  # fmt: skip
+    check_percentages(pattern.values(), "before", "control")
+    assert pattern["3/14"]["before_mean"] == pattern["4/14"]["before_mean"]  # one search, cut twice
+    nodes = [row for row in rows if "rms_mean" in row]
+    assert len(nodes) == 2 * 2 * 2  # cells, dropped or not, statistics
+    # Under the text a node's edges weigh 1 together, whatever they decide.
+    assert all(row["rms_mean"] > 0 and row["incoming_mean"] == pytest.approx(1) for row in nodes)
+    spent = [row for row in rows if "search" in row]
+    assert len(spent) == 4 * 5
+    check_percentages(spent, "error", "parameter_free_normal")
 
 
 @pytest.mark.slow

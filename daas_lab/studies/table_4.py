@@ -17,8 +17,8 @@ from daas_lab.runs.folder import Run
 from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, input_edges
 from daas_lab.studies import make
-from daas_lab.studies.make import Settings
 from daas_lab.studies.paper_tables import retraining_rows
+from daas_lab.studies.settings import Settings
 from daas_lab.train.discretize import weight_evolution
 from daas_lab.train.evolution import genotype_after
 
@@ -206,8 +206,8 @@ def dropped_node_sentence(rows: Sequence[Row], nodes: Sequence[Row], replaced: S
     if not weights:
         return f"{text} No edge that 4/14 keeps leaves a dropped node."
     return (
-        f"{text} Of the edges that 4/14 keeps in these {len(cuts)} searches {len(weights)} leave a dropped node; those "
-        f"that take their place had b = {np.mean(weights):.3f} in the mean, {max(weights):.3f} at most."
+        f"{text} Of the edges that 4/14 keeps, all searches together, {len(weights)} leave a dropped node; what takes "
+        f"their place had b = {np.mean(weights):.3f} in the mean, {max(weights):.3f} at most."
     )
 
 
