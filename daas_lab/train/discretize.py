@@ -253,7 +253,7 @@ def node_costs(
     """
     budget = EdgeBudget.parse(budget)
     mixture, pairs = network.mixtures(), cell_edges(config.nodes)
-    genotype = derive_genotype(config, architecture_of(network), budget, network.epoch)
+    genotype = derive_genotype(config, architecture_of(network), budget, network.at.epoch)
     rms, (_, before) = _node_rms(network, held_out), evaluate(network, held_out)
     rows = []
     for cell_type, weights in mixture.items():
