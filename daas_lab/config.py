@@ -135,16 +135,20 @@ class SearchConfig:
     def _own_budget(self, name: str, text: str) -> EdgeBudget:
         try:
             budget = EdgeBudget.parse(text)
+            budget.check(self.space)
         except LabError as error:
             raise error if name == "budget" else LabError(f"{name}: {error}") from None
-        if budget.nodes != self.nodes:
-            raise refuse(name, text, f"for {self.nodes - 2} intermediate nodes (nodes = {self.nodes})")
         return budget
 
     @property
     def edge_budget(self) -> EdgeBudget:
         """The budget as a value."""
         return EdgeBudget.parse(self.budget)
+
+    @property
+    def space(self) -> Space:
+        """What is searched."""
+        return Space(self.nodes)
 
     def gap_budgets_of(self, epoch: int) -> list[str]:
         """Budgets for which the gap is measured after `epoch`: none, or `gap_budgets`; the last epoch is always one."""

@@ -9,10 +9,10 @@ from matplotlib.patches import PathPatch
 
 from daas_lab.report import drawing
 from daas_lab.report.cell_layout import CHARACTER, NODE, layout_cell
-from daas_lab.report.plots import OPERATION_COLOURS
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.space.genotype import CellGenotype, Edge, Genotype
+from daas_lab.space.operations import operation_colour
 from daas_lab.space.selection import random_genotype
 from daas_lab.space.text_forms import PUBLISHED
 
@@ -101,7 +101,7 @@ def test_svg_edges_can_be_mapped_back():
             tuple(edge) for edge in genotype.cell(name).edges
         ]
     strokes = {path.get("stroke") for path in root.iter(f"{SVG}path")}
-    assert OPERATION_COLOURS["sep_conv_3x3"] in strokes
+    assert operation_colour("sep_conv_3x3") in strokes
 
 
 def test_graphviz_source_is_pinned_and_coloured(tmp_path):
@@ -110,7 +110,7 @@ def test_graphviz_source_is_pinned_and_coloured(tmp_path):
     assert "layout=nop2" in source
     for operation in ("sep_conv_7x7", "avg_pool_3x3"):
         (line, *_) = [line for line in source.splitlines() if f"label={operation} " in line]
-        assert f'color="{OPERATION_COLOURS[operation]}"' in line
+        assert f'color="{operation_colour(operation)}"' in line
     assert source.count("->") == (10 + 5) + (10 + 3)  # edges, and nodes in the concat, of both cells
 
 
@@ -121,7 +121,7 @@ def test_matplotlib_draws_the_same_geometry():
     curves = [patch for patch in ax.patches if isinstance(patch, PathPatch)]
     assert [curve.get_gid() for curve in curves] == [route.id for route in layout.routes]
     assert curves[0].get_path().vertices.tolist() == [list(point) for point in layout.routes[0].path]
-    assert to_hex(curves[0].get_edgecolor()).upper() == OPERATION_COLOURS["sep_conv_3x3"]
+    assert to_hex(curves[0].get_edgecolor()).upper() == operation_colour("sep_conv_3x3")
     texts = {text.get_text() for text in ax.texts}
     assert {"c_{k-2}", "c_{k-1}", "5", "output", "sep_conv_3x3", "Reduction cell"} <= texts
 

@@ -12,7 +12,8 @@ from daas_lab import paper
 from daas_lab.methods import losses, schedules
 from daas_lab.methods.lookup import method_class
 from daas_lab.report import plots, plots_losses
-from daas_lab.space.cell_space import EXTRA_PRIMITIVES, PRIMITIVES, cell_edges
+from daas_lab.space.cell_space import PRIMITIVES, cell_edges
+from daas_lab.space.operations import OPERATIONS, OWN_COLOURS, operation_colour
 
 # Linear RGB as seen with each dichromacy (Machado, Oliveira and Fernandes 2009, severity 1).
 VISION = {
@@ -40,8 +41,8 @@ def lab(colour, vision):
 
 @pytest.mark.parametrize("vision", VISION)
 def test_operation_colours_can_be_told_apart(vision):
-    assert set(plots.OPERATION_COLOURS) == {*PRIMITIVES, *EXTRA_PRIMITIVES}
-    seen = [lab(colour, VISION[vision]) for colour in plots.OPERATION_COLOURS.values()]
+    colours = [operation.colour for operation in OPERATIONS.values()] + list(OWN_COLOURS)
+    seen = [lab(colour, VISION[vision]) for colour in dict.fromkeys(colours)]
     assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) > 12  # about 2 is just noticeable
 
 
@@ -51,7 +52,7 @@ def test_alpha_evolution(weights):
     assert [ax.get_title() for ax in panels] == [f"{source} → {node}" for source, node in cell_edges()]
     for e, ax in enumerate(panels):
         assert [to_hex(line.get_color()).upper() for line in ax.lines] == [
-            plots.OPERATION_COLOURS[operation] for operation in PRIMITIVES
+            operation_colour(operation) for operation in PRIMITIVES
         ]
         np.testing.assert_array_equal(ax.lines[2].get_ydata(), weights[0][:, e, 2])
         np.testing.assert_array_equal(ax.lines[2].get_xdata(), range(4))

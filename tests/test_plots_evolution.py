@@ -3,7 +3,8 @@
 from matplotlib.colors import to_hex
 
 from daas_lab.report import plots_evolution
-from daas_lab.report.plots import INK, OPERATION_COLOURS
+from daas_lab.report.plots import INK
+from daas_lab.space.operations import operation_colour
 
 
 def test_epoch_summary_has_a_line_for_each_cell_type():
@@ -36,8 +37,8 @@ def test_settling_draws_a_bar_and_a_mark_for_each_edge():
     ax = figure.axes[0]
     assert [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in ax.patches] == [(4, 10), (9.5, 10)]
     assert [to_hex(bar.get_facecolor()).upper() for bar in ax.patches] == [
-        OPERATION_COLOURS["skip_connect"],
-        OPERATION_COLOURS["sep_conv_3x3"],
+        operation_colour("skip_connect"),
+        operation_colour("sep_conv_3x3"),
     ]
     assert [bar.get_alpha() for bar in ax.patches] == [1.0, 0.35]
     assert [(line.get_xdata()[0], line.get_markerfacecolor()) for line in ax.lines] == [(0, INK), (7, "white")]

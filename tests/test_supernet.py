@@ -1,4 +1,4 @@
-"""The fast super-network against the textbook form: the same function, to rounding."""
+"""The fast super-network against the readable one: the same function, to rounding."""
 
 import copy
 
@@ -8,7 +8,10 @@ from torch.nn import functional as F
 
 from daas_lab.config import search_config
 from daas_lab.methods.method import Mixture
-from daas_lab.networks import supernet, textbook
+from daas_lab.networks.fast_supernet import FastSuperNetwork
+from daas_lab.networks.supernet import MixedEdge, SuperNetwork
+from daas_lab.space.cell_space import PRIMITIVES
+from daas_lab.train.search import build_supernet
 from tests.reference import gradients
 
 LOGITS = {torch.float32: 1e-4, torch.float64: 1e-10}
@@ -17,15 +20,11 @@ GRADIENTS = {torch.float32: 1e-3, torch.float64: 1e-8}
 
 def pair(dtype=torch.float32, *, side=8, method="da2s", protocol="authors", checkpointed=False, **changes):
     """Both forms with the same weights and an architecture away from its start; images and their classes."""
-    torch.manual_seed(1)
     changes = {"channels": 4, "partial_channels": 1} | changes
     config = search_config("tiny", "cifar10", method, protocol, side=side, **changes)
-    sizes = {
-        name: getattr(config, name) for name in ("channels", "layers", "classes", "image_channels", "partial_channels")
-    }
-    seam = {"space": config.space, "method": config.searcher, "budget": config.edge_budget}
-    oracle = textbook.SuperNetwork(**seam, **sizes).to(dtype)
-    fast = supernet.SuperNetwork(**seam, **sizes, checkpointed=checkpointed).to(dtype)
+    oracle = build_supernet(config, SuperNetwork).to(dtype)
+    fast = build_supernet(config, FastSuperNetwork, checkpointed=checkpointed).to(dtype)
+    torch.manual_seed(1)
     for parameter in oracle.arch_parameters():
         parameter.data = torch.randn_like(parameter)
     fast.load_state_dict(oracle.state_dict())
@@ -101,7 +100,7 @@ def test_partial_channels_by_a_plain_formula(stride):
     """PC-DARTS: the first C/K channels are mixed, the others pass or are halved, and the channels are interleaved."""
     torch.manual_seed(0)
     B, C, K, side = 2, 12, 3, 8
-    edge = textbook.MixedEdge(C, stride, K).double()
+    edge = MixedEdge(PRIMITIVES, C, stride, K).double()
     x, weights = torch.randn(B, C, side, side, dtype=torch.float64), torch.rand(7, dtype=torch.float64)
     out = edge(x, weights)
     mixed = torch.zeros(B, C // K, side // stride, side // stride, dtype=torch.float64)

@@ -7,21 +7,17 @@ from torch.nn import functional as F
 
 from daas_lab.config import search_config
 from daas_lab.methods.unrolled import unrolled_gradients
-from daas_lab.networks import supernet, textbook
+from daas_lab.networks.fast_supernet import make_supernet
+from daas_lab.networks.supernet import SuperNetwork
+from daas_lab.train.search import build_supernet
 from tests import reference
 
 
 def setting(method):
     """Both forms of a tiny super-network in float64, and two batches (training, architecture)."""
-    torch.manual_seed(0)
     config = search_config("tiny", "digits", method, nodes=4, budget="1,2", layers=3, channels=4)
-    sizes = {
-        name: getattr(config, name) for name in ("channels", "layers", "classes", "image_channels", "partial_channels")
-    }
-    oracle, fast = (
-        form.SuperNetwork(config.space, config.searcher, budget=config.edge_budget, **sizes).double()
-        for form in (textbook, supernet)
-    )
+    oracle, fast = (build_supernet(config, form).double() for form in (SuperNetwork, make_supernet))
+    torch.manual_seed(0)
     for parameter in oracle.arch_parameters():
         parameter.data = torch.randn_like(parameter)
     fast.load_state_dict(oracle.state_dict())

@@ -15,12 +15,13 @@ import numpy as np
 from daas_lab.config import LAMBDAS, SearchConfig
 from daas_lab.errors import LabError, refuse
 from daas_lab.methods.lookup import METHODS, method_class
-from daas_lab.report.plots import DASHES, FAINT, INK, LINE_COLOURS, OPERATION_COLOURS
+from daas_lab.report.plots import DASHES, FAINT, INK, LINE_COLOURS
 from daas_lab.runs.folder import Run
 from daas_lab.runs.records import read_any
 from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges, nodes_of
 from daas_lab.space.genotype import CellGenotype
+from daas_lab.space.operations import operation_colour
 from daas_lab.train.discretize import Evolution, derive_genotype, weight_evolution
 
 FONT = 'font-family="Helvetica, Arial, sans-serif" text-anchor="middle"'
@@ -130,7 +131,8 @@ def frame(
     scale = max(1.0, *(evolution[name].edges.max() for name in CELL_TYPES))
     for n, name in enumerate(CELL_TYPES):
         a, b = evolution[name].operations[epoch], evolution[name].edges[epoch]
-        parts += _heat_map(a, b, scale, genotype.cell(name), _CELL_NAMES[name], MARGIN + n * block, y)
+        at = MARGIN + n * block, y
+        parts += _heat_map(a, b, run.config.space.operations, scale, genotype.cell(name), _CELL_NAMES[name], *at)
     y += HEAD + 20 + _rows_height(run.config.nodes)
     for name in CELL_TYPES:
         parts += _arcs(genotype.cell(name), evolution[name].edges[epoch], run.config.nodes, _CELL_NAMES[name], y)
@@ -288,30 +290,38 @@ def _rows_height(nodes: int) -> float:
 
 
 def _heat_map(
-    a: np.ndarray, b: np.ndarray, scale: float, cell: CellGenotype, title: str, x: float, y: float
+    a: np.ndarray,
+    b: np.ndarray,
+    operations: Sequence[str],
+    scale: float,
+    cell: CellGenotype,
+    title: str,
+    x: float,
+    y: float,
 ) -> list[str]:
     """Operation weights [E, O] as shades, edge weights [E] as bars beside them; what the cut keeps is outlined."""
     kept = {(edge.source, edge.node, edge.operation) for edge in cell.edges}
     kept_edges = {edge[:2] for edge in kept}
     first, room = x + 30, 44  # left side of the shades, width of the longest bar
-    bars = first + COLUMN * len(PRIMITIVES) + 8
+    column = COLUMN * min(1.0, len(PRIMITIVES) / len(operations))
+    bars = first + column * len(operations) + 8
     bold = 'font-weight="bold"'
     parts = [_text(title, x + 4, y + 10, f'text-anchor="start" {bold}'), _text("b", bars + 4, y + HEAD + 8)]
-    for o, operation in enumerate(PRIMITIVES):
-        px, py = first + COLUMN * (o + 0.5), y + HEAD + 10
-        turned = f'text-anchor="start" fill="{OPERATION_COLOURS[operation]}" {bold} font-size="9"'
+    for o, operation in enumerate(operations):
+        px, py = first + column * (o + 0.5), y + HEAD + 10
+        turned = f'text-anchor="start" fill="{operation_colour(operation)}" {bold} font-size="9"'
         parts.append(_text(operation, px, py, f'{turned} transform="rotate(-50 {px:.1f} {py:.1f})"'))
     outlines, top = [], y + HEAD + 14
     for e, (source, node) in enumerate(cell_edges(nodes_of(len(b)))):
         py, on = top + ROW * e + 4 * (node - 2), (source, node) in kept_edges
         style = f'text-anchor="end" font-size="9" {bold if on else f"fill={chr(34)}#777777{chr(34)}"}'
         parts.append(_text(f"{source}→{node}", first - 4, py + ROW - 3, style))
-        for o, operation in enumerate(PRIMITIVES):
-            at = f'x="{first + COLUMN * o:.1f}" y="{py:.1f}" width="{COLUMN - 1}" height="{ROW - 1}"'
+        for o, operation in enumerate(operations):
+            at = f'x="{first + column * o:.1f}" y="{py:.1f}" width="{column - 1:.0f}" height="{ROW - 1}"'
             tip = f"<title>{source}→{node} {operation}: {a[e, o]:.3f}</title>"
             parts.append(f'<rect {at} fill="{SHADE}" fill-opacity="{a[e, o]:.3f}">{tip}</rect>')
             if (source, node, operation) in kept:
-                outlines.append(f'<rect {at} fill="none" stroke="{OPERATION_COLOURS[operation]}" stroke-width="2"/>')
+                outlines.append(f'<rect {at} fill="none" stroke="{operation_colour(operation)}" stroke-width="2"/>')
         length, colour = room * b[e] / scale, "#555555" if on else FAINT
         parts.append(
             f'<rect x="{bars:.1f}" y="{py + 2:.1f}" width="{length:.1f}" height="{ROW - 5}" fill="{colour}"/>'
@@ -344,7 +354,7 @@ def _arcs(cell: CellGenotype, b: np.ndarray, nodes: int, title: str, y: float) -
     labels = []
     for (source, node), operations in chosen.items():
         for n, operation in reversed(list(enumerate(operations))):
-            style = f'fill="none" stroke="{OPERATION_COLOURS[operation]}" stroke-width="{2.2 + 3 * n}"'
+            style = f'fill="none" stroke="{operation_colour(operation)}" stroke-width="{2.2 + 3 * n}"'
             parts.append(arc(source, node, style))
         text = operations[0] + (f" +{len(operations) - 1}" if len(operations) > 1 else "")
         x, top = MARGIN + 36 + step * (source + node) / 2, base - ARC * (node - source)

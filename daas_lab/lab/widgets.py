@@ -30,7 +30,7 @@ from daas_lab.lab import editor, explorer, live
 from daas_lab.methods.lookup import METHODS, PAPERS, method_class
 from daas_lab.report import drawing
 from daas_lab.runs.folder import read_config
-from daas_lab.space.cell_space import EXTRA_PRIMITIVES, PRIMITIVES
+from daas_lab.space.cell_space import known_operations
 from daas_lab.studies.make import run_name
 from daas_lab.studies.settings import Settings
 from daas_lab.train.discretize import EDGE_WEIGHTS
@@ -140,7 +140,7 @@ def cell_editor(settings: Settings, start: str = "DARTS_V2") -> View:
     found = explorer.searches(settings.runs, settings.figures / "records")
     genotype, quiet = editor.starting_cell(start, found), False
     begin = _dropdown("start from", editor.starting_cells(found), start, "520px")
-    operation, source = _dropdown("operation", PRIMITIVES + EXTRA_PRIMITIVES), _dropdown("source", [0])
+    operation, source = _dropdown("operation", known_operations()), _dropdown("source", [0])
     edge_name, size, message = ipywidgets.HTML(), ipywidgets.HTML(), ipywidgets.HTML()
     picture = CellDrawing()
     name = _text("file", "my_cell.json")

@@ -158,7 +158,7 @@ class Method:
     def strengths(self, architecture: Architecture, cell_type: str, at: Moment) -> Strengths:
         """How edges and operations rank: operations by their logit, edges by their largest operation weight."""
         mixture = self.mix(architecture, cell_type, at)
-        return Strengths(mixture.ranks, mixture.operations.amax(dim=1))
+        return Strengths(mixture.ranks, mixture.operations[:, at.space.choices].amax(dim=1))
 
     def select(self, architectures: Mapping[str, Architecture], budget: EdgeBudget, at: Moment) -> Genotype:
         """The cell that `budget` keeps: the strongest edges, and on each the strongest operations."""

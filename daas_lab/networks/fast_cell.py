@@ -3,7 +3,7 @@
 Legend: B batch, C channels that pass through operations, H = W side, n edges that leave one node, O operations,
 E edges of a cell in *leaving order*: by source, then by node, so that the edges leaving a node are neighbours.
 
-The sums over edges and operations of `textbook.py` are taken in another order:
+The sums over edges and operations of `supernet.py` are taken in another order:
 
     1. The edges that leave a node share its ReLU, its sub-grids, and its pools with their batch-norm.
     2. Max-pool, average-pool and skip of a node enter the nodes after it as one product of matrices: gains [n, 3] times

@@ -90,7 +90,7 @@ class Weights(NamedTuple):
 
 
 def split_weights(three: Tensor, five: Tensor, pointwise: Tensor, sizes: list[int]) -> list[Weights]:
-    """The stacks of a cell (supernet.py) for groups of `sizes` edges."""
+    """The stacks of a cell (fast_supernet.py) for groups of `sizes` edges."""
     C = pointwise.shape[1]
     stacks = []
     for k, stack in ((3, three), (5, five)):

@@ -1,4 +1,4 @@
-"""The super-network: every edge mixes all operations, every node sums all its edges.
+"""The super-network: every edge mixes all candidate operations, every node sums all its edges.
 
 Legend: B batch, C channels of a cell, H = W side of its map, E edges of a cell, O operations.
 
@@ -6,233 +6,106 @@ Legend: B batch, C channels of a cell, H = W side of its map, E edges of a cell,
     node         z_j = Σ_{i<j} b_ij f_ij(z_i)
     cell         concat(z_2, …, z_{N-1})
 
-a and b come from a relaxation of α and β (relaxations.py) that the network is given and does not know. `textbook.py` is
-these three lines as loops and the place to read first; here a cell holds the weights of all its edges in a few stacks,
-and a training pass through it is one function (fast_cell.py). A `state_dict` has the names of the textbook form.
+a and b are what a method makes of α and β (`Method.mix`); the network mixes with them and knows no method. Here the
+three lines are loops, for any space. `fast_supernet.py` computes the same function sooner where the operations are the
+paper's seven, and is tested against this one.
 """
 
-import math
-from collections.abc import Mapping
-from operator import attrgetter
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
+from daas_lab.errors import refuse
 from daas_lab.methods.method import Architecture, Method, Mixture, Moment
-from daas_lab.networks import kernels
-from daas_lab.networks.fast_cell import MixedCellFunction, Plan, evaluate_cell
-from daas_lab.space.budget import EdgeBudget
-from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, Space, cell_edges
+from daas_lab.space.budget import EdgeBudget, two_edges
+from daas_lab.space.cell_space import CELL_TYPES, Space
 from daas_lab.space.operations import FactorizedReduce, make_candidate, relu_conv_norm
 
-# Kinds of batch-norm in a cell's stack of running statistics, as `MixedCellFunction` orders them.
-NORMS = (
-    "max_pool_3x3.norm",
-    "avg_pool_3x3.norm",
-    "sep_conv_3x3.norm_1",
-    "sep_conv_5x5.norm_1",
-    "sep_conv_3x3.norm_2",
-    "sep_conv_5x5.norm_2",
-    "dil_conv_3x3.norm",
-    "dil_conv_5x5.norm",
-)
 
+class MixedEdge(nn.ModuleDict):
+    """The candidate operations of one edge, by name; with K partial channels only C / K pass through them."""
 
-class StackedNorms(nn.BatchNorm2d):
-    """Running statistics of many batch-norms without affine parameters, one after the other; the cell names them."""
+    def __init__(self, operations: Sequence[str], channels: int, stride: int, partial_channels: int = 1):
+        super().__init__({name: make_candidate(name, channels // partial_channels, stride) for name in operations})
+        self.stride, self.partial_channels = stride, partial_channels
 
-    def __init__(self, channels: int):
-        super().__init__(channels, affine=False)
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        """x [B, C, H, W], weights a_ij [O] → [B, C, H / stride, W / stride]."""
+        if self.partial_channels == 1:
+            return self.mix(x, weights)
+        passed = x.shape[1] // self.partial_channels
+        bypass = x[:, passed:] if self.stride == 1 else F.max_pool2d(x[:, passed:], 2)
+        return F.channel_shuffle(torch.cat([self.mix(x[:, :passed], weights), bypass], dim=1), self.partial_channels)
 
-    def _save_to_state_dict(self, destination, prefix, keep_vars):
-        pass
-
-    def _load_from_state_dict(self, *arguments):
-        pass
-
-
-def update_statistics(norms: list[nn.BatchNorm2d], batch: list[tuple[Tensor, Tensor]]) -> None:
-    """Move running statistics towards the batch's by each norm's momentum; None: average over all batches so far."""
-    torch._foreach_add_([norm.num_batches_tracked for norm in norms], 1)
-    by_momentum: dict[float, list[int]] = {}
-    for k, norm in enumerate(norms):
-        momentum = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
-        by_momentum.setdefault(momentum, []).append(k)
-    for momentum, chosen in by_momentum.items():
-        running = [value for k in chosen for value in (norms[k].running_mean, norms[k].running_var)]
-        torch._foreach_lerp_(running, [value for k in chosen for value in batch[k]], momentum)
+    def mix(self, x: Tensor, weights: Tensor) -> Tensor:
+        """Σ_o a^o o(x)."""
+        return sum(weight * operation(x) for weight, operation in zip(weights, self.values(), strict=True))
 
 
 class MixedCell(nn.Module):
-    """A cell with all its edges. Its inputs are the outputs of the two cells before it, after a ReLU."""
+    """A cell that computes edge after edge. Its inputs are the outputs of the two cells before it."""
 
     def __init__(
-        self, nodes: int, partial_channels: int, channels_in: tuple[int, int], channels: int, reduces: tuple[bool, bool]
+        self,
+        space: Space,
+        channels_in: tuple[int, int],
+        channels: int,
+        reduces: tuple[bool, bool],
+        partial_channels: int = 1,
     ):
         super().__init__()
         before_reduces, self_reduces = reduces
-        self.cell_type = "reduce" if self_reduces else "normal"
+        self.cell_type, self.nodes = "reduce" if self_reduces else "normal", space.nodes
         preprocess = FactorizedReduce if before_reduces else relu_conv_norm
         self.preprocess_0 = preprocess(channels_in[0], channels, affine=False)
         self.preprocess_1 = relu_conv_norm(channels_in[1], channels, affine=False)
-        edges, C = cell_edges(nodes), channels // partial_channels
-        E, reducing = len(edges), 2 * (nodes - 2) if self_reduces else 0
-        self.depthwise_3 = nn.Parameter(torch.empty(3 * E, C, 9))
-        self.depthwise_5 = nn.Parameter(torch.empty(3 * E, C, 25))
-        self.pointwise = nn.Parameter(torch.empty(6 * E, C, C))
-        self.norms = StackedNorms(len(NORMS) * E * C)
-        if reducing:
-            self.skip_1 = nn.Parameter(torch.empty(reducing, C // 2, C))
-            self.skip_2 = nn.Parameter(torch.empty(reducing, C - C // 2, C))
-            self.skip_norms = StackedNorms(reducing * C)
-        self.plan = Plan(nodes, self_reduces, partial_channels, self.norms.eps)
-        order = [edges.index(edge) for edge in self.plan.edges()]
-        self.register_buffer("order", torch.tensor(order), persistent=False)
-        self.layout = self._lay_out(order, C, reducing)
-        # Drawn as the textbook form draws them, so that a seed gives both the same weights.
-        for e, (source, _) in enumerate(edges):
-            for name in PRIMITIVES:
-                operation = make_candidate(name, C, 2 if self_reduces and source < 2 else 1)
-                for key, value in operation.named_parameters():
-                    self.entry(f"edges.{e}.{name}.{key}").data.copy_(value.data)
+        self.edges = nn.ModuleList(
+            MixedEdge(space.operations, channels, 2 if self_reduces and source < 2 else 1, partial_channels)
+            for source, _ in space.edges
+        )
 
-    def _lay_out(self, order: list[int], C: int, reducing: int) -> dict[str, tuple[str, int, tuple[int, ...]]]:
-        """Name in the textbook form → where it is here: tensor, place of its first number, shape."""
-        layout: dict[str, tuple[str, int, tuple[int, ...]]] = {}
-        E = len(order)
-
-        def put_norm(name: str, owner: str, start: int):
-            layout[f"{name}.running_mean"] = f"{owner}.running_mean", start, (C,)
-            layout[f"{name}.running_var"] = f"{owner}.running_var", start, (C,)
-            layout[f"{name}.num_batches_tracked"] = f"{owner}.num_batches_tracked", 0, ()
-
-        for position, e in enumerate(order):
-            edge = f"edges.{e}"
-            for k in (3, 5):
-                kinds = (
-                    f"sep_conv_{k}x{k}.depthwise_1",
-                    f"sep_conv_{k}x{k}.depthwise_2",
-                    f"dil_conv_{k}x{k}.depthwise",
-                )
-                for kind, name in enumerate(kinds):
-                    start = (kind * E + position) * C * k * k
-                    layout[f"{edge}.{name}.weight"] = f"depthwise_{k}", start, (C, 1, k, k)
-            for kind, name in enumerate(NORMS):
-                put_norm(f"{edge}.{name}", "norms", (kind * E + position) * C)
-                if "pool" not in name:
-                    start = ((kind - 2) * E + position) * C * C
-                    layout[f"{edge}.{name.replace('norm', 'pointwise')}.weight"] = "pointwise", start, (C, C, 1, 1)
-            if position < reducing:
-                for which, width in ((1, C // 2), (2, C - C // 2)):
-                    name = f"{edge}.skip_connect.conv_{which}.weight"
-                    layout[name] = f"skip_{which}", position * width * C, (width, C, 1, 1)
-                put_norm(f"{edge}.skip_connect.norm", "skip_norms", position * C)
-        return layout
-
-    def entry(self, key: str, stack: Tensor | None = None) -> Tensor:
-        """What the textbook form calls `key`: a view of its stack here, or of a `stack` of the same shape."""
-        owner, start, shape = self.layout[key]
-        stack = attrgetter(owner)(self) if stack is None else stack
-        return stack.view(-1)[start : start + math.prod(shape)].view(shape)
-
-    def _save_to_state_dict(self, destination, prefix, keep_vars):
-        for key in self.layout:
-            value = self.entry(key)
-            destination[prefix + key] = value if keep_vars else value.detach()
-
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, errors):
-        for key in self.layout:
-            value, own = state_dict.get(prefix + key), self.entry(key).detach()
-            if value is None:
-                missing_keys.append(prefix + key)
-            elif value.shape != own.shape:
-                errors.append(f"{prefix + key} is {list(value.shape)}, must be {list(own.shape)}")
-            else:
-                own.copy_(value)
-        known = (f"{prefix}preprocess_0.", f"{prefix}preprocess_1.")
-        unexpected_keys += [
-            key
-            for key in state_dict
-            if key.startswith(prefix) and not key.startswith(known) and key.removeprefix(prefix) not in self.layout
-        ]
-
-    def forward(self, input_0: Tensor, input_1: Tensor, operations: Tensor, edges: Tensor):
-        """Operation weights a [E, O], edge weights b [E] → [B, (N-2) C, H, W], and batch statistics if training."""
-        states = [
-            _preprocess(module, x, self.training)
-            for module, x in ((self.preprocess_0, input_0), (self.preprocess_1, input_1))
-        ]
-        zs, batch = [z for z, _ in states], [statistics for _, statistics in states]
-        gains = (edges.unsqueeze(1) * operations)[self.order]
-        edges = edges[self.order]
-        skips = (self.skip_1, self.skip_2) if self.plan.reduces else ()
-        stacks = (self.depthwise_3, self.depthwise_5, self.pointwise, *skips)
-        if not self.training:
-            norms = [self.norms, self.skip_norms] if self.plan.reduces else [self.norms]
-            running = [(norm.running_mean, norm.running_var) for norm in norms]
-            return evaluate_cell(self.plan, *zs, gains, edges, *stacks, running=running), ()
-        device = zs[0].device.type
-        if torch.is_autocast_enabled(device):
-            dtype = torch.get_autocast_dtype(device)
-            zs, stacks = [z.to(dtype) for z in zs], [stack.to(dtype) for stack in stacks]
-        with torch.autocast(device, enabled=False):
-            output, statistics, skip_statistics = MixedCellFunction.apply(self.plan, *zs, gains, edges, *stacks)
-        batch.append(statistics.flatten(1).unbind())
-        if skip_statistics is not None:
-            batch.append(skip_statistics.unbind())
-        return output, batch
-
-    def all_norms(self) -> list[nn.BatchNorm2d]:
-        """In the order of the batch statistics."""
-        norms = [self.preprocess_0.norm, self.preprocess_1.norm, self.norms]
-        return [*norms, self.skip_norms] if self.plan.reduces else norms
-
-
-def _preprocess(module: nn.Module, r: Tensor, training: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """What `module` computes from an input r that has passed its ReLU; its running statistics wait for the end of the
-    forward pass like all others."""
-    if isinstance(module, FactorizedReduce):
-        corners = (kernels.as_pixels_last(r[:, :, a::2, a::2]) for a in (0, 1))
-        convs = (module.conv_1, module.conv_2)
-        y = torch.cat([F.conv2d(x, conv.weight) for x, conv in zip(corners, convs, strict=True)], 1)
-    else:
-        y = F.conv2d(r, module.conv.weight)
-    if not training:
-        return module.norm(y), ()
-    statistics = torch.zeros(2, y.shape[1], dtype=kernels.statistics_dtype(y), device=y.device).unbind()
-    return F.batch_norm(y, *statistics, None, None, True, 1.0, module.norm.eps), statistics
+    def forward(self, input_0: Tensor, input_1: Tensor, operations: Tensor, edges: Tensor) -> Tensor:
+        """Operation weights a [E, O], edge weights b [E] → [B, (N-2) C, H, W]."""
+        states = [self.preprocess_0(input_0), self.preprocess_1(input_1)]
+        e = 0
+        for _ in range(2, self.nodes):
+            inputs = range(e, e + len(states))
+            states.append(sum(edges[k] * self.edges[k](z, operations[k]) for k, z in zip(inputs, states, strict=True)))
+            e += len(inputs)
+        return torch.cat(states[2:], dim=1)
 
 
 class SuperNetwork(nn.Module):
     """Stem, cells, classifier, and the architecture parameters α and β of both cell types.
 
-    `epoch` is read by relaxations that change during the search; the trainer sets it. `checkpointed`: keep only what
-    enters each cell, and run the cell again in the backward pass.
+    `budget` tells the method how many edges the search shall keep, for its start: two a node unless it says otherwise.
+    `at`, a `Moment`, is what the method is asked for; the trainer sets it. It begins as the last epoch of a search.
     """
-
-    make_cell = MixedCell
 
     def __init__(
         self,
         space: Space,
         method: Method,
         *,
-        budget: EdgeBudget,
+        budget: EdgeBudget | None = None,
         channels: int,
         layers: int,
         classes: int,
         image_channels: int = 3,
         partial_channels: int = 1,
-        checkpointed: bool = False,
     ):
         super().__init__()
-        self.space, self.method, self.checkpointed, self.at = space, method, checkpointed, Moment(1, 1, space=space)
-        start = {cell_type: method.start(space, budget.only(cell_type)) for cell_type in CELL_TYPES}
-        for cell_type, (alphas, betas) in start.items():
-            self.register_parameter(f"alphas_{cell_type}", nn.Parameter(alphas))
-            self.register_parameter(f"betas_{cell_type}", nn.Parameter(betas))
+        budget = two_edges(space.nodes) if budget is None else budget
+        budget.check(space)
+        if channels % partial_channels:
+            raise refuse("channels", channels, f"divisible by partial_channels = {partial_channels}")
+        self.space, self.method, self.at = space, method, Moment(1, 1, space=space)
+        for cell_type in CELL_TYPES:
+            alphas, betas = method.start(space, budget.only(cell_type))
+            self.register_parameter(f"alphas_{cell_type}", nn.Parameter(alphas))  # [E, O]
+            self.register_parameter(f"betas_{cell_type}", nn.Parameter(betas))  # [E]
         self.stem = nn.Sequential(
             nn.Conv2d(image_channels, 3 * channels, 3, padding=1, bias=False), nn.BatchNorm2d(3 * channels)
         )
@@ -241,31 +114,18 @@ class SuperNetwork(nn.Module):
         for layer in range(layers):
             reduces = layer in (layers // 3, 2 * layers // 3)
             channels *= 2 if reduces else 1
-            self.cells.append(
-                self.make_cell(space.nodes, partial_channels, channels_in, channels, (before_reduces, reduces))
-            )
+            self.cells.append(MixedCell(space, channels_in, channels, (before_reduces, reduces), partial_channels))
             channels_in, before_reduces = (channels_in[1], (space.nodes - 2) * channels), reduces
         self.classifier = nn.Linear(channels_in[1], classes)
 
     def forward(self, x: Tensor, mixtures: Mapping[str, Mixture] | None = None) -> Tensor:
-        """Images [B, image channels, H, W] → logits [B, classes], mixed by `mixtures` or else by α and β."""
+        """Images [B, image channels, H, W] → logits [B, classes]; mixed by `mixtures`, by default those of α and β."""
         mixtures = self.mixtures() if mixtures is None else mixtures
-        x = self.stem(kernels.as_pixels_last(x))
-        states = (F.relu(x),) * 2  # both cells after a cell begin with this ReLU
-        norms, statistics = [], []
+        states = (self.stem(x),) * 2
         for cell in self.cells:
-            arguments = (*states, mixtures[cell.cell_type].operations, mixtures[cell.cell_type].edges)
-            if self.checkpointed and torch.is_grad_enabled():
-                x, batch = checkpoint(cell, *arguments, use_reentrant=False)
-            else:
-                x, batch = cell(*arguments)
-            if self.training:
-                norms += cell.all_norms()
-                statistics += batch
-            states = (states[1], F.relu(x))
-        if self.training:
-            update_statistics(norms, statistics)
-        return self.classifier(x.mean(dim=(2, 3)))
+            operations, edges = mixtures[cell.cell_type][:2]
+            states = (states[1], cell(*states, operations, edges))
+        return self.classifier(states[1].mean(dim=(2, 3)))
 
     def architectures(self) -> dict[str, Architecture]:
         """Cell type → its α and β."""
@@ -291,6 +151,3 @@ class SuperNetwork(nn.Module):
         """Everything else."""
         architecture = {id(parameter) for parameter in self.arch_parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in architecture]
-
-
-make_supernet = SuperNetwork

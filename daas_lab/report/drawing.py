@@ -17,9 +17,10 @@ from matplotlib.patches import Ellipse, FancyBboxPatch, PathPatch, Polygon
 from matplotlib.path import Path as Curve
 
 from daas_lab.report.cell_layout import ARROW, CHARACTER, FONT_SIZE, NODE, Layout, Route, Vertex, layout_cell, stack
-from daas_lab.report.plots import INK, OPERATION_COLOURS, save_figure, themed
+from daas_lab.report.plots import INK, save_figure, themed
 from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.space.genotype import Genotype
+from daas_lab.space.operations import operation_colour
 
 TITLES = {"normal": "normal cell", "reduce": "reduction cell"}
 FILLS = {"input": "#E8EEF4", "node": "#FFFFFF", "dropped": "#FFFFFF", "output": "#F3EBDD"}
@@ -146,10 +147,14 @@ def _sheet(genotype, title, nodes, values, value_label) -> tuple[Layout, dict[st
     return layout, _colours(layout, values)
 
 
+def _route_colour(route: Route) -> str:
+    return operation_colour(route.operation) if route.operation else CONCAT_COLOUR
+
+
 def _colours(layout: Layout, values: Values | None) -> dict[str, str]:
     """Id → colour of every edge's line and every node's fill."""
     colours = {vertex.id: FILLS[vertex.kind] for vertex in layout.vertices}
-    colours |= {route.id: OPERATION_COLOURS.get(route.operation, CONCAT_COLOUR) for route in layout.routes}
+    colours |= {route.id: _route_colour(route) for route in layout.routes}
     if not values:
         return colours
     numbers = [number for cell in values.values() for number in cell.values()]

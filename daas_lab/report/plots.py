@@ -1,7 +1,7 @@
 """Figures from plain arrays and records: data in, keyword-only options, `ax=None`; the axes (a grid: the figure) back.
 
 Legend: T = epochs + 1 entries of an evolution, index 0 = the start; E edges of a cell in the order of
-`cell_space.cell_edges`; O operations in the order of `PRIMITIVES`; n inputs of a node. Weights are shares of 1,
+`cell_space.cell_edges`; O operations in the order of the run's space; n inputs of a node. Weights are shares of 1,
 accuracies are in percent.
 
 Figures are made without pyplot, which would keep each of them alive and belongs to one thread: in a notebook,
@@ -23,21 +23,10 @@ from daas_lab.methods import schedules
 from daas_lab.methods.lookup import METHODS, method_class
 from daas_lab.space.budget import NAMED_BUDGETS
 from daas_lab.space.cell_space import PRIMITIVES, cell_edges, nodes_of
+from daas_lab.space.operations import operation_colour
 
 # --- theme ------------------------------------------------------------------------------------------------------------
 
-# Told apart with protanopia, deuteranopia and tritanopia alike (a test simulates them): pools warm, separable blue.
-OPERATION_COLOURS = {
-    "max_pool_3x3": "#E69F00",
-    "avg_pool_3x3": "#D55E00",
-    "skip_connect": "#444444",
-    "sep_conv_3x3": "#0072B2",
-    "sep_conv_5x5": "#56B4E9",
-    "dil_conv_3x3": "#009E73",
-    "dil_conv_5x5": "#CC79A7",
-    "sep_conv_7x7": "#332288",
-    "conv_7x1_1x7": "#999933",
-}
 # Lines that are not operations are also told apart by their dashes.
 LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#444444", "#E69F00", "#56B4E9")
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (9, 2)), (0, (3, 3)), (0, (1, 2.5)))
@@ -138,8 +127,8 @@ def alpha_evolution(weights, *, operations: Sequence[str] = PRIMITIVES, title: s
         ax = grid[node - 2, source]
         ax.set_visible(True)
         lines = [
-            ax.plot(range(T), weights[:, e, o], color=OPERATION_COLOURS[operations[o]], label=operations[o])[0]
-            for o in range(O)
+            ax.plot(range(T), weights[:, e, o], color=operation_colour(name), label=name)[0]
+            for o, name in zip(range(O), operations, strict=True)
         ]
         ax.set(title=_edge_name((source, node)), ylim=(-0.03, 1.03), xlim=(0, max(T - 1, 1)))
         # The lowest panel of each column carries the epochs: below the diagonal that is not always the last row.
@@ -375,14 +364,14 @@ def node_inputs(
         ax.annotate(f"{b[source]:.2f}", (source - 0.19, b[source]), (0, 2), textcoords="offset points", ha="center")
         bottom = 0.0
         for share, operation in zip(a[source], operations, strict=True):
-            colour = OPERATION_COLOURS[operation]
+            colour = operation_colour(operation)
             ax.bar(source + 0.19, share, 0.3, bottom, color=colour, edgecolor="white", linewidth=0.5, alpha=alpha)
             bottom += share
         fates = (f"{budget}: {'kept' if source in sources else 'discarded'}" for budget, sources in kept.items())
         ticks.append("\n".join((_edge_name((source, node)), *fates)))
     ax.set_xticks(range(len(b)), ticks)
     ax.set(title=title or f"Inputs of node {node}", ylabel="weight", ylim=(0, 1.12 * max(1.0, b.max())))
-    handles = [Patch(color=OPERATION_COLOURS[name], label=name) for name in reversed(operations)]
+    handles = [Patch(color=operation_colour(name), label=name) for name in reversed(operations)]
     handles.append(Patch(facecolor="#8A8A8A", edgecolor=INK, label="edge weight b"))
     ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), title="operation weight a")
     ax.grid(axis="x", visible=False)

@@ -6,8 +6,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from daas_lab.report.plots import DASHES, INK, LINE_COLOURS, OPERATION_COLOURS, themed
-from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES
+from daas_lab.report.plots import DASHES, INK, LINE_COLOURS, themed
+from daas_lab.space.cell_space import CELL_TYPES
+from daas_lab.space.operations import OPERATIONS, operation_colour
 
 CELL_NAMES = {"normal": "normal cell", "reduce": "reduction cell"}
 PANELS = {
@@ -56,7 +57,7 @@ def settling(rows: Sequence[Mapping], epochs: int, *, title: str = "When each ed
         for y, row in enumerate(own):
             # An edge that was still changing at the end has a bar too, of the last epoch's width.
             start = min(row["operation_epoch"], epochs - 0.5)
-            colour, alpha = OPERATION_COLOURS[row["operation"]], 1.0 if row["kept"] else 0.35
+            colour, alpha = operation_colour(row["operation"]), 1.0 if row["kept"] else 0.35
             ax.barh(y, epochs - start, 0.62, start, color=colour, alpha=alpha, linewidth=0)
             face = INK if row["kept"] else "white"
             ax.plot(row["kept_epoch"], y, "o", color=INK, markerfacecolor=face, markersize=5, clip_on=False, zorder=3)
@@ -64,8 +65,8 @@ def settling(rows: Sequence[Mapping], epochs: int, *, title: str = "When each ed
         ax.set(title=CELL_NAMES[name], xlabel="epoch", xlim=(0, epochs), ylim=(len(own) - 0.4, -0.6))
         ax.grid(axis="y", visible=False)
     figure.axes[0].set_ylabel("edge (source → node)")
-    found = [operation for operation in PRIMITIVES if any(row["operation"] == operation for row in rows)]
-    handles = [Patch(color=OPERATION_COLOURS[operation], label=operation) for operation in found]
+    found = [operation for operation in OPERATIONS if any(row["operation"] == operation for row in rows)]
+    handles = [Patch(color=operation_colour(operation), label=operation) for operation in found]
     for label, face in (("kept since", INK), ("left out since", "white")):
         handles.append(Line2D([], [], color=INK, marker="o", markerfacecolor=face, linestyle="", label=label))
     figure.legend(handles=handles, loc="outside lower center", ncols=5)

@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from daas_lab.report.plots import DASHES, INK, LINE_COLOURS, OPERATION_COLOURS, new_axes, themed
+from daas_lab.report.plots import DASHES, INK, LINE_COLOURS, new_axes, themed
 from daas_lab.space.cell_space import PRIMITIVES
+from daas_lab.space.operations import operation_colour
 
 # Corners of the triangle in which a point of the 3-operation simplex is drawn.
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])
@@ -70,7 +71,7 @@ def entropy_surface(
         _draw_trajectory(ax, points / points.sum(1, keepdims=True) @ CORNERS)
     places = (("center", "top", -8), ("center", "top", -8), ("center", "bottom", 6))
     for corner, name, (ha, va, shift) in zip(CORNERS, operations, places, strict=True):
-        style = {"color": OPERATION_COLOURS[name], "fontweight": "bold", "annotation_clip": False}
+        style = {"color": operation_colour(name), "fontweight": "bold", "annotation_clip": False}
         ax.annotate(name, corner, (0, shift), textcoords="offset points", ha=ha, va=va, **style)
     ax.set_title(title, pad=20)
     ax.set(aspect="equal", xlim=(-0.12, 1.12), ylim=(-0.1, 0.95))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from daas_lab.errors import refuse
-from daas_lab.space.cell_space import PRIMITIVES
+from daas_lab.space.cell_space import Space
 
 
 class Group(NamedTuple):
@@ -58,8 +58,15 @@ class EdgeBudget:
                 sources += -(-group.keep // sources)
         if len(nodes_in(self.normal)) != len(nodes_in(self.reduce)):
             raise refuse("budget", str(self), "for the same number of nodes in both cell types")
-        if not 1 <= self.operations <= len(PRIMITIVES):
-            raise refuse("operations per edge", self.operations, f"1 to {len(PRIMITIVES)}")
+        if self.operations < 1:
+            raise refuse("operations per edge", self.operations, "1 or more")
+
+    def check(self, space: Space) -> None:
+        """Raise unless cells of this space can keep what the budget says."""
+        if self.nodes != space.nodes:
+            raise refuse("budget", str(self), f"for {space.nodes - 2} intermediate nodes (nodes = {space.nodes})")
+        if self.operations > len(space.choices):
+            raise refuse("operations per edge", self.operations, f"1 to {len(space.choices)}")
 
     @property
     def nodes(self) -> int:
@@ -126,6 +133,11 @@ def _parse_groups(body: str, text: object) -> tuple[Group, ...]:
         split = (part.rsplit(":", 1) for part in body.split(","))
         return tuple(Group(tuple(map(int, nodes.strip("{}").split("+"))), int(keep)) for nodes, keep in split)
     raise refuse("budget", text, BUDGET_SYNTAX)
+
+
+def two_edges(nodes: int = 6) -> EdgeBudget:
+    """The paper's 8/14 for cells of any number of nodes: each keeps two edges."""
+    return EdgeBudget.parse(",".join("2" for _ in range(2, nodes)))
 
 
 def every_edge(nodes: int = 6) -> EdgeBudget:

@@ -2,9 +2,16 @@
 
 Node numbers are those of the paper: 0 and 1 are the outputs of the two previous cells, 2 … N-1 are intermediate, and
 node j may take an edge from every i < j. Edges are listed by node, then by source: (0,2) (1,2) (0,3) (1,3) (2,3) …
+
+Operations go by name; what the names mean is the table in operations.py. A set of operations is written as a text of
+names of that table and of `FILE.py:function`, separated by commas; "" is the paper's seven.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from daas_lab.errors import one_of, refuse
+from daas_lab.own_files import canonical_own, digest_of, is_own, own_name
 
 PRIMITIVES = (
     "max_pool_3x3",
@@ -15,9 +22,19 @@ PRIMITIVES = (
     "dil_conv_3x3",
     "dil_conv_5x5",
 )
-# Operations of published cells that the super-network does not offer.
+# Operations of published cells that the paper's super-network does not offer.
 EXTRA_PRIMITIVES = ("sep_conv_7x7", "conv_7x1_1x7")
+SKIP = "skip_connect"
+NONE = "none"  # the edge passes nothing: a candidate of DARTS's first space, never part of a cell
 CELL_TYPES = ("normal", "reduce")
+
+# Name → FILE.py:function of the user's own operations that were named in this process (operations.py).
+own_operations: dict[str, str] = {}
+
+
+def known_operations() -> tuple[str, ...]:
+    """The names of all operations that a cell can have in this process."""
+    return (*PRIMITIVES, *EXTRA_PRIMITIVES, *own_operations)
 
 
 def cell_edges(nodes: int = 6) -> list[tuple[int, int]]:
@@ -36,6 +53,11 @@ def nodes_of(edges: int) -> int:
     return next(nodes for nodes in range(3, edges + 4) if len(cell_edges(nodes)) >= edges)
 
 
+def choices(operations: Sequence[str]) -> list[int]:
+    """Places of the operations that a cell can have: all but `none`."""
+    return [o for o, name in enumerate(operations) if name != NONE]
+
+
 @dataclass(frozen=True)
 class Space:
     """What a search chooses among: the nodes of a cell, its two inputs included, and candidate operations by name."""
@@ -47,3 +69,44 @@ class Space:
     def edges(self) -> list[tuple[int, int]]:
         """(source, node) of every edge, E of them, in the order of α and β."""
         return cell_edges(self.nodes)
+
+    @property
+    def choices(self) -> list[int]:
+        """Places of the operations that a cell can have: all but `none`."""
+        return choices(self.operations)
+
+
+# --- sets of operations as text ---------------------------------------------------------------------------------------
+
+
+def split_operations(text: str) -> list[str]:
+    """The parts of a set of operations, checked as far as that goes without executing a file."""
+    parts = [part.strip() for part in text.split(",")] if text.strip() else list(PRIMITIVES)
+    table = (*PRIMITIVES, *EXTRA_PRIMITIVES, NONE)
+    for part in parts:
+        if not is_own(part):
+            one_of("operations", part, (*table, "FILE.py:function"))
+        elif own_name(part) in table:
+            raise refuse("operations", part, f"a function of another name: {own_name(part)} is the table's")
+    names = list(map(operation_name, parts))
+    if len(set(names)) < len(names):
+        raise refuse("operations", text, "names that differ from each other")
+    if len(choices(names)) < 2:
+        raise refuse("operations", text, f"two or more to choose from, besides {NONE}")
+    return parts
+
+
+def operation_name(part: str) -> str:
+    """The name in cells: of one's own operation that of its function."""
+    return own_name(part) if is_own(part) else part
+
+
+def canonical_operations(text: str) -> str:
+    """The same text for the same set: files by their absolute paths, "" for the paper's seven in their order."""
+    parts = [canonical_own(part) if is_own(part) else part for part in split_operations(text)]
+    return "" if tuple(parts) == PRIMITIVES else ",".join(parts)
+
+
+def operations_digest(text: str) -> str:
+    """The digests of the files that a set names, in its order, separated by commas; "" where it names none."""
+    return ",".join(digest_of("operations", part) for part in split_operations(text) if is_own(part))

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from daas_lab.errors import LabError, one_of, refuse
-from daas_lab.space.cell_space import CELL_TYPES, EXTRA_PRIMITIVES, PRIMITIVES
+from daas_lab.errors import LabError, refuse, suggestion
+from daas_lab.space.cell_space import CELL_TYPES, known_operations
 
 
 class Edge(NamedTuple):
@@ -27,7 +27,7 @@ class CellGenotype:
             raise refuse("edges", [tuple(edge) for edge in self.edges], "listed in the order of their nodes")
         fed = {0, 1}
         for edge in self.edges:
-            one_of(f"operation of edge ({edge.source}, {edge.node})", edge.operation, PRIMITIVES + EXTRA_PRIMITIVES)
+            _check_operation(edge)
             if edge.node < 2:
                 raise refuse(f"node of edge {tuple(edge)}", edge.node, "2 or more: nodes 0 and 1 are the cell's inputs")
             if edge.source not in fed or edge.source >= edge.node:
@@ -47,6 +47,14 @@ class CellGenotype:
     def sources(self, node: int) -> list[int]:
         """The distinct nodes that `node` takes input from."""
         return sorted({edge.source for edge in self.edges if edge.node == node})
+
+
+def _check_operation(edge: Edge) -> None:
+    known = known_operations()
+    if edge.operation not in known:
+        allowed = f"one of {', '.join(known)}{suggestion(edge.operation, known)}, or of one's own"
+        field = f"operation of edge ({edge.source}, {edge.node})"
+        raise refuse(field, edge.operation, f"{allowed}, once it was named: operations=FILE.py:function")
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,21 @@
-"""Candidate operations: name → module.
+"""Candidate operations: the one table of name → module, and one's own beside it.
 
 Shapes: every operation maps [B, C, H, W] to [B, C, H / stride, W / stride]. `affine` is that of its batch-norms: False
 in the super-network, whose architecture weights take the part of the gain, True in a derived network.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from daas_lab.errors import LabError, refuse
+from daas_lab.own_files import is_own, load_own, named_own
+from daas_lab.space.cell_space import SKIP, operation_name, own_operations, split_operations
+
+# --- modules ----------------------------------------------------------------------------------------------------------
 
 
 def relu_conv_norm(channels_in: int, channels_out: int, affine: bool) -> nn.Sequential:
@@ -34,17 +42,15 @@ class FactorizedReduce(nn.Module):
         return self.norm(torch.cat([self.conv_1(x), self.conv_2(x[:, :, 1:, 1:])], dim=1))
 
 
-def make_operation(name: str, channels: int, stride: int, affine: bool) -> nn.Module:
-    """The operation `name` of `PRIMITIVES` or `EXTRA_PRIMITIVES` (cell_space.py)."""
-    return _OPERATIONS[name](channels, stride, affine)
+class Zero(nn.Module):
+    """Zeros in the shape that the operations beside it have."""
 
+    def __init__(self, stride: int):
+        super().__init__()
+        self.stride = stride
 
-def make_candidate(name: str, channels: int, stride: int) -> nn.Module:
-    """An operation as the super-network mixes it: without affine parameters, a pool followed by batch-norm."""
-    operation = make_operation(name, channels, stride, affine=False)
-    if "pool" in name:
-        return _named(pool=operation, norm=nn.BatchNorm2d(channels, affine=False))
-    return operation
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
 
 
 def _named(**modules: nn.Module) -> nn.Sequential:
@@ -58,6 +64,18 @@ def _depthwise(channels: int, kernel: int, stride: int, dilation: int = 1) -> nn
 
 def _pointwise(channels: int) -> nn.Conv2d:
     return nn.Conv2d(channels, channels, 1, bias=False)
+
+
+def _max_pool(channels: int, stride: int, affine: bool) -> nn.Module:
+    return nn.MaxPool2d(3, stride, 1)
+
+
+def _average_pool(channels: int, stride: int, affine: bool) -> nn.Module:
+    return nn.AvgPool2d(3, stride, 1, count_include_pad=False)
+
+
+def _skip_connect(channels: int, stride: int, affine: bool) -> nn.Module:
+    return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine)
 
 
 def _sep_conv(kernel: int):
@@ -93,18 +111,118 @@ def _conv_7x1_1x7(channels: int, stride: int, affine: bool) -> nn.Sequential:
     )
 
 
-def _skip_connect(channels: int, stride: int, affine: bool) -> nn.Module:
-    return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine)
+# --- the table --------------------------------------------------------------------------------------------------------
 
 
-_OPERATIONS = {
-    "max_pool_3x3": lambda channels, stride, affine: nn.MaxPool2d(3, stride, 1),
-    "avg_pool_3x3": lambda channels, stride, affine: nn.AvgPool2d(3, stride, 1, count_include_pad=False),
-    "skip_connect": _skip_connect,
-    "sep_conv_3x3": _sep_conv(3),
-    "sep_conv_5x5": _sep_conv(5),
-    "sep_conv_7x7": _sep_conv(7),
-    "dil_conv_3x3": _dil_conv(3),
-    "dil_conv_5x5": _dil_conv(5),
-    "conv_7x1_1x7": _conv_7x1_1x7,
+class Operation(NamedTuple):
+    """What a name stands for."""
+
+    make: Callable[[int, int, bool], nn.Module]  # (channels, stride, affine) → the module
+    colour: str  # in pictures
+    free: bool = False  # of parameters, where its stride is 1
+    pools: bool = False  # has no batch-norm of its own, and gets one in the super-network
+
+
+# Colours are told apart with protanopia, deuteranopia and tritanopia alike (a test simulates them): pools warm,
+# separable convolutions blue.
+OPERATIONS = {
+    "max_pool_3x3": Operation(_max_pool, "#E69F00", free=True, pools=True),
+    "avg_pool_3x3": Operation(_average_pool, "#D55E00", free=True, pools=True),
+    SKIP: Operation(_skip_connect, "#444444", free=True),
+    "sep_conv_3x3": Operation(_sep_conv(3), "#0072B2"),
+    "sep_conv_5x5": Operation(_sep_conv(5), "#56B4E9"),
+    "dil_conv_3x3": Operation(_dil_conv(3), "#009E73"),
+    "dil_conv_5x5": Operation(_dil_conv(5), "#CC79A7"),
+    "sep_conv_7x7": Operation(_sep_conv(7), "#332288"),
+    "conv_7x1_1x7": Operation(_conv_7x1_1x7, "#999933"),
+    "none": Operation(lambda channels, stride, affine: Zero(stride), "#C4C4C4", free=True),
 }
+OWN_COLOURS = ("#8800EE", "#662200", "#AAEEAA", "#8866EE", "#000000")  # in the order in which they were named
+
+
+def make_operation(name: str, channels: int, stride: int, affine: bool) -> nn.Module:
+    """The operation `name` of the table."""
+    return OPERATIONS[name].make(channels, stride, affine)
+
+
+def make_candidate(name: str, channels: int, stride: int) -> nn.Module:
+    """An operation as the super-network mixes it: without affine parameters, a pool followed by batch-norm."""
+    operation = make_operation(name, channels, stride, affine=False)
+    if OPERATIONS[name].pools:
+        return _named(pool=operation, norm=nn.BatchNorm2d(channels, affine=False))
+    return operation
+
+
+def operation_colour(name: str) -> str:
+    """The colour of an operation in every picture."""
+    return OPERATIONS[name].colour
+
+
+# --- one's own --------------------------------------------------------------------------------------------------------
+
+
+def parse_operations(text: str) -> tuple[str, ...]:
+    """The names of a set of operations (`cell_space`); one's own are loaded, tried, and from now on in the table.
+
+    A file is executed: only what the user named himself belongs here. Of two functions of one name the one that was
+    named last counts.
+    """
+    parts = split_operations(text)
+    for part in filter(is_own, parts):
+        _register(part, load_own("operations", part))
+    return tuple(map(operation_name, parts))
+
+
+def named_operations(text: str, digest: str) -> tuple[str, ...]:
+    """The same for a set that a run's folder remembers, with its `operations_digest`: nothing is executed, and one's
+    own operations must have been named in this process."""
+    parts, digests = split_operations(text), iter(digest.split(","))
+    for part in filter(is_own, parts):
+        _register(part, named_own("operations", part, next(digests)))
+    return tuple(map(operation_name, parts))
+
+
+def _register(part: str, make: Callable[[int, int, bool], nn.Module]) -> None:
+    name = operation_name(part)
+    if name not in OPERATIONS or OPERATIONS[name].make is not make:
+        free = _try_out(part, make)
+        place = list(own_operations).index(name) if name in own_operations else len(own_operations)
+        OPERATIONS[name] = Operation(make, OWN_COLOURS[place % len(OWN_COLOURS)], free)
+    own_operations[name] = part
+
+
+def _try_out(part: str, make: Callable[[int, int, bool], nn.Module]) -> bool:
+    """Raise unless the function makes an operation; returns whether that has no parameters at stride 1.
+
+    Torch's random numbers go on as if nothing had been drawn.
+    """
+    if hasattr(nn.ModuleDict, operation_name(part)):
+        raise refuse("operations", part, "a function of another name: torch has it for something else")
+    B, C, side, free = 2, 4, 8, True
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for stride in (1, 2):
+            for affine in (False, True):
+                case = f"{C} channels, stride {stride}, affine {affine}"
+                try:
+                    module = make(C, stride, affine)
+                    if not isinstance(module, nn.Module):
+                        raise TypeError(f"it returned a {type(module).__name__}, no torch.nn.Module")
+                    z = module(torch.randn(B, C, side, side))
+                except Exception as error:
+                    raise LabError(f"operations = {part!r}: fails with {case}: {_line(error)}") from error
+                shape = (B, C, side // stride, side // stride)
+                found = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+                if found != shape:
+                    raise LabError(
+                        f"operations = {part!r}: with {case} it makes {found} of {(B, C, side, side)}, "
+                        f"must make {shape}"
+                    )
+                if not z.isfinite().all():
+                    raise LabError(f"operations = {part!r}: with {case} it makes numbers that are not finite")
+                free = free and (stride == 2 or not any(True for _ in module.parameters()))
+    return free
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -6,7 +6,7 @@ from itertools import combinations
 
 from daas_lab.errors import refuse
 from daas_lab.space.budget import EdgeBudget, Group, nodes_in
-from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges
+from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges, choices
 from daas_lab.space.genotype import CellGenotype, Edge, Genotype
 
 
@@ -37,15 +37,24 @@ def derive_cell(
 ) -> CellGenotype:
     """Operation strengths [E, O] and edge strengths [E] → the cell that keeps the strongest under `groups`.
 
-    `operations`: how many a kept edge keeps; `names`: those of the O candidates.
+    `operations`: how many a kept edge keeps; `names`: those of the O candidates. `none` is passed over, as in DARTS.
     """
+    candidates = _candidates(names, operations)
     index = {edge: e for e, edge in enumerate(cell_edges(2 + len(nodes_in(groups))))}
     edges = []
     for source, node in select_edges(edge_strengths, groups):
         strengths = operation_strengths[index[source, node]]
-        strongest = sorted(range(len(strengths)), key=lambda o: -strengths[o])[:operations]
+        strongest = sorted(candidates, key=lambda o: -strengths[o])[:operations]
         edges += [Edge(source, node, names[o]) for o in sorted(strongest)]
     return CellGenotype(tuple(edges), tuple(sorted({edge.node for edge in edges})))
+
+
+def _candidates(names: Sequence[str], operations: int) -> list[int]:
+    """Places of the names that a cell can have, of which each kept edge keeps `operations`."""
+    candidates = choices(names)
+    if operations > len(candidates):
+        raise refuse("operations per edge", operations, f"1 to {len(candidates)}")
+    return candidates
 
 
 def random_genotype(budget: EdgeBudget, seed: int, names: Sequence[str] = PRIMITIVES) -> Genotype:
@@ -55,14 +64,13 @@ def random_genotype(budget: EdgeBudget, seed: int, names: Sequence[str] = PRIMIT
 
 
 def _random_cell(groups: Sequence[Group], operations: int, rng: random.Random, names: Sequence[str]) -> CellGenotype:
+    candidates = _candidates(names, operations)
     # The group choices multiply to all edge sets; a set with an edge from a dropped node is not a cell, so draw again.
-    choices = [list(combinations(group.candidates(), group.keep)) for group in groups]
+    edge_sets = [list(combinations(group.candidates(), group.keep)) for group in groups]
     while True:
-        kept = sorted((edge for group in choices for edge in rng.choice(group)), key=lambda edge: edge[::-1])
+        kept = sorted((edge for group in edge_sets for edge in rng.choice(group)), key=lambda edge: edge[::-1])
         live = {0, 1} | {node for _, node in kept}
         if all(source in live for source, _ in kept):
             break
-    edges = [
-        Edge(source, node, names[o]) for source, node in kept for o in sorted(rng.sample(range(len(names)), operations))
-    ]
+    edges = [Edge(source, node, names[o]) for source, node in kept for o in sorted(rng.sample(candidates, operations))]
     return CellGenotype(tuple(edges), tuple(sorted({edge.node for edge in edges})))

@@ -1,4 +1,5 @@
-"""Step time and peak memory of the super-network on this machine: textbook form, fast form, fast with checkpointing.
+"""Step time and peak memory of the super-network on this machine: the readable form as it stands in textbooks, the fast
+one, and that with checkpointing.
 
 A step is the search's first-order step: one architecture update (backward pass to α and β only, Adam), then one weight
 update (backward pass to the weights only, gradient norm clipped, SGD). The forms are measured in turn within one run,
@@ -25,11 +26,13 @@ from daas_lab.config import RetrainConfig, SearchConfig, retrain_config, search_
 from daas_lab.data.batches import ImageSet, training_batches
 from daas_lab.errors import one_of
 from daas_lab.methods.unrolled import train_only
-from daas_lab.networks import kernels, supernet, textbook
+from daas_lab.networks import kernels
 from daas_lab.networks.derived import build_network, plain_network
+from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.provenance import machine
 from daas_lab.train.discretize import accuracy_drops
 from daas_lab.train.distributed import open_device
+from daas_lab.train.search import build_supernet
 
 SIZES = {
     "full": lambda: search_config("full", "cifar10"),
@@ -51,19 +54,11 @@ class Step:
     """One form of the super-network with its optimisers and a random batch; a call runs one step."""
 
     def __init__(self, config: SearchConfig, form: str, device: str):
-        torch.manual_seed(0)
         self.device = open_device(device)
-        make = textbook.SuperNetwork if form == "textbook" else supernet.SuperNetwork
-        network = make(
-            config.space,
-            config.searcher,
-            budget=config.edge_budget,
-            channels=config.channels,
-            layers=config.layers,
-            classes=config.classes,
-            image_channels=config.image_channels,
-            checkpointed=form == "checkpointed",
-        )
+        if form == "textbook":
+            network = build_supernet(config, SuperNetwork)
+        else:
+            network = build_supernet(config, checkpointed=form == "checkpointed")
         self.network = network.to(self.device)
         images = torch.randn(config.batch_size, config.image_channels, config.side, config.side, device=self.device)
         self.images, self.classes = images, torch.randint(config.classes, (config.batch_size,), device=self.device)

@@ -51,7 +51,9 @@ def _pictures(run: Run) -> dict:
     figures = {}
     for name, evolution in weight_evolution(run).items():
         title = f"{name.capitalize()} cell"
-        figures[f"operation_weights/{name}"] = plots.alpha_evolution(evolution.operations, title=title)
+        figures[f"operation_weights/{name}"] = plots.alpha_evolution(
+            evolution.operations, operations=run.config.space.operations, title=title
+        )
         if run.config.searcher.learns_edges:
             figures[f"edge_weights/{name}"] = plots.beta_evolution(evolution.edges, first_node=2, title=title)
     epoch = len(run.history)

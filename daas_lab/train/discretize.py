@@ -28,7 +28,7 @@ from daas_lab.methods.method import Architecture, Mixture, Strengths, split_node
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.folder import Run
 from daas_lab.space.budget import EdgeBudget
-from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges, nodes_of
+from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges, choices, nodes_of
 from daas_lab.space.genotype import CellGenotype, Genotype
 from daas_lab.train.loop import evaluate
 
@@ -101,8 +101,14 @@ def exact_architectures(parameters: Mapping[str, Tensor | np.ndarray]) -> dict[s
     return architectures_of({name: torch.as_tensor(value).double() for name, value in parameters.items()})
 
 
-def discrete_weights(weights: Mixture, cell: CellGenotype, edge_weight: str = "one", stage: str = "both") -> Mixture:
-    """The architecture weights of one cell type after the cut to `cell`.
+def discrete_weights(
+    weights: Mixture,
+    cell: CellGenotype,
+    edge_weight: str = "one",
+    stage: str = "both",
+    names: Sequence[str] = PRIMITIVES,
+) -> Mixture:
+    """The architecture weights of one cell type after the cut to `cell`; `names`: those of the O candidates.
 
     A kept operation weighs 1; several on one edge share 1 as their a do, or weigh 1 each under `one`. An edge that is
     not kept still decides for its strongest operation: with `stage` operations it stays in the network. With `scale` it
@@ -117,11 +123,13 @@ def discrete_weights(weights: Mixture, cell: CellGenotype, edge_weight: str = "o
     for edge in cell.edges:
         e = pairs[edge.source, edge.node]
         kept_edges[e] = 1
-        kept_operations[e, PRIMITIVES.index(edge.operation)] = 1
+        kept_operations[e, names.index(edge.operation)] = 1
     keep = max(1, int(kept_operations.sum(dim=1).max()))
-    ranking = (
-        weights.ranks.detach().sort(dim=1, descending=True, stable=True).indices
-    )  # equals in order, as in `derive_cell`
+    ranks = weights.ranks.detach()
+    allowed = torch.full_like(ranks, -torch.inf)
+    allowed[:, choices(names)] = 0
+    # Equals in order, as in `derive_cell`.
+    ranking = (ranks + allowed).sort(dim=1, descending=True, stable=True).indices
     strongest = torch.zeros_like(operations).scatter(1, ranking[:, :keep], 1)
     kept_operations = torch.where(kept_edges[:, None] > 0, kept_operations, strongest)
 
@@ -173,13 +181,15 @@ def accuracy_drops(
     """
     mixture = network.mixtures()
     before = evaluate(network, held_out)[1] if before is None else before
+    names = config.space.operations
     # Many combinations are the same network, e.g. every budget with only its operations made discrete.
     rows, measured = [], {("as-trained", *_numbers(mixture)): before}
     for budget in map(EdgeBudget.parse, budgets):
         genotype = derive_genotype(config, architecture_of(network), budget, network.at.epoch)
         for edge_weight, batch_norm, stage in product(edge_weights, batch_norms, stages):
             discrete = {
-                name: discrete_weights(mixture[name], genotype.cell(name), edge_weight, stage) for name in CELL_TYPES
+                name: discrete_weights(mixture[name], genotype.cell(name), edge_weight, stage, names)
+                for name in CELL_TYPES
             }
             key = (batch_norm, *_numbers(discrete))
             if key not in measured:
@@ -217,7 +227,7 @@ def attribution(
     _, before = evaluate(network, held_out)
     rows = []
     for cell_type, weights in mixture.items():
-        cut = discrete_weights(weights, genotype.cell(cell_type), edge_weight)
+        cut = discrete_weights(weights, genotype.cell(cell_type), edge_weight, names=config.space.operations)
         pairs = cell_edges(config.nodes)
         alone: list[tuple[dict, Mixture]] = []
         for e, (source, node) in enumerate(pairs):

@@ -12,7 +12,7 @@ import torch
 from daas_lab.errors import LabError
 from daas_lab.runs.folder import Run
 from daas_lab.space.budget import EdgeBudget
-from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges, input_edges
+from daas_lab.space.cell_space import CELL_TYPES, SKIP, cell_edges, input_edges
 from daas_lab.space.genotype import Genotype
 from daas_lab.train.discretize import choice_strengths, derive_genotype, weight_evolution
 
@@ -52,7 +52,7 @@ def epoch_summaries(run: Run, budget: str | EdgeBudget | None = None) -> list[di
                 {
                     "epoch": epoch,
                     "cell": name,
-                    "skip_connections": kept.count("skip_connect"),
+                    "skip_connections": kept.count(SKIP),
                     "operations": len(kept),
                     "largest_operation_weight": float(a.max(axis=1).mean()),
                     "operation_entropy": float(_entropy(a).mean()),
@@ -84,7 +84,7 @@ def settled_edges(run: Run, budget: str | EdgeBudget | None = None) -> list[dict
                     "cell": name,
                     "source": edge[0],
                     "node": edge[1],
-                    "operation": PRIMITIVES[strongest[-1, e]],
+                    "operation": run.config.space.operations[strongest[-1, e]],
                     "operation_epoch": _settled(strongest[:, e]),
                     "kept": kept[-1],
                     "kept_epoch": _settled(kept),
@@ -105,12 +105,12 @@ def kept_weight(run: Run, budget: str | EdgeBudget | None = None) -> dict[str, f
     a node, over the nodes.
     """
     genotype, weights = genotype_after(run, budget=budget), weight_evolution(run)
-    operations, edges = [], []
+    space, operations, edges = run.config.space, [], []
     for name in CELL_TYPES:
         a, b = weights[name].operations[-1], weights[name].edges[-1]
         kept: dict[int, list[int]] = {}
         for source, node, operation in genotype.cell(name).edges:
-            kept.setdefault(cell_edges(run.config.nodes).index((source, node)), []).append(PRIMITIVES.index(operation))
+            kept.setdefault(space.edges.index((source, node)), []).append(space.operations.index(operation))
         operations += [a[e, chosen].sum() for e, chosen in kept.items()]
         for node in range(2, run.config.nodes):
             inputs = input_edges(node)

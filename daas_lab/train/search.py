@@ -23,7 +23,8 @@ from daas_lab.methods import losses
 from daas_lab.methods.check import check_start
 from daas_lab.methods.method import seed_of
 from daas_lab.methods.unrolled import train_only
-from daas_lab.networks.supernet import SuperNetwork, make_supernet
+from daas_lab.networks.fast_supernet import make_supernet
+from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.folder import is_whole, read_checkpoint, read_search_config
 from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.train import distributed
@@ -70,10 +71,12 @@ def search(
             _search(config, writer, splits, device, progress)
 
 
-def build_supernet(config: SearchConfig, checkpointed: bool = False) -> SuperNetwork:
-    """The super-network as the search starts it."""
+def build_supernet(
+    config: SearchConfig, form: Callable[..., SuperNetwork] = make_supernet, **options: Any
+) -> SuperNetwork:
+    """The super-network as the search starts it, by default in the form that serves it best."""
     torch.manual_seed(seed_of(config.seed, "initial"))
-    network = make_supernet(
+    network = form(
         config.space,
         config.searcher,
         budget=config.edge_budget,
@@ -82,7 +85,7 @@ def build_supernet(config: SearchConfig, checkpointed: bool = False) -> SuperNet
         classes=config.classes,
         image_channels=config.image_channels,
         partial_channels=config.partial_channels,
-        checkpointed=checkpointed,
+        **options,
     )
     network.at = config.moment()
     return network

@@ -1,0 +1,246 @@
+"""The super-network of the paper's seven operations, computed in another order than supernet.py's: the same function.
+
+Legend: B batch, C channels of a cell, H = W side of its map, E edges of a cell, O operations.
+
+A cell holds the weights of all its edges in a few stacks, and a training pass through it is one function
+(fast_cell.py). A `state_dict` has the names of the readable form.
+"""
+
+import math
+import sys
+from collections.abc import Mapping
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from daas_lab.errors import refuse
+from daas_lab.methods.method import Method, Mixture
+from daas_lab.networks import kernels
+from daas_lab.networks.fast_cell import MixedCellFunction, Plan, evaluate_cell
+from daas_lab.networks.supernet import MixedCell, SuperNetwork
+from daas_lab.space.cell_space import PRIMITIVES, Space
+from daas_lab.space.operations import FactorizedReduce
+
+# Kinds of batch-norm in a cell's stack of running statistics, as `MixedCellFunction` orders them.
+NORMS = (
+    "max_pool_3x3.norm",
+    "avg_pool_3x3.norm",
+    "sep_conv_3x3.norm_1",
+    "sep_conv_5x5.norm_1",
+    "sep_conv_3x3.norm_2",
+    "sep_conv_5x5.norm_2",
+    "dil_conv_3x3.norm",
+    "dil_conv_5x5.norm",
+)
+
+
+class StackedNorms(nn.BatchNorm2d):
+    """Running statistics of many batch-norms without affine parameters, one after the other; the cell names them."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, affine=False)
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        pass
+
+    def _load_from_state_dict(self, *arguments):
+        pass
+
+
+def update_statistics(norms: list[nn.BatchNorm2d], batch: list[tuple[Tensor, Tensor]]) -> None:
+    """Move running statistics towards the batch's by each norm's momentum; None: average over all batches so far."""
+    torch._foreach_add_([norm.num_batches_tracked for norm in norms], 1)
+    by_momentum: dict[float, list[int]] = {}
+    for k, norm in enumerate(norms):
+        momentum = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+        by_momentum.setdefault(momentum, []).append(k)
+    for momentum, chosen in by_momentum.items():
+        running = [value for k in chosen for value in (norms[k].running_mean, norms[k].running_var)]
+        torch._foreach_lerp_(running, [value for k in chosen for value in batch[k]], momentum)
+
+
+class FastCell(nn.Module):
+    """A cell with all its edges. Its inputs are the outputs of the two cells before it, after a ReLU."""
+
+    def __init__(self, cell: MixedCell, space: Space, partial_channels: int):
+        """With the weights of the readable `cell`, so that a seed gives both forms the same."""
+        super().__init__()
+        self.cell_type = cell.cell_type
+        self.preprocess_0, self.preprocess_1 = cell.preprocess_0, cell.preprocess_1
+        reduces, C = cell.cell_type == "reduce", self.preprocess_1.conv.out_channels // partial_channels
+        E, reducing = len(space.edges), 2 * (space.nodes - 2) if reduces else 0
+        self.depthwise_3 = nn.Parameter(torch.empty(3 * E, C, 9))
+        self.depthwise_5 = nn.Parameter(torch.empty(3 * E, C, 25))
+        self.pointwise = nn.Parameter(torch.empty(6 * E, C, C))
+        self.norms = StackedNorms(len(NORMS) * E * C)
+        if reducing:
+            self.skip_1 = nn.Parameter(torch.empty(reducing, C // 2, C))
+            self.skip_2 = nn.Parameter(torch.empty(reducing, C - C // 2, C))
+            self.skip_norms = StackedNorms(reducing * C)
+        self.plan = Plan(space.nodes, reduces, partial_channels, self.norms.eps)
+        order = [space.edges.index(edge) for edge in self.plan.edges()]
+        self.register_buffer("order", torch.tensor(order), persistent=False)
+        self.layout = self._lay_out(order, C, reducing)
+        self.load_state_dict(cell.state_dict())
+
+    def _lay_out(self, order: list[int], C: int, reducing: int) -> dict[str, tuple[str, int, tuple[int, ...]]]:
+        """Name in the readable form → where it is here: tensor, place of its first number, shape."""
+        layout: dict[str, tuple[str, int, tuple[int, ...]]] = {}
+        E = len(order)
+
+        def put_norm(name: str, owner: str, start: int):
+            layout[f"{name}.running_mean"] = f"{owner}.running_mean", start, (C,)
+            layout[f"{name}.running_var"] = f"{owner}.running_var", start, (C,)
+            layout[f"{name}.num_batches_tracked"] = f"{owner}.num_batches_tracked", 0, ()
+
+        for position, e in enumerate(order):
+            edge = f"edges.{e}"
+            for k in (3, 5):
+                kinds = (
+                    f"sep_conv_{k}x{k}.depthwise_1",
+                    f"sep_conv_{k}x{k}.depthwise_2",
+                    f"dil_conv_{k}x{k}.depthwise",
+                )
+                for kind, name in enumerate(kinds):
+                    start = (kind * E + position) * C * k * k
+                    layout[f"{edge}.{name}.weight"] = f"depthwise_{k}", start, (C, 1, k, k)
+            for kind, name in enumerate(NORMS):
+                put_norm(f"{edge}.{name}", "norms", (kind * E + position) * C)
+                if "pool" not in name:
+                    start = ((kind - 2) * E + position) * C * C
+                    layout[f"{edge}.{name.replace('norm', 'pointwise')}.weight"] = "pointwise", start, (C, C, 1, 1)
+            if position < reducing:
+                for which, width in ((1, C // 2), (2, C - C // 2)):
+                    name = f"{edge}.skip_connect.conv_{which}.weight"
+                    layout[name] = f"skip_{which}", position * width * C, (width, C, 1, 1)
+                put_norm(f"{edge}.skip_connect.norm", "skip_norms", position * C)
+        return layout
+
+    def entry(self, key: str, stack: Tensor | None = None) -> Tensor:
+        """What the readable form calls `key`: a view of its stack here, or of a `stack` of the same shape."""
+        owner, start, shape = self.layout[key]
+        stack = attrgetter(owner)(self) if stack is None else stack
+        return stack.view(-1)[start : start + math.prod(shape)].view(shape)
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        for key in self.layout:
+            value = self.entry(key)
+            destination[prefix + key] = value if keep_vars else value.detach()
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, errors):
+        for key in self.layout:
+            value, own = state_dict.get(prefix + key), self.entry(key).detach()
+            if value is None:
+                missing_keys.append(prefix + key)
+            elif value.shape != own.shape:
+                errors.append(f"{prefix + key} is {list(value.shape)}, must be {list(own.shape)}")
+            else:
+                own.copy_(value)
+        known = (f"{prefix}preprocess_0.", f"{prefix}preprocess_1.")
+        unexpected_keys += [
+            key
+            for key in state_dict
+            if key.startswith(prefix) and not key.startswith(known) and key.removeprefix(prefix) not in self.layout
+        ]
+
+    def forward(self, input_0: Tensor, input_1: Tensor, operations: Tensor, edges: Tensor):
+        """Operation weights a [E, O], edge weights b [E] → [B, (N-2) C, H, W], and batch statistics if training."""
+        states = [
+            _preprocess(module, x, self.training)
+            for module, x in ((self.preprocess_0, input_0), (self.preprocess_1, input_1))
+        ]
+        zs, batch = [z for z, _ in states], [statistics for _, statistics in states]
+        gains = (edges.unsqueeze(1) * operations)[self.order]
+        edges = edges[self.order]
+        skips = (self.skip_1, self.skip_2) if self.plan.reduces else ()
+        stacks = (self.depthwise_3, self.depthwise_5, self.pointwise, *skips)
+        if not self.training:
+            norms = [self.norms, self.skip_norms] if self.plan.reduces else [self.norms]
+            running = [(norm.running_mean, norm.running_var) for norm in norms]
+            return evaluate_cell(self.plan, *zs, gains, edges, *stacks, running=running), ()
+        device = zs[0].device.type
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+            zs, stacks = [z.to(dtype) for z in zs], [stack.to(dtype) for stack in stacks]
+        with torch.autocast(device, enabled=False):
+            output, statistics, skip_statistics = MixedCellFunction.apply(self.plan, *zs, gains, edges, *stacks)
+        batch.append(statistics.flatten(1).unbind())
+        if skip_statistics is not None:
+            batch.append(skip_statistics.unbind())
+        return output, batch
+
+    def all_norms(self) -> list[nn.BatchNorm2d]:
+        """In the order of the batch statistics."""
+        norms = [self.preprocess_0.norm, self.preprocess_1.norm, self.norms]
+        return [*norms, self.skip_norms] if self.plan.reduces else norms
+
+
+def _preprocess(module: nn.Module, r: Tensor, training: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """What `module` computes from an input r that has passed its ReLU; its running statistics wait for the end of the
+    forward pass like all others."""
+    if isinstance(module, FactorizedReduce):
+        corners = (kernels.as_pixels_last(r[:, :, a::2, a::2]) for a in (0, 1))
+        convs = (module.conv_1, module.conv_2)
+        y = torch.cat([F.conv2d(x, conv.weight) for x, conv in zip(corners, convs, strict=True)], 1)
+    else:
+        y = F.conv2d(r, module.conv.weight)
+    if not training:
+        return module.norm(y), ()
+    statistics = torch.zeros(2, y.shape[1], dtype=kernels.statistics_dtype(y), device=y.device).unbind()
+    return F.batch_norm(y, *statistics, None, None, True, 1.0, module.norm.eps), statistics
+
+
+class FastSuperNetwork(SuperNetwork):
+    """The super-network with the cells above.
+
+    `checkpointed`: keep only what enters each cell, and run the cell again in the backward pass. All other arguments
+    are those of `SuperNetwork`.
+    """
+
+    def __init__(
+        self, space: Space, method: Method, *, partial_channels: int = 1, checkpointed: bool = False, **arguments: Any
+    ):
+        super().__init__(space, method, partial_channels=partial_channels, **arguments)
+        self.checkpointed = checkpointed
+        self.cells = nn.ModuleList(FastCell(cell, space, partial_channels) for cell in self.cells)
+
+    def forward(self, x: Tensor, mixtures: Mapping[str, Mixture] | None = None) -> Tensor:
+        """Images [B, image channels, H, W] → logits [B, classes]; mixed by `mixtures`, by default those of α and β."""
+        mixtures = self.mixtures() if mixtures is None else mixtures
+        x = self.stem(kernels.as_pixels_last(x))
+        states = (F.relu(x),) * 2  # both cells after a cell begin with this ReLU
+        norms, statistics = [], []
+        for cell in self.cells:
+            arguments = (*states, *mixtures[cell.cell_type][:2])
+            if self.checkpointed and torch.is_grad_enabled():
+                x, batch = checkpoint(cell, *arguments, use_reentrant=False)
+            else:
+                x, batch = cell(*arguments)
+            if self.training:
+                norms += cell.all_norms()
+                statistics += batch
+            states = (states[1], F.relu(x))
+        if self.training:
+            update_statistics(norms, statistics)
+        return self.classifier(x.mean(dim=(2, 3)))
+
+
+def make_supernet(space: Space, method: Method, *, checkpointed: bool = False, **arguments: Any) -> SuperNetwork:
+    """The fast form where it can take over, else the readable one, and a line on stderr that says so.
+
+    `arguments`: those of `SuperNetwork`. `checkpointed`: less memory for more time, which only the fast form can.
+    """
+    if space.operations == PRIMITIVES:
+        return FastSuperNetwork(space, method, checkpointed=checkpointed, **arguments)
+    if checkpointed:
+        raise refuse("checkpointed", True, "false where the operations are not the paper's seven")
+    print(
+        "super-network: the readable form, several times slower: the fast one computes the paper's seven operations, "
+        f"not {', '.join(space.operations)}",
+        file=sys.stderr,
+    )
+    return SuperNetwork(space, method, **arguments)
