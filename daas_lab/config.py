@@ -145,11 +145,6 @@ class SearchConfig:
         """The budget as a value."""
         return EdgeBudget.parse(self.budget)
 
-    @property
-    def space(self) -> Space:
-        """What is searched."""
-        return Space(self.nodes)
-
     def gap_budgets_of(self, epoch: int) -> list[str]:
         """Budgets for which the gap is measured after `epoch`: none, or `gap_budgets`; the last epoch is always one."""
         chosen = self.gap_every and (epoch % self.gap_every == 0 or epoch == self.epochs)

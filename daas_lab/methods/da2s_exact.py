@@ -14,7 +14,7 @@ from daas_lab.methods.method import Architecture, Method, Mixture, Moment, Stren
 from daas_lab.methods.projection import CEILING, project
 from daas_lab.methods.protocols import PROTOCOLS
 from daas_lab.space.budget import EdgeBudget, Group
-from daas_lab.space.cell_space import cell_edges, nodes_of
+from daas_lab.space.cell_space import Space, cell_edges, nodes_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,9 @@ class DA2SExact(Method):
         progress = schedules.progress(at.epoch, at.epochs, self.hold)
         logits = alphas / self.temperature**progress
         groups = EdgeBudget.parse(self.budget).groups(cell_type)
-        x = exact_edge_logits(edge_scores(logits, betas), groups, min(1.0, progress / self.fall), self.node_worth)
+        x = exact_edge_logits(
+            edge_scores(logits, betas, at.space), groups, min(1.0, progress / self.fall), self.node_worth
+        )
         return Mixture(logits.softmax(dim=1), x.sigmoid().to(betas), logits, x.to(betas))
 
     def lambdas(self, at: Moment) -> tuple[float, float, float]:
@@ -113,7 +115,7 @@ class DA2SExact(Method):
     def strengths(self, architecture: Architecture, cell_type: str, at: Moment) -> Strengths:
         """Edges rank by the scores that are projected."""
         mixture = self.mix(architecture, cell_type, at)
-        return Strengths(mixture.operation_logits, edge_scores(mixture.operation_logits, architecture.betas))
+        return Strengths(mixture.operation_logits, edge_scores(mixture.operation_logits, architecture.betas, at.space))
 
 
 # Learning rate × steps that an exact search had after its hold when it left no edge undecided (digits, 8/14 and 4/14,
@@ -121,9 +123,9 @@ class DA2SExact(Method):
 LEAST_TRAVEL = 9.0
 
 
-def edge_scores(operation_logits: Tensor, betas: Tensor) -> Tensor:
+def edge_scores(operation_logits: Tensor, betas: Tensor, space: Space) -> Tensor:
     """β + log of the edge's largest operation weight, [E]: an edge that has not chosen its operation is worth less."""
-    return betas + operation_logits.log_softmax(dim=1).amax(dim=1)
+    return betas + operation_logits.log_softmax(dim=1)[:, space.choices].amax(dim=1)
 
 
 def exact_edge_logits(scores: Tensor, groups: tuple[Group, ...], progress: float, node_worth: float = 3.0) -> Tensor:
