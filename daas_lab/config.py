@@ -19,8 +19,17 @@ from daas_lab.methods.protocols import PROTOCOLS
 from daas_lab.own_files import canonical_own, digest_of, is_own, load_own, own_name
 from daas_lab.presets import RETRAIN_PRESETS, SEARCH_PRESETS
 from daas_lab.space.budget import EdgeBudget
-from daas_lab.space.cell_space import Space
+from daas_lab.space.cell_space import (
+    CELL_TYPES,
+    Space,
+    canonical_operations,
+    operation_name,
+    operations_digest,
+    own_operations,
+    split_operations,
+)
 from daas_lab.space.genotype import Genotype
+from daas_lab.space.operations import load_operations, parse_operations
 from daas_lab.space.text_forms import load_genotype
 
 PRESETS = tuple(SEARCH_PRESETS)
@@ -40,6 +49,8 @@ class SearchConfig:
     # The method's numbers that are no fields of this class: (name, value), …
     numbers: tuple[tuple[str, Any], ...] = ()
     protocol: str  # paper or authors
+    operations: str = ""  # the candidates: names and FILE.py:function with commas between them; "": the paper's seven
+    operations_digest: str = ""  # of the files of one's own
     budget: str  # edges to keep, in the text form of EdgeBudget
     seed: int = number(at_least=0)
     # Images.
@@ -95,6 +106,7 @@ class SearchConfig:
         check_name(self.dataset)
         one_of("protocol", self.protocol, PROTOCOLS)
         object.__setattr__(self, "numbers", tuple(sorted(dict(self.numbers).items())))
+        split_operations(self.operations)
         check_fields(self)
         check_side(self.side)
         object.__setattr__(self, "budget", str(self._own_budget("budget", self.budget)))
@@ -168,7 +180,7 @@ class SearchConfig:
     @property
     def space(self) -> Space:
         """What is searched."""
-        return Space(self.nodes)
+        return Space(self.nodes, tuple(map(operation_name, split_operations(self.operations))))
 
     def moment(self, epoch: int | None = None, **changes: Any) -> Moment:
         """After `epoch` (default: the last one)."""
@@ -198,6 +210,7 @@ def name_own_files(config: "SearchConfig | RetrainConfig") -> None:
         facts_of(config.dataset)
     if isinstance(config, SearchConfig) and config.method_digest:
         load_own("method", config.method, config.method_digest)
+    load_operations(config.operations, config.operations_digest)
 
 
 # Fields that only some methods have a use for → their value for all others.
@@ -212,6 +225,8 @@ class RetrainConfig:
     dataset: str  # a name, folder:PATH or own:NAME
     data_digest: str = ""  # of the names and sizes of a folder's files, or of one's own images
     genotype: str  # the cell as compact JSON
+    operations: str = ""  # the cell's operations of one's own: FILE.py:function with commas between them
+    operations_digest: str = ""  # of their files
     seed: int = number(at_least=0)
     # Images: all that are not test images, or the first `train_images` of them.
     side: int = number(at_least=4)
@@ -318,15 +333,19 @@ def search_config(
     one_of("preset", preset, PRESETS)
     one_of("protocol", protocol, PROTOCOLS)
     searcher = method_class(method)
-    known = {spec.name for spec in fields(SearchConfig)} - {"numbers", "method_digest"}
+    known = {spec.name for spec in fields(SearchConfig)} - {"numbers", "method_digest", "operations_digest"}
     own = {spec.name: spec for spec in fields(searcher)}
     refuse_unknown("search", changes, [*known, *own])
     facts = facts_of(dataset)
+    operations = changes.pop("operations", None) or ""
+    parse_operations(operations)
     defaults = {name: spec.default for name, spec in own.items() if spec.default is not MISSING}
     defaults |= searcher.numbers(protocol)
     values = {
         "data_digest": facts.digest,
         "method_digest": digest_of("method", method) if is_own(method) else "",
+        "operations": canonical_operations(operations),
+        "operations_digest": operations_digest(operations),
         "seed": 0,
         "split_seed": 0,
         "classes": facts.classes,
@@ -423,5 +442,11 @@ def retrain_config(
     values.setdefault("crop_padding", max(1, side // 8))
     values.setdefault("cutout", side // 2)
     values.setdefault("steps", max(1, whole(values["train_images"], 1) // whole(values["batch_size"], 1)))
-    cells = json.dumps(load_genotype(genotype).to_json(), separators=(",", ":"))
+    load_operations(changes.get("operations") or "")
+    genotype = load_genotype(genotype)
+    used = {edge.operation for name in CELL_TYPES for edge in genotype.cell(name).edges}
+    own = [canonical_own(text) for name, text in sorted(own_operations.items()) if name in used]
+    values["operations"] = ",".join(own)
+    values["operations_digest"] = ",".join(digest_of("operations", text) for text in own)
+    cells = json.dumps(genotype.to_json(), separators=(",", ":"))
     return RetrainConfig(preset=preset, dataset=canonical(dataset), genotype=cells, **values)

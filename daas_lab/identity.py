@@ -10,6 +10,7 @@ from daas_lab.config import RetrainConfig, SearchConfig
 from daas_lab.errors import NewerVersion, one_of
 from daas_lab.methods.lookup import method_class
 from daas_lab.own_files import is_own, own_name
+from daas_lab.space.cell_space import operation_name
 
 _NOT_HASHED = (
     *("preset", "gap_every", "gap_budgets", "gap_edge_weight"),
@@ -22,6 +23,8 @@ _NOT_HASHED = (
 _ALWAYS = {
     "data_digest": "",
     "method_digest": "",
+    "operations": "",
+    "operations_digest": "",
     "warmup": 0,
     "hold": 0,
     "temperature": 1.0,
@@ -39,6 +42,7 @@ def config_hash(config: SearchConfig | RetrainConfig) -> str:
     Where content is known by a digest (a folder's images, the file of a method), its place does not matter.
     """
     values = asdict(config)
+    values["operations"] = ",".join(operation_name(part) for part in config.operations.split(",") if part)
     if config.data_digest:
         values["dataset"] = "own" if is_own(config.dataset) else config.dataset.partition(":")[0]
     if isinstance(config, SearchConfig):

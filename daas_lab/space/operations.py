@@ -173,6 +173,13 @@ def parse_operations(text: str) -> tuple[str, ...]:
     return tuple(map(operation_name, parts))
 
 
+def load_operations(text: str, digest: str = "") -> None:
+    """Load and try one's own among operations of a cell or a set; with its `operations_digest` no other content."""
+    digests = iter(digest.split(",") if digest else ())
+    for part in filter(is_own, text.split(",")):
+        _register(part, load_own("operations", part, next(digests, "")))
+
+
 def named_operations(text: str, digest: str) -> tuple[str, ...]:
     """The same for a set that a run's folder remembers, with its `operations_digest`: nothing is executed, and one's
     own operations must have been named in this process."""

@@ -150,7 +150,10 @@ def close_choices(run: Run, epoch: int = -1, budget: str | EdgeBudget | None = N
         cell, choices = cells.cell(name), []
         for edge in dict.fromkeys(edge[:2] for edge in cell.edges):
             logits = operations[pairs.index(edge)].tolist()
-            named = {f"{_arrow(edge)} {operation}": x for operation, x in zip(PRIMITIVES, logits, strict=True)}
+            named = {
+                f"{_arrow(edge)} {operation}": x
+                for operation, x in zip(run.config.space.operations, logits, strict=True)
+            }
             choices.append((edge[1], named, budget.operations))
         for group in budget.groups(name):
             candidates = [edge for edge in group.candidates() if edge[0] in (0, 1, *cell.concat)]

@@ -27,6 +27,7 @@ from daas_lab.networks.fast_supernet import make_supernet
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.folder import is_whole, read_checkpoint, read_search_config
 from daas_lab.space.cell_space import CELL_TYPES
+from daas_lab.space.operations import named_operations
 from daas_lab.train import distributed
 from daas_lab.train.discretize import accuracy_drops, architecture_of, derive_genotype
 from daas_lab.train.loop import (
@@ -75,6 +76,7 @@ def build_supernet(
     config: SearchConfig, form: Callable[..., SuperNetwork] = make_supernet, **options: Any
 ) -> SuperNetwork:
     """The super-network as the search starts it, by default in the form that serves it best."""
+    named_operations(config.operations, config.operations_digest)
     torch.manual_seed(seed_of(config.seed, "initial"))
     network = form(
         config.space,
