@@ -1,0 +1,217 @@
+"""Outsiders' code: methods in files of their own, through worker processes, kills, sweeps, cuts and retrainings."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from daas_lab import LabError, check_method, drops, make_runs
+from daas_lab.config import search_config
+from daas_lab.identity import config_hash
+from daas_lab.methods.lookup import method_class
+from daas_lab.report.drawing import save_cells
+from daas_lab.runs.folder import read_run
+from daas_lab.studies import make
+from daas_lab.studies.settings import Settings
+from daas_lab.train.evolution import genotype_after
+from daas_lab.train.search import search
+from tests.killing import killed_at_random
+
+FAIR_DARTS = '''
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from daas_lab import Method, Mixture, Strengths
+
+
+@dataclass(frozen=True, kw_only=True)
+class FairDarts(Method):
+    """FairDARTS (arXiv 1911.12126): independent sigmoids, a zero-one loss, and a threshold for edges."""
+
+    weight: float = 10.0
+    threshold: float = 0.85
+    title: ClassVar[str] = "FairDARTS"
+
+    def mix(self, architecture, cell_type, at):
+        return Mixture(architecture.alphas.sigmoid(), torch.ones_like(architecture.betas))
+
+    def regularise(self, architectures, mixtures, at):
+        sigma = torch.cat([mixture.operations for mixture in mixtures.values()])
+        return {"zero_one": -self.weight * ((sigma - 0.5) ** 2).mean()}
+
+    def strengths(self, architecture, cell_type, at):
+        sigma = architecture.alphas.sigmoid()
+        chosen = (sigma >= self.threshold).sum(dim=1)  # an edge with an operation over the threshold goes first
+        return Strengths(sigma, chosen + sigma.amax(dim=1))
+'''
+
+GUMBEL = """
+from dataclasses import dataclass
+
+import torch
+
+from daas_lab import Method, Mixture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gumbel(Method):
+    temperature: float = 0.5
+
+    def mix(self, architecture, cell_type, at):
+        logits = architecture.alphas
+        if at.training:
+            draws = torch.rand(logits.shape, generator=at.generator()).clamp(1e-6, 1 - 1e-6)
+            logits = logits - torch.log(-torch.log(draws)).to(logits)
+        return Mixture((logits / self.temperature).softmax(dim=1), torch.ones_like(architecture.betas))
+"""
+
+SHORT = {"layers": 2, "channels": 2, "steps": 2, "held_out_images": 16}
+
+
+@pytest.fixture
+def files(tmp_path):
+    """The names of both methods, in files that nothing has read yet."""
+    found = {}
+    for class_name, text in (("FairDarts", FAIR_DARTS), ("Gumbel", GUMBEL)):
+        path = tmp_path / f"{class_name.lower()}.py"
+        path.write_text(text)
+        found[class_name] = f"{path}:{class_name}"
+    return found
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(preset="tiny", dataset="digits", runs=tmp_path / "runs", figures=tmp_path / "figures", workers=2)
+
+
+def test_both_keep_what_a_method_has_to(files):
+    for name in files.values():
+        check_method(method_class(name), budgets=("8/14", "3/14"))
+
+
+def test_searched_in_worker_processes_cut_drawn_retrained_and_searched_anew_when_edited(files, settings, tmp_path):
+    configs = [settings.search(name, 0, **SHORT) for name in files.values()]
+    runs = make_runs(configs, settings)
+    assert [run.folder.name.split("-")[0] for run in runs] == ["FairDarts", "Gumbel"]
+    assert "zero_one" in runs[0].history[-1] and (runs[0].alphas["normal"][-1] != runs[0].alphas["normal"][0]).any()
+    rows = drops(runs, ["8/14", "4/14"], settings)
+    assert {(row["method"], row["budget"]) for row in rows} == {
+        (method, budget) for method in files for budget in ("8/14", "4/14")
+    }
+    cells = genotype_after(runs[0], budget="4/14")
+    assert len(cells.normal.edges) == 4
+    assert all(path.stat().st_size > 1000 for path in save_cells(cells, "cells", tmp_path, formats=("svg",)))
+    retraining = settings.retraining(cells, 0, layers=3, channels=4, epochs=1, steps=2)
+    (retrained,) = make_runs([retraining], settings)
+    assert 0 <= retrained.result["test_error"] <= 100
+
+    path = files["FairDarts"].rpartition(":")[0]
+    with open(path, "a") as file:
+        file.write("\n# edited\n")
+    again = settings.search(files["FairDarts"], 0, **SHORT)
+    assert config_hash(again) != config_hash(configs[0]) and make.find_run(again, settings) is None
+    with pytest.raises(LabError, match="the file has changed since the configuration was made"):
+        make_runs([replace(configs[0], seed=5)], settings)
+
+
+def search_gumbel(folder, on_epoch):
+    config = search_config("tiny", "digits", f"{folder.parent}/gumbel.py:Gumbel", threads=1, epochs=4, **SHORT)
+    search(config, folder, progress=False, on_epoch=on_epoch)
+
+
+@pytest.mark.slow
+def test_a_sampled_relaxation_that_is_killed_ends_in_the_same_bytes(tmp_path):
+    (tmp_path / "gumbel.py").write_text(GUMBEL)
+    folder, undisturbed = killed_at_random(search_gumbel, tmp_path, kills=3)
+    for name in ("architecture.safetensors", "genotype.json", "history.jsonl"):
+        assert (folder / name).read_bytes() == (undisturbed / name).read_bytes(), name
+
+
+def test_a_run_folder_has_no_file_executed(files, tmp_path):
+    """In a process that has not named the file, a run of it is refused with what to do; named again, it is read."""
+    name = files["FairDarts"]
+    marker = tmp_path / "executed"
+    with open(name.rpartition(":")[0], "a") as file:
+        file.write(f"\nopen({str(marker)!r}, 'a').close()\n")
+    search(search_config("tiny", "digits", name, threads=1, epochs=1, **SHORT), tmp_path / "run", progress=False)
+    marker.unlink()
+    command = [sys.executable, "-m", "daas_lab", "genotype", str(tmp_path / "run")]
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode == 2 and "executed only where it is named" in refused.stderr and not marker.exists()
+    assert len(refused.stderr.splitlines()) == 1
+    named = subprocess.run([*command, "--own", name], capture_output=True, text=True)
+    assert named.returncode == 0 and '"normal"' in named.stdout and marker.exists()
+    shutil.copy(name.rpartition(":")[0], tmp_path / "other.py")
+    (tmp_path / "other.py").write_text((tmp_path / "other.py").read_text() + "# other content\n")
+    other = subprocess.run([*command, "--own", f"{tmp_path}/other.py:FairDarts"], capture_output=True, text=True)
+    assert other.returncode == 2 and "executed only where it is named" in other.stderr
+    assert read_run(tmp_path / "run").genotype is not None  # what needs no method needs no file
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def mix(self, architecture, cell_type, at): return Mixture(architecture.alphas * float('nan'), "
+         "torch.ones_like(architecture.betas))", ["mix gives operations that are not finite"]),
+        ("def mix(self, architecture, cell_type, at): return Mixture(architecture.alphas[:2], "
+         "torch.ones_like(architecture.betas))", ["mix gives operations of shape [2, 7], not [14, 7]"]),
+        ("def mix(self, architecture, cell_type, at): raise RuntimeError('mine')", ["mix raises RuntimeError('mine')"]),
+    ],
+)  # fmt: skip
+def test_a_broken_method_stops_before_any_training_and_names_file_and_class(text, words, tmp_path):
+    path = tmp_path / "broken.py"
+    head = "import torch\nfrom dataclasses import dataclass\nfrom daas_lab import Method, Mixture\n"
+    path.write_text(f"{head}@dataclass(frozen=True, kw_only=True)\nclass Broken(Method):\n    {text}\n")
+    config = search_config("tiny", "digits", f"{path}:Broken", threads=1, **SHORT)
+    with pytest.raises(LabError) as error:
+        search(config, tmp_path / "run", progress=False)
+    assert all(word in str(error.value) for word in [*words, f"{path}:Broken"]), error.value
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("missing.py:FairDarts", "FILE.py:NAME of a file that can be read"),
+        ("fairdarts.py:Unfair", "must be a name that"),
+        ("fairdarts.py:torch", "a subclass of daas_lab.Method"),
+        ("fairdarts.py:", "FILE.py:NAME"),
+        ("syntax.py:FairDarts", "cannot be executed: SyntaxError"),
+    ],
+)
+def test_a_class_that_is_not_there_is_named_in_one_line(files, name, words, tmp_path):
+    (tmp_path / "syntax.py").write_text("class FairDarts(:\n")
+    with pytest.raises(LabError, match=words) as error:
+        search_config("tiny", "digits", f"{tmp_path}/{name}")
+    assert name in str(error.value) and "\n" not in str(error.value)
+
+
+def test_its_numbers_are_checked_hashed_and_set_by_name(files):
+    name = files["FairDarts"]
+    base, other = (search_config("tiny", "digits", name, weight=weight) for weight in (10, "5"))
+    assert dict(other.numbers)["weight"] == 5.0 and config_hash(base) != config_hash(other)
+    with pytest.raises(LabError, match=r"unknown search setting 'wieght' \(did you mean weight\?\)"):
+        search_config("tiny", "digits", name, wieght=1)
+    with pytest.raises(LabError, match="weight = 'heavy'"):
+        search_config("tiny", "digits", name, weight="heavy")
+    with pytest.raises(LabError, match="unknown search setting 'weight'"):
+        search_config("tiny", "digits", "darts", weight=1)
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_swept_on_ray(files, tmp_path):
+    (tmp_path / "sweep.yaml").write_text(
+        f"preset: tiny\ndataset: digits\nseeds: [0]\nruns: {tmp_path}/runs\nsearch:\n"
+        f"  method: [darts, '{files['FairDarts']}']\n  layers: 2\n  channels: 2\n  steps: 2\n  epochs: 1\n"
+    )
+    command = [sys.executable, "-m", "daas_lab", "sweep", str(tmp_path / "sweep.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "FairDarts" in done.stdout and {path.name.split("-")[0] for path in (tmp_path / "runs").glob("*-s0-*")} == {
+        "darts", "FairDarts"
+    }  # fmt: skip
