@@ -1,17 +1,21 @@
 """Searches killed in the middle end exactly as undisturbed ones."""
 
 import os
+import random
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 
-from daas_lab.config import search_config
+from daas_lab.config import retrain_config, search_config
 from daas_lab.errors import LabError
 from daas_lab.runs.folder import epochs_done, is_finished, read_run
 from daas_lab.train.loop import set_learning_rate
-from daas_lab.train.search import search
+from daas_lab.train.retrain import retrain
+from daas_lab.train.search import load_supernet, search
 from daas_lab.train.writer import open_run
 from tests.killing import killed_at_random
 
@@ -110,3 +114,19 @@ def test_a_loss_that_is_not_finite_stops_the_search_and_names_it(spoilt_groups, 
     assert not is_finished(tmp_path) and epochs_done(tmp_path) == 2
     search(config, tmp_path, progress=False)
     assert is_finished(tmp_path)
+
+
+def test_a_search_and_a_retraining_leave_the_process_as_it_was(tmp_path):
+    def state():
+        cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+        rules = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32, torch.are_deterministic_algorithms_enabled()
+        random_state = torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
+        return torch.get_num_threads(), rules, os.environ.get("CUBLAS_WORKSPACE_CONFIG"), random_state
+
+    before = state()
+    threads = 2 if torch.get_num_threads() == 1 else 1
+    brief = {"layers": 3, "channels": 2, "epochs": 1, "steps": 1, "threads": threads, "deterministic": True}
+    search(search_config("tiny", "digits", "darts", **brief), tmp_path / "search", progress=False)
+    load_supernet(tmp_path / "search")
+    retrain(retrain_config("DARTS_V2", "tiny", "digits", **brief), tmp_path / "retrain", progress=False)
+    assert state() == before

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from daas_lab.networks.derived import build_network, plain_network
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.provenance import machine
 from daas_lab.train.discretize import accuracy_drops
-from daas_lab.train.distributed import open_device
+from daas_lab.train.distributed import keeping_freed_memory, open_device
 from daas_lab.train.search import build_supernet
 
 SIZES = {
@@ -133,6 +133,11 @@ def run(sizes: list[str] | None = None, device: str = "cpu", repeats: int = 3) -
     for size in chosen:
         one_of("size", size, SIZES)
     open_device(device)
+    with keeping_freed_memory():
+        return _measure(chosen, device, repeats)
+
+
+def _measure(chosen: Sequence[str], device: str, repeats: int) -> dict:
     result: dict = {"sizes": {}, "machine": describe_machine(device)}
     for size in chosen:
         config = SIZES[size]()
@@ -379,7 +384,8 @@ def format_table(result: dict) -> str:
 def _print_own_peak(size: str, form: str, device: str, threads: str) -> None:
     """What `peak_bytes` asks a fresh process."""
     torch.set_num_threads(int(threads))
-    print(_own_peak_bytes(size, form, device))
+    with keeping_freed_memory():
+        print(_own_peak_bytes(size, form, device))
 
 
 if __name__ == "__main__":

@@ -213,7 +213,7 @@ def _connect(ray: Any, address: str | None, sweep: Sweep) -> None:
     options = {"address": "local", "include_dashboard": False} if address is None else {"address": address}
     try:
         ray.init(**options, logging_level="error")
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises a plain one where its own processes did not start in time
         if address is None:
             raise LabError(f"Ray cannot be started: {error}") from error
         said = f"{str(error).splitlines()[0]}; if it wants a token, set RAY_AUTH_MODE=token"

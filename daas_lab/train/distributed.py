@@ -7,7 +7,6 @@ and start from the same seeds, so nothing but gradients, sums and a checkpoint e
 import contextlib
 import ctypes
 import os
-import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -42,26 +41,32 @@ def processes(device_name: str) -> Iterator[torch.device]:
 
 
 def open_device(name: str) -> torch.device:
-    """The device, or `LabError` if this machine has none of that name. On the CPU memory stays with this process from
-    then on (`_keep_freed_memory`)."""
+    """The device, or `LabError` if this machine has none of that name."""
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # a device that computes: not meta
     except (RuntimeError, AssertionError) as error:
         raise refuse("device", name, f"a device of this machine ({str(error).splitlines()[0]})") from error
-    if device.type == "cpu" and sys.platform == "linux":
-        _keep_freed_memory()
     return device
 
 
-def _keep_freed_memory() -> None:
-    """Have glibc hold on to what is freed: else every step asks the system for the same pages again, a tenth of the
-    time of a small step. Where the C library is another one nothing happens."""
-    trim_threshold, mmap_threshold = -1, -3  # malloc.h
+@contextlib.contextmanager
+def keeping_freed_memory() -> Iterator[None]:
+    """Inside, glibc holds on to what is freed: else every step on a CPU asks the system for the same pages again, a
+    tenth of the time of a small step. At the end it is given back. With another C library nothing happens."""
+    trim_threshold, mmap_threshold, usual = -1, -3, 128 * 1024  # malloc.h
+    c_library = None
     with contextlib.suppress(OSError, AttributeError):
         c_library = ctypes.CDLL("libc.so.6")
         c_library.mallopt(trim_threshold, -1)  # never
         c_library.mallopt(mmap_threshold, 2**25)  # the most that it takes
+    try:
+        yield
+    finally:
+        if c_library is not None:
+            c_library.mallopt(trim_threshold, usual)
+            c_library.mallopt(mmap_threshold, usual)
+            c_library.malloc_trim(0)
 
 
 def started_by_torchrun() -> bool:

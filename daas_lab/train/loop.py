@@ -26,13 +26,14 @@ from daas_lab.train.writer import RunWriter
 def prepare(config: SearchConfig | RetrainConfig) -> Iterator[torch.device]:
     """Set threads and rules of computation, join the other processes if there are any, and give this one's device.
 
-    Raises `LabError` if the configuration cannot run here.
+    At the end all is as it was, random generators too: a notebook's kernel has other work. Raises `LabError` if the
+    configuration cannot run here.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-    with distributed.processes(config.device) as device:
+    with _leaving_no_trace(), distributed.processes(config.device) as device:
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        if config.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
         processes = distributed.world_size()
         if config.micro_batches % processes:
             raise refuse("micro_batches", config.micro_batches, f"a multiple of the {processes} processes")
@@ -43,6 +44,23 @@ def prepare(config: SearchConfig | RetrainConfig) -> Iterator[torch.device]:
             torch.backends.cudnn.benchmark = not config.deterministic
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = config.tf32
         yield device
+
+
+@contextlib.contextmanager
+def _leaving_no_trace() -> Iterator[None]:
+    """What training sets for the whole process is as before at the end."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    threads, workspace = torch.get_num_threads(), os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+    rules = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32, torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng(), distributed.keeping_freed_memory():
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32, deterministic = rules
+            torch.use_deterministic_algorithms(deterministic)
+            if workspace is None:
+                os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
 
 
 def generator(device: torch.device, *key: int | str) -> torch.Generator:

@@ -77,18 +77,19 @@ def build_supernet(
 ) -> SuperNetwork:
     """The super-network as the search starts it, by default in the form that serves it best."""
     named_operations(config.operations, config.operations_digest)
-    torch.manual_seed(seed_of(config.seed, "initial"))
-    network = form(
-        config.space,
-        config.searcher,
-        budget=config.edge_budget,
-        channels=config.channels,
-        layers=config.layers,
-        classes=config.classes,
-        image_channels=config.image_channels,
-        partial_channels=config.partial_channels,
-        **options,
-    )
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers go on as if nothing had been drawn
+        torch.manual_seed(seed_of(config.seed, "initial"))
+        network = form(
+            config.space,
+            config.searcher,
+            budget=config.edge_budget,
+            channels=config.channels,
+            layers=config.layers,
+            classes=config.classes,
+            image_channels=config.image_channels,
+            partial_channels=config.partial_channels,
+            **options,
+        )
     network.at = config.moment()
     return network
 
