@@ -34,6 +34,25 @@ def test_output_and_gradients_are_those_of_torch(dtype, side, k, stride, dilatio
         torch.testing.assert_close(gradient, expected, **tolerance)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"padding": 1, "padding_mode": "reflect"},
+        {"padding": 1, "stride": (2, 1)},
+        {"padding": 2, "stride": 4, "dilation": 2},
+        {"padding": (1, 2), "dilation": (1, 2)},
+        {"padding": 1, "bias": True},
+        {"padding": 1, "groups": 3},
+        {"padding": "same"},
+        {"padding": 1, "kernel_size": 2},
+    ],
+    ids=str,
+)
+def test_convolutions_of_other_forms_are_left_alone(options):
+    plain = torch.nn.Conv2d(6, 6, **{"kernel_size": 3, "groups": 6, "bias": False} | options)
+    assert type(speed_up(torch.nn.Sequential(plain))[0]) is torch.nn.Conv2d
+
+
 @pytest.mark.parametrize("name", ["DARTS_V2", "NASNet"])
 def test_a_network_computes_the_same_and_keeps_its_names(name):
     torch.manual_seed(0)

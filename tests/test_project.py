@@ -2,6 +2,9 @@
 
 import ast
 import json
+import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -9,6 +12,8 @@ import pytest
 import yaml
 
 from daas_lab.methods.lookup import METHODS
+from daas_lab.space.cell_space import NONE
+from daas_lab.space.operations import OPERATIONS
 
 ROOT = Path(__file__).parent.parent
 CONDA_NAMES = {"torch": "pytorch", "graphviz": "python-graphviz"}
@@ -101,6 +106,29 @@ def test_no_method_is_named_outside_its_room():
     allowed = {package / "paper.py", *(package / "methods").glob("*.py")}
     for path in set(package.rglob("*.py")) - allowed:
         assert not string_literals(path) & set(METHODS), path.relative_to(ROOT)
+
+
+def test_operations_are_named_in_their_table_and_in_the_fast_cell_only():
+    # The name `none` means other things too.
+    names = re.compile("|".join(rf"\b{name}\b" for name in OPERATIONS if name != NONE))
+    package, found = ROOT / "daas_lab", set()
+    for path in package.rglob("*.py"):
+        if any(map(names.search, string_literals(path))):
+            found.add(str(path.relative_to(package)))
+    fast, table = {"networks/fast_supernet.py"}, {"space/cell_space.py", "space/operations.py"}
+    assert found - {"paper.py"} == fast | table | {"space/published.py"}
+
+
+def test_the_readable_network_knows_nothing_of_the_fast_one():
+    tree = ast.parse((ROOT / "daas_lab" / "networks" / "supernet.py").read_text())
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert not any(module.startswith("daas_lab.networks") for module in imported)
+
+
+def test_the_space_needs_no_torch():
+    code = "import sys; sys.modules['torch'] = None; from daas_lab.space import {}"
+    modules = [path.stem for path in (ROOT / "daas_lab" / "space").glob("*.py") if path.stem != "operations"]
+    subprocess.run([sys.executable, "-c", code.format(", ".join(sorted(set(modules) - {"__init__"})))], check=True)
 
 
 def test_the_package_carries_what_is_not_python():

@@ -42,15 +42,23 @@ class Depthwise(nn.Conv2d):
         return kernels.from_subgrids(DepthwiseFunction.apply(kernels.to_subgrids(x), self.weight, 1, 1))
 
 
+def _is_depthwise(module: nn.Module) -> bool:
+    """Whether it is a convolution that `Depthwise` computes; one's own operations may have others."""
+    if type(module) is not nn.Conv2d or module.bias is not None or module.padding_mode != "zeros":
+        return False
+    k, stride, dilation = (pair[0] for pair in (module.kernel_size, module.stride, module.dilation))
+    square = (module.kernel_size, module.stride, module.dilation) == ((k, k), (stride, stride), (dilation, dilation))
+    keeps_side = square and k % 2 == 1 and stride <= 2 and module.padding == (dilation * (k // 2),) * 2
+    return keeps_side and module.groups == module.in_channels == module.out_channels > 1
+
+
 def speed_up(network: nn.Module) -> nn.Module:
     """`network` with its square depthwise convolutions replaced, parameters and their names kept; channels_last."""
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
-            k = child.kernel_size[0] if type(child) is nn.Conv2d else 0
-            same = k and child.groups == child.in_channels == child.out_channels > 1 and child.bias is None
-            if same and child.kernel_size == (k, k) and child.padding == (child.dilation[0] * (k // 2),) * 2:
+            if _is_depthwise(child):
                 channels, options = child.in_channels, (child.stride, child.padding, child.dilation)
-                fast = Depthwise(channels, channels, k, *options, groups=channels, bias=False)
+                fast = Depthwise(channels, channels, child.kernel_size, *options, groups=channels, bias=False)
                 fast.weight = child.weight
                 setattr(parent, name, fast)
     return network.to(memory_format=torch.channels_last)

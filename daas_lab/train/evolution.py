@@ -14,9 +14,9 @@ from daas_lab.runs.folder import Run
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, SKIP, cell_edges, input_edges
 from daas_lab.space.genotype import Genotype
+from daas_lab.space.operations import OPERATIONS
 from daas_lab.train.discretize import choice_strengths, derive_genotype, weight_evolution
 
-PARAMETER_FREE = ("max_pool_3x3", "avg_pool_3x3", "skip_connect")
 COIN_TOSS = 0.01  # a choice whose two competitors' shares differ by less is no choice
 
 
@@ -125,7 +125,7 @@ def parameter_free(cells: Genotype) -> dict[str, float]:
     """
     kept = {name: [edge.operation for edge in cells.cell(name).edges] for name in CELL_TYPES}
     return {
-        f"parameter_free_{name}": 100 * np.mean([operation in PARAMETER_FREE for operation in operations]).item()
+        f"parameter_free_{name}": 100 * np.mean([OPERATIONS[operation].free for operation in operations]).item()
         for name, operations in kept.items()
     }
 
@@ -143,21 +143,18 @@ def close_choices(run: Run, epoch: int = -1, budget: str | EdgeBudget | None = N
         return []
     budget = EdgeBudget.parse(budget or run.config.budget)
     epoch = range(len(run.alphas["normal"]))[epoch]
-    cells, pairs, rows = genotype_after(run, epoch, budget), cell_edges(run.config.nodes), []
+    space, cells, rows = run.config.space, genotype_after(run, epoch, budget), []
     for name, (operations, edges) in choice_strengths(run.config, run.architecture(epoch), max(1, epoch)).items():
         if run.config.searcher.edges_rank_by_weights:
             edges = edges.log()
         cell, choices = cells.cell(name), []
         for edge in dict.fromkeys(edge[:2] for edge in cell.edges):
-            logits = operations[pairs.index(edge)].tolist()
-            named = {
-                f"{_arrow(edge)} {operation}": x
-                for operation, x in zip(run.config.space.operations, logits, strict=True)
-            }
+            logits = operations[space.edges.index(edge)].tolist()
+            named = {f"{_arrow(edge)} {space.operations[o]}": logits[o] for o in space.choices}
             choices.append((edge[1], named, budget.operations))
         for group in budget.groups(name):
             candidates = [edge for edge in group.candidates() if edge[0] in (0, 1, *cell.concat)]
-            named = {_arrow(edge): edges[pairs.index(edge)].item() for edge in candidates}
+            named = {_arrow(edge): edges[space.edges.index(edge)].item() for edge in candidates}
             choices.append((group.nodes[-1], named, group.keep))
         for node, logits, keep in choices:
             ranked = sorted(logits, key=lambda which: -logits[which])
