@@ -42,7 +42,7 @@ def summary(document: Mapping, folder: str | Path) -> str:
             "",
             f"Time      {facts['wall_s']:.0f} s on {machine_text(facts['machine'])}",
             f"Pictures  {folder}/00_quickstart_*.svg: drop, alpha, beta, cells_darts, cells_da2s",
-            "Next      make lab: move through the epochs of both searches, cut them elsewhere",
+            "Next      make lab: both searches epoch by epoch, cut to any budget",
         ]
     )
 
