@@ -192,6 +192,7 @@ def test_table_4(root):
     assert {row["budget"] for row in text if "reported_after" not in row} == {"8/14"}
 
 
+@pytest.mark.slow
 def test_table_4_explained(root):
     pictures = [f"table_4_explained{suffix}" for suffix in ("", "_nodes", "_price")]
     rows = ours(results("table_4_explained", root, pictures=pictures))

@@ -132,6 +132,7 @@ def test_live_search_attaches_and_says_what_is_wrong(settings, monkeypatch):
     assert sorted(chosen.options) == ["da2s-full", "da2s-tiny", "darts-full"]
 
 
+@pytest.mark.slow
 def test_under_papermill_the_notebook_keeps_a_picture_of_every_view(tmp_path):
     write_search(tmp_path / "runs" / "darts-digits-s0-made", "darts", "tiny", "digits")
     done = papermill("explore", tmp_path)

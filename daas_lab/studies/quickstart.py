@@ -33,7 +33,7 @@ def summary(document: Mapping, folder: str | Path) -> str:
     return "\n".join(
         [
             "",
-            f"Accuracies and errors (%) on {facts['dataset']}, cut to {drops['darts']['budget']} of the edges, "
+            f"Accuracies and errors (%) on {facts['dataset']}, cut to {drops[BASELINE]['budget']} of the edges, "
             f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}",
             "",
             *lines,
