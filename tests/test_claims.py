@@ -211,7 +211,7 @@ def test_without_a_correlation_nothing_is_called_significant():
     assert len(lines) == 3 and all(line.endswith("not significant.") for line in lines)
     assert mixed.startswith("`all` mixes methods") and mixed.endswith("on one split of the data.")
     exact = claims.prediction_sentence(claims.prediction_rows([row | {"method": "da2s_exact"} for row in rows]))
-    assert exact.endswith(claims.EXACT_REMARK)
+    assert exact.endswith(DA2SExact.remark)
     few = claims.prediction_sentence(claims.prediction_rows(rows[:3]))
     assert "for 0 rank correlations: none." in few and "nothing can be said" in few
 

@@ -15,8 +15,10 @@ import pytest
 from daas_lab import cli
 from daas_lab.config import search_config
 from daas_lab.runs.folder import epochs_done, is_finished, read_run, writer
-from daas_lab.studies.sweep import planned, read_sweep
+from daas_lab.studies.make import run_folder, run_name
+from daas_lab.studies.sweep import planned, read_sweep, rows_of
 from daas_lab.train.search import search
+from tests.made_runs import write_search
 from tests.waiting import PATIENCE, wait_until
 
 EPOCHS = 60  # far more than pass between two looks at them
@@ -60,6 +62,18 @@ def test_lists_are_combined_groups_united_and_darts_searched_once_for_every_budg
     assert all(cuts == [config.budget] for config, cuts in sweep.searches.items() if config.method != "darts")
     assert sweep.retrainings == [{"epochs": 1, "channels": 4}, {"epochs": 2, "channels": 4}]
     assert sweep.named == ("method", "budget", "lambda_c") and (sweep.cpus, sweep.gpus) == (1, 0)
+
+
+def test_rows_of_single_runs_name_their_search(tmp_path):
+    sweep = read_sweep(write(tmp_path / "s.yaml", search={"method": "da2s", "budget": ["8/14", "4/14"]}))
+    for config in list(sweep.searches)[:3]:
+        folder = run_folder(config, sweep.settings)
+        write_search(folder, config.method, "tiny", "digits", budget=config.budget, seed=config.seed)
+    rows = rows_of(sweep)
+    assert [(row["run"], row["method"], row["budget"], row["seed"]) for row in rows] == [
+        (run_name(config), "da2s", config.budget, config.seed) for config in list(sweep.searches)[:3]
+    ]
+    assert all(row["protocol"] == "authors" and row["params_m"] > 0.3 for row in rows)
 
 
 def test_a_search_is_the_one_that_a_notebook_asks_for(tmp_path):
