@@ -149,3 +149,10 @@ def test_notebooks_are_stripped_and_have_one_parameters_cell(path):
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
     assert sum("parameters" in cell["metadata"].get("tags", []) for cell in code) == 1
     assert not any(word in line for cell in code for line in cell["source"] for word in ("class ", "backward("))
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
+def test_a_notebook_ends_by_saving_its_results_under_its_own_name(path):
+    *_, last = (cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code")
+    saved = "".join("".join(last["source"]).split())
+    assert f'save_results("{path.stem}",settings,' in saved or path.stem == "explore"

@@ -1,15 +1,19 @@
-"""All notebooks headless, and the command that makes one's results again."""
+"""All notebooks headless, how each of them ends, and the command that makes one's results again."""
 
 import json
 import math
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
 from daas_lab.errors import one_of, refuse
+from daas_lab.report import tables
+from daas_lab.report.tables import Row
+from daas_lab.runs.folder import Run
+from daas_lab.runs.provenance import provenance
 from daas_lab.studies.settings import Settings, project_folder
 
 
@@ -32,6 +36,29 @@ def reproduce(settings: Settings, names: Sequence[str] = ()) -> list[dict]:
         outcome = "done" if finished.returncode == 0 else f"failed with exit code {finished.returncode}"
         rows.append({"notebook": path.stem, "seconds": math.ceil(time.perf_counter() - begun), "result": outcome})
     return rows
+
+
+def save_results(
+    stem: str,
+    settings: Settings,
+    rows: Sequence[Row],
+    markdown: str | None = None,
+    *,
+    runs: Sequence[Row] = (),
+    searches: Iterable[Run] = (),
+    begun: float,
+) -> dict:
+    """How a notebook ends: its table as `<stem>.json` and `<stem>.md` in `settings.folder`, where its pictures are; a
+    line says so. Returns the provenance, for a second table.
+
+    `markdown` and `runs` are those of `tables.save_table`, `searches` the runs behind the numbers, `begun` what
+    `time.perf_counter` said at the notebook's start.
+    """
+    command, seconds = command_text(stem, settings), time.perf_counter() - begun
+    facts = provenance(settings.dataset, settings.preset, command, seconds, searches)
+    tables.save_table(stem, rows, facts, settings.folder, markdown, runs)
+    print(f"{stem}: table and pictures are in {settings.folder}")
+    return facts
 
 
 def command_text(stem: str, settings: Settings) -> str:
