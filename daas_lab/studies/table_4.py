@@ -11,6 +11,7 @@ import numpy as np
 
 from daas_lab import paper
 from daas_lab.config import SearchConfig
+from daas_lab.methods.lookup import PAPERS, labelled_class
 from daas_lab.report import compare
 from daas_lab.report.tables import Row, mean_std_text
 from daas_lab.runs.folder import Run
@@ -23,7 +24,7 @@ from daas_lab.train.discretize import weight_evolution
 from daas_lab.train.evolution import genotype_after
 
 STAGES = ("none", "scale", "both")
-PRINTED = {row["budget"]: row["before"] - row["after"] for row in paper.TABLE_4 if row["method"] == "da2s"}
+PRINTED = {row["budget"]: row["before"] - row["after"] for row in paper.TABLE_4 if row["method"] == PAPERS}
 THE_TEXT, THE_CODE = "DA²S, the text", "DA²S, the code"
 
 
@@ -52,7 +53,7 @@ def searches(settings: Settings) -> list[SearchConfig]:
     K = 4: there all of them pass through the operations."""
     partial_channels = None if settings.preset == "full" else 1
     configs = [
-        settings.search("da2s", seed, budget=searched_for(budget), partial_channels=partial_channels)
+        settings.search(PAPERS, seed, budget=searched_for(budget), partial_channels=partial_channels)
         for budget in NAMED_BUDGETS
         for seed in settings.seeds
     ]
@@ -126,9 +127,9 @@ def replaced_edges(runs: Iterable[Run], budget: str = "3/14") -> list[Row]:
 
 def price_rows(runs: Sequence[Run], settings: Settings, budgets: make.Budgets) -> list[Row]:
     """`paper_tables.retraining_rows` with `search`, what these searches are called beside each other."""
-    names = {"darts": "DARTS", "random": "random cells", "da2s": THE_CODE}
+    ours = {"paper": THE_TEXT, "authors": THE_CODE}
     return [
-        row | {"search": THE_TEXT if row["protocol"] == "paper" else names[row["method"]]}
+        row | {"search": ours[row["protocol"]] if row["method"] == PAPERS else labelled_class(row["method"]).title}
         for row in retraining_rows(runs, settings, budgets)
     ]
 
@@ -216,7 +217,7 @@ def protocols_sentence(rows: Sequence[Row]) -> str:
     of `retraining_rows` of both."""
     found = []
     for budget in NAMED_BUDGETS:
-        own = [row for row in rows if (row["method"], row["budget"]) == ("da2s", budget)]
+        own = [row for row in rows if (row["method"], row["budget"]) == (PAPERS, budget)]
         groups = {
             f"{name} at {budget}": compare.by_seed([row for row in own if row["protocol"] == protocol], "error")
             for protocol, name in (("authors", THE_CODE), ("paper", THE_TEXT))
