@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from daas_lab import paper
 from daas_lab.config import search_config
 from daas_lab.methods.da2s_exact import DA2SExact
 from daas_lab.runs.folder import read_run
@@ -246,17 +245,11 @@ def test_table_4_as_printed():
     assert gains["4/14"]["printed gain"] == 1.75 and gains["4/14"]["from the rows"] == pytest.approx(1.85)
 
 
-def test_the_studies_ask_for_each_search_once():
+def test_table_4_asks_for_each_search_once():
     settings = Settings(preset="tiny", dataset="digits", seeds=(0, 1))
-    assert len(paper_tables.table_2_searches(settings)) == 2 * len(paper.TABLE_2)
-    assert len(paper_tables.table_3_searches(settings)) == 2 * len(paper.TABLE_3)
     configs = paper_tables.table_4_searches(settings, ("darts", "da2s"), ("3/14", "4/14"))
     assert [config.method for config in configs].count("darts") == 2  # one a seed serves every budget
     assert [config.method for config in configs].count("da2s") == 4 and len(set(configs)) == len(configs)
-    default = settings.search("da2s", 0)
-    assert default in paper_tables.table_3_searches(
-        settings
-    )  # the log-delayed row is the search that the figures share
 
 
 def test_the_sentence_on_the_gap_names_every_cut_and_how_decided_each_method_was():

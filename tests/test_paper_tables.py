@@ -6,8 +6,11 @@ from statistics import fmean
 
 import pytest
 
+from daas_lab import paper
 from daas_lab.studies import make, paper_tables
 from daas_lab.studies.settings import Settings
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -36,13 +39,54 @@ def test_drops_are_joined_by_the_name_of_the_run(reversed_drops):
     assert all(row["edge_weight"] == "learned" and row["batch_norm"] == "as-trained" for row in joined)
 
 
-def test_every_search_is_asked_for_once():
-    settings = Settings(preset="tiny", dataset="digits", seeds=(0, 1, 2))
-    configs = paper_tables.every_search(settings)
+class Asked(Exception):
+    """A notebook has asked for runs."""
+
+
+@pytest.fixture
+def searches_of(monkeypatch):
+    """Notebook → the searches that it asks for first. Its cells are executed up to there, nothing is made."""
+    asked = []
+
+    def ask(configs, settings):
+        asked[:] = configs
+        raise Asked
+
+    monkeypatch.setattr(make, "make_runs", ask)
+
+    def execute(name):
+        namespace = {}
+        with pytest.raises(Asked):
+            for cell in json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]:
+                if cell["cell_type"] == "code":
+                    exec("".join(line for line in cell["source"] if not line.startswith("%")), namespace)
+                if "parameters" in cell["metadata"].get("tags", ()):
+                    namespace |= {"preset": "tiny", "dataset": "digits", "seeds": [0, 1, 2]}
+        return list(asked)
+
+    return execute
+
+
+def test_tables_2_and_3_ask_for_a_search_for_every_row_of_the_papers(searches_of):
+    rows = [config.lambda_c if config.method == "da2s" else "baseline" for config in searches_of("table_2_lambda_c")]
+    assert rows == [row["lambda_c"] for row in paper.TABLE_2 for _ in range(3)]
+    configs = searches_of("table_3_priority")
+    pairs = [(row["lambda_1"], row["lambda_2"]) for row in paper.TABLE_3 for _ in range(3)]
+    assert [(config.lambda_1, config.lambda_2) for config in configs] == pairs
+    # The log-delayed row is the search that the figures share.
+    assert Settings(preset="tiny", dataset="digits").search("da2s", 0) in configs
+
+
+def test_the_study_of_all_searches_has_those_of_every_table_once(searches_of):
+    configs = searches_of("supernet_vs_retrained")
     methods = [config.method for config in configs]
     # DA²S: five budgets, five functions of λ_c, ten pairs of λ_1 and λ_2 and three ablations; two of these coincide.
     assert {name: methods.count(name) for name in set(methods)} == {"darts": 3, "da2s": 3 * 22, "da2s_exact": 3 * 5}
     assert len(set(configs)) == len(configs) == 84
+    others = {config for name in ("table_2_lambda_c", "table_3_priority", "ablation_losses", "table_1_cifar10")
+              for config in searches_of(name)}  # fmt: skip
+    others |= set(searches_of("table_4_imbalanced"))
+    assert {config for config in others if config.searcher.trains} <= set(configs)
 
 
 def test_published_means_are_those_of_the_single_runs_beside_them():
@@ -58,7 +102,7 @@ def test_published_means_are_those_of_the_single_runs_beside_them():
         "batch_norm",
     )
     checked = 0
-    for path in sorted((Path(__file__).parent.parent / "figures").glob("*.json")):
+    for path in sorted((ROOT / "figures").glob("*.json")):
         document = json.loads(path.read_text(encoding="utf-8"))
         for row in document["rows"]:
             for quantity in ("error", "after", "drop"):

@@ -245,7 +245,7 @@ def _settings_sentence(
 
 def ablation_sentence(rows: Sequence[Row]) -> str:
     """What the cut costs with neither, one and both of DA²S's losses, which of it each loss saves, and whether the
-    losses change the retrained error. `rows`: a search each, with `losses` (`paper_tables.losses_of`), `drop` and
+    losses change the retrained error. `rows`: a search each, with `losses` (`DARTS`, `neither`, …), `drop` and
     `error`."""
     drops, errors = (compare.groups_by(rows, "losses", quantity) for quantity in ("drop", "error"))
     costs = {name: np.mean(list(group.values())) for name, group in drops.items()}

@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from daas_lab import paper
 from daas_lab.config import SearchConfig
-from daas_lab.methods.lookup import BASELINE, EXACT, PAPERS, labelled_class
+from daas_lab.methods.lookup import labelled_class
 from daas_lab.networks.derived import count
 from daas_lab.report.tables import Row
 from daas_lab.runs.folder import Run
@@ -27,26 +26,6 @@ IMBALANCED_BUDGETS = tuple(budget for budget in NAMED_BUDGETS if budget != "8/14
 # --- which runs -------------------------------------------------------------------------------------------------------
 
 
-def table_2_searches(settings: Settings) -> list[SearchConfig]:
-    """Table 2: DARTS as the baseline, and λ_c in each control function with λ_1 = λ_2 = const; every seed."""
-    return [
-        settings.search(BASELINE, seed)
-        if row["lambda_c"] == "baseline"
-        else settings.search(PAPERS, seed, lambda_c=row["lambda_c"], lambda_1="const", lambda_2="const")
-        for row in paper.TABLE_2
-        for seed in settings.seeds
-    ]
-
-
-def table_3_searches(settings: Settings) -> list[SearchConfig]:
-    """Table 3: λ_c linear, one of λ_1 and λ_2 const and the other in each function, delayed; every seed."""
-    return [
-        settings.search(PAPERS, seed, lambda_c="linear", lambda_1=row["lambda_1"], lambda_2=row["lambda_2"])
-        for row in paper.TABLE_3
-        for seed in settings.seeds
-    ]
-
-
 def table_4_searches(settings: Settings, methods: Sequence[str], budgets: Sequence[str]) -> list[SearchConfig]:
     """Table 4: a search for every method, budget and seed; those of DARTS are one and the same at every budget."""
     configs = [
@@ -54,41 +33,6 @@ def table_4_searches(settings: Settings, methods: Sequence[str], budgets: Sequen
         for method in methods
         for budget in budgets
         for seed in settings.seeds
-    ]
-    return list(dict.fromkeys(configs))
-
-
-# The losses of Eq. (7) that a search of the ablation has → the λ that differ from DA²S's own.
-ABLATION = {
-    "neither": {"lambda_c": "zero"},
-    "operation loss": {"lambda_2": "zero"},
-    "edge loss": {"lambda_1": "zero"},
-    "both": {},
-}
-
-
-def ablation_searches(settings: Settings) -> list[SearchConfig]:
-    """DARTS, and DA²S with neither, one and both of its losses; every seed."""
-    darts = [settings.search(BASELINE, seed) for seed in settings.seeds]
-    return darts + [
-        settings.search(PAPERS, seed, **lambdas) for lambdas in ABLATION.values() for seed in settings.seeds
-    ]
-
-
-def losses_of(config: SearchConfig) -> str:
-    """What a search of `ablation_searches` is called: DARTS, or the key of `ABLATION`."""
-    if not config.searcher.asks_for_budget:
-        return config.searcher.title
-    return next(losses for losses, lambdas in ABLATION.items() if lambdas.items() <= vars(config).items())
-
-
-def every_search(settings: Settings) -> list[SearchConfig]:
-    """The searches of Tables 1 to 4 and of the ablation, each once; no random cells, of which nothing was trained."""
-    configs = [
-        *table_4_searches(settings, (BASELINE, PAPERS, EXACT), NAMED_BUDGETS),
-        *table_2_searches(settings),
-        *table_3_searches(settings),
-        *ablation_searches(settings),
     ]
     return list(dict.fromkeys(configs))
 
@@ -159,8 +103,8 @@ def retraining_rows(searches: Sequence[Run], settings: Settings, budgets: make.B
 
 
 def ablation_rows(searches: Sequence[Run], settings: Settings) -> list[Row]:
-    """A row for each search of `ablation_searches`: `losses`, what the cut to the settings' budget does to it (as
-    `is_main_drop` chooses, and `after_recalibrated`), `kept_operations` and `kept_edges`, and its retraining."""
+    """A row for each search: what the cut to the settings' budget does to it (as `is_main_drop` chooses, and
+    `after_recalibrated`), `kept_operations` and `kept_edges`, and its retraining."""
     runs = {make.run_name(run.config): run for run in searches}
     recalibrated = {
         row["run"]: row["after"]
@@ -168,9 +112,7 @@ def ablation_rows(searches: Sequence[Run], settings: Settings) -> list[Row]:
         if row["batch_norm"] == "recalibrated" and is_main_drop(row | {"batch_norm": "as-trained"})
     }
     return [
-        {"losses": losses_of(runs[row["run"]].config), "after_recalibrated": recalibrated[row["run"]]}
-        | row
-        | kept_weight(runs[row["run"]], settings.budget)
+        {"after_recalibrated": recalibrated[row["run"]]} | row | kept_weight(runs[row["run"]], settings.budget)
         for row in with_drops(retraining_rows(searches, settings, [settings.budget]), searches, settings)
     ]
 
