@@ -300,6 +300,14 @@ def test_supernet_vs_retrained(root):
 
 
 @pytest.mark.slow
+def test_own_method(root):
+    rows = results("own_method", root, pictures=["own_method", "own_method_alpha"])
+    assert [(row["method"], row["edge_weight"]) for row in rows] == [("FairDarts", "one"), ("da2s", "learned")]
+    check_percentages(rows, "before", "after")
+    assert len(list((root / "runs").glob("FairDarts-digits-s0-*/DONE"))) == 1
+
+
+@pytest.mark.slow
 def test_reproduce_runs_notebooks_and_sums_up(root):
     command = [sys.executable, "-m", "daas_lab", "reproduce", "--preset", "tiny", "--dataset", "digits"]
     command += ["--seeds", "[0]", "--runs", str(root / "runs")]
