@@ -9,7 +9,8 @@ __version__ = "0.1.0"
 
 # Module → its names.
 _FACE = {
-    "config": ("RetrainConfig", "SearchConfig", "retrain_config", "search_config"),
+    "compose": ("retrain_config", "search_config"),
+    "config": ("RetrainConfig", "SearchConfig"),
     "data.sources": ("Dataset",),
     "errors": ("LabError",),
     "methods.check": ("check_method",),

@@ -1,6 +1,7 @@
 """The command line, `daas-lab`. What cannot be done is said in one line on stderr, with exit code 2."""
 
 import argparse
+import inspect
 import json
 import sys
 import time
@@ -8,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from daas_lab import config
+from daas_lab import compose, config
 from daas_lab.data.sources import DATASETS
 from daas_lab.errors import LabError, one_of, refuse
 from daas_lab.methods.lookup import METHODS, PAPERS
@@ -19,6 +20,7 @@ from daas_lab.runs.folder import read_run, read_search_config
 from daas_lab.runs.records import read_any
 from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget, every_edge
 from daas_lab.space.genotype import Genotype
+from daas_lab.space.operations import load_operations
 from daas_lab.space.text_forms import PUBLISHED, format_darts, load_genotype
 from daas_lab.train import discretize, distributed, evolution
 from daas_lab.train.search import load_supernet
@@ -30,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(arguments)
         for text in getattr(options, "own", ()):
-            load_own("--own", text)
+            _name(text)
         options.run(options)
     except (LabError, OSError) as error:  # OSError: a folder that cannot be made, a disk that is full
         print(f"daas-lab: {' '.join(str(error).split())}", file=sys.stderr)
@@ -39,6 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("daas-lab: stopped; the same command goes on from the last epoch", file=sys.stderr)
         return 130
     return 0
+
+
+def _name(text: str) -> None:
+    """Load code of one's own that a run uses: a method, a data set, or an operation (of three arguments)."""
+    found = load_own("--own", text)
+    if not isinstance(found, type) and callable(found) and len(inspect.signature(found).parameters) == 3:
+        load_operations(text)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -199,7 +208,7 @@ def _search(options: argparse.Namespace) -> None:
     _train(
         options,
         search,
-        config.search_config(options.preset, options.dataset, options.method, options.protocol, **changes),
+        compose.search_config(options.preset, options.dataset, options.method, options.protocol, **changes),
     )
 
 
@@ -207,7 +216,7 @@ def _retrain(options: argparse.Namespace) -> None:
     from daas_lab.train.retrain import retrain
 
     changes = _changes(options, config.RetrainConfig)
-    _train(options, retrain, config.retrain_config(options.genotype, options.preset, options.dataset, **changes))
+    _train(options, retrain, compose.retrain_config(options.genotype, options.preset, options.dataset, **changes))
 
 
 def _train(

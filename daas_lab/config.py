@@ -5,32 +5,27 @@ refused here, before any long work starts. `identity.config_hash` covers exactly
 """
 
 import json
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
-from daas_lab.data.sources import Dataset, canonical, check_name, facts_of
+from daas_lab.data.sources import check_name, facts_of
 from daas_lab.errors import LabError, one_of, refuse
-from daas_lab.fields import check_fields, number, refuse_unknown, whole
+from daas_lab.fields import check_fields, number
 from daas_lab.methods import schedules
-from daas_lab.methods.lookup import PAPERS, method_class, recorded_class
+from daas_lab.methods.lookup import recorded_class
 from daas_lab.methods.method import Method, Moment
 from daas_lab.methods.protocols import PROTOCOLS
-from daas_lab.own_files import canonical_own, digest_of, is_own, load_own, own_name
-from daas_lab.presets import RETRAIN_PRESETS, SEARCH_PRESETS
+from daas_lab.own_files import is_own, load_own, own_name
+from daas_lab.presets import SEARCH_PRESETS
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import (
-    CELL_TYPES,
     Space,
-    canonical_operations,
     operation_name,
-    operations_digest,
-    own_operations,
     split_operations,
 )
 from daas_lab.space.genotype import Genotype
-from daas_lab.space.operations import load_operations, parse_operations
-from daas_lab.space.text_forms import load_genotype
+from daas_lab.space.operations import load_operations
 
 PRESETS = tuple(SEARCH_PRESETS)
 EDGE_WEIGHTS = ("one", "learned", "renormalised")  # of the edges that a discretization keeps (discretize.py)
@@ -313,140 +308,3 @@ def _check_computation(config: Any) -> None:
     size, parts = config.batch_size, config.micro_batches
     if size % parts or size < 2 * parts:
         raise refuse("micro_batches", parts, f"a divisor of batch_size = {size} that leaves 2 images or more a part")
-
-
-# --- composed from preset, data set and method --------------------------------------------------------------------
-
-
-def search_config(
-    preset: str = "mini",
-    dataset: str | Dataset = "fashion_mnist",
-    method: str = PAPERS,
-    protocol: str = "authors",
-    **changes: Any,
-) -> SearchConfig:
-    """The search of `preset` on `dataset`, with any field changed by keyword. Raises `LabError` naming the field.
-
-    A shortened search raises Adam's learning rate for α and β so that learning rate × steps stays near the paper's
-    19,500 × 3e-4 ≈ 5.9, which is what a one-hot softmax needs; `quick` and `mini` state their own.
-    """
-    one_of("preset", preset, PRESETS)
-    one_of("protocol", protocol, PROTOCOLS)
-    searcher = method_class(method)
-    known = {spec.name for spec in fields(SearchConfig)} - {"numbers", "method_digest", "operations_digest"}
-    own = {spec.name: spec for spec in fields(searcher)}
-    refuse_unknown("search", changes, [*known, *own])
-    facts = facts_of(dataset)
-    operations = changes.pop("operations", None) or ""
-    parse_operations(operations)
-    defaults = {name: spec.default for name, spec in own.items() if spec.default is not MISSING}
-    defaults |= searcher.numbers(protocol)
-    values = {
-        "data_digest": facts.digest,
-        "method_digest": digest_of("method", method) if is_own(method) else "",
-        "operations": canonical_operations(operations),
-        "operations_digest": operations_digest(operations),
-        "seed": 0,
-        "split_seed": 0,
-        "classes": facts.classes,
-        "image_channels": facts.image_channels,
-        "flip": facts.flips,
-        "nodes": 6,
-        "partial_channels": 1,
-        "learning_rate": 0.025,
-        "learning_rate_min": PROTOCOLS[protocol].learning_rate_min,
-        "momentum": 0.9,
-        "weight_decay": 3e-4,
-        "gradient_clip": 5.0,
-        "arch_weight_decay": 1e-3,
-        "alpha_delay": 0,
-        "device": "cpu",
-        "threads": 0,
-    }
-    values |= WITHOUT_METHOD | {name: value for name, value in defaults.items() if name in known}
-    values |= _at_most(facts.split, SEARCH_PRESETS[preset](facts))
-    given = {key: value for key, value in changes.items() if value is not None}
-    epochs = whole(given.get("epochs", values["epochs"]), 1)
-    settings = searcher.settings(protocol, epochs)
-    least_travel = settings.pop("least_travel", 0.0)
-    values |= settings
-    values |= {key: value for key, value in given.items() if key in known}
-    values["budget"] = given.get("budget", usual_budget(whole(values["nodes"], 3)))
-    values.setdefault("crop_padding", max(1, whole(values["side"], 4) // 8))
-    steps = max(1, (whole(values["weight_images"], 1)) // whole(values["batch_size"], 1))
-    values.setdefault("steps", steps)
-    values.setdefault("warmup", 0)
-    # Steps in which all architecture parameters are trained by all terms.
-    active = max(1, epochs - max(whole(values["warmup"], 0), whole(values["hold"], 0))) * whole(values["steps"], 1)
-    values.setdefault("arch_learning_rate", float(f"{ARCH_TRAVEL / active:.2g}"))
-    if least_travel and given.get("arch_learning_rate") is None:
-        values["arch_learning_rate"] = max(values["arch_learning_rate"], float(f"{least_travel / active:.2g}"))
-    missing = [name for name, spec in own.items() if name not in defaults and name not in given]
-    if missing:
-        raise LabError(f"method = {method!r}: {missing[0]} has no default: it must be given")
-    numbers = {name: given.get(name, defaults.get(name)) for name in own if name not in known}
-    values["numbers"] = tuple(numbers.items())
-    name = canonical_own(method) if is_own(method) else method
-    return SearchConfig(preset=preset, dataset=canonical(dataset), method=name, protocol=protocol, **values)
-
-
-# Adam's learning rate × steps of the paper's search, about how far α can move.
-ARCH_TRAVEL = 19_500 * 3e-4
-
-
-def usual_budget(nodes: int) -> str:
-    """Two edges a node: 8/14 for the paper's cell."""
-    return str(EdgeBudget.parse(",".join(["2"] * (nodes - 2))))
-
-
-def _at_most(split: tuple[int, int, int], preset: dict) -> dict:
-    """The preset's numbers; where it asks for more images than there are, or for none in particular, all of them."""
-    names = ("weight_images", "architecture_images", "held_out_images")
-    if sum(preset.get(name, 0) for name in names) <= sum(split) and names[0] in preset:
-        return preset
-    return preset | dict(zip(names, split, strict=True))
-
-
-def retrain_config(
-    genotype: Any, preset: str = "mini", dataset: str | Dataset = "fashion_mnist", **changes: Any
-) -> RetrainConfig:
-    """The retraining of `genotype` (a value, a published name or a file), with any field changed by keyword."""
-    one_of("preset", preset, PRESETS)
-    refuse_unknown("retrain", changes, [spec.name for spec in fields(RetrainConfig)])
-    facts = facts_of(dataset)
-    values = {
-        "data_digest": facts.digest,
-        "seed": 0,
-        "split_seed": 0,
-        "classes": facts.classes,
-        "image_channels": facts.image_channels,
-        "flip": facts.flips,
-        "form": "cifar",
-        "learning_rate": 0.025,
-        "momentum": 0.9,
-        "weight_decay": 3e-4,
-        "gradient_clip": 5.0,
-        "drop_path": 0.2,
-        "auxiliary_weight": 0.4,
-        "label_smoothing": 0.0,
-        "device": "cpu",
-        "threads": 0,
-    }
-    values |= RETRAIN_PRESETS[preset](facts)
-    values["crops"] = "resized" if dataset == "imagenet" else "padded"
-    values["train_images"] = min(values.get("train_images", facts.train_images), facts.train_images)
-    if changes.get("crops", values["crops"]) == "resized":  # these have crops of their own, and no cutout
-        values |= {"crop_padding": 0, "cutout": 0}
-    values |= {key: value for key, value in changes.items() if value is not None}
-    side = whole(values["side"], 4)
-    values.setdefault("crop_padding", max(1, side // 8))
-    values.setdefault("cutout", side // 2)
-    values.setdefault("steps", max(1, whole(values["train_images"], 1) // whole(values["batch_size"], 1)))
-    load_operations(changes.get("operations") or "")
-    genotype = load_genotype(genotype)
-    used = {edge.operation for name in CELL_TYPES for edge in genotype.cell(name).edges}
-    own = [canonical_own(text) for name, text in sorted(own_operations.items()) if name in used]
-    values["operations"] = ",".join(own)
-    values["operations_digest"] = ",".join(digest_of("operations", text) for text in own)
-    cells = json.dumps(genotype.to_json(), separators=(",", ":"))
-    return RetrainConfig(preset=preset, dataset=canonical(dataset), genotype=cells, **values)

@@ -1,7 +1,7 @@
 """The presets of both trainers: functions of the data set's facts that give the fields they set.
 
-`config.search_config` and `config.retrain_config` add what all presets share. A preset only sets numbers: the code that
-runs is the same.
+`compose.search_config` and `compose.retrain_config` add what all presets share. A preset only sets numbers: the code
+that runs is the same.
 """
 
 SEARCH_PRESETS = {

@@ -2,7 +2,7 @@
 
 import torch
 
-from daas_lab.config import search_config
+from daas_lab.compose import search_config
 from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.train.writer import open_run
 

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from daas_lab.config import search_config
+from daas_lab.compose import search_config
 from daas_lab.networks.derived import Network
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.space.cell_space import PRIMITIVES

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from daas_lab.config import search_config
+from daas_lab.compose import search_config
 from daas_lab.methods.da2s_exact import DA2SExact
 from daas_lab.runs.folder import read_run
-from daas_lab.studies import claims, paper_tables
+from daas_lab.studies import claims, consequences, paper_tables
 from daas_lab.studies.settings import Settings
 from tests.made_runs import write_search
 
@@ -225,23 +225,23 @@ def test_searches_that_are_the_same_for_two_budgets_are_named(tmp_path):
 
 
 def test_consequences_of_the_formulas():
-    minima = claims.edge_loss_minima()
+    minima = consequences.edge_loss_minima()
     factor_1, factor_02 = ([row[f"loss, factor {name}"] for row in minima] for name in ("1 (paper)", "0.2 (authors)"))
     assert factor_1.index(min(factor_1)) == 1 and factor_02.index(min(factor_02)) == 0
     assert factor_1[1] == pytest.approx(0.69, abs=0.02) and factor_02[0] == pytest.approx(0.24, abs=0.02)
-    gradients = {row["β"]: row for row in claims.edge_loss_gradients()}
+    gradients = {row["β"]: row for row in consequences.edge_loss_gradients()}
     assert gradients[-1.0]["of its square"] == 0 and gradients[1.5]["gradient of Eq. (4)"] == 0
     assert gradients[0.5]["of its square"] == pytest.approx(-1.0)
-    shares = {row["node"]: row for row in claims.kept_edge_weights()}
+    shares = {row["node"]: row for row in consequences.kept_edge_weights()}
     assert [shares[node]["b of a kept edge, authors"] for node in (3, 4, 5)] == pytest.approx([1.5, 2.0, 2.5], abs=1e-3)
     assert shares[5]["b of a kept edge, paper"] == pytest.approx(0.5, abs=1e-3)
 
 
 def test_table_4_as_printed():
-    pattern = {row["budget"]: row for row in claims.printed_drop_pattern()}
+    pattern = {row["budget"]: row for row in consequences.printed_drop_pattern()}
     assert [pattern[budget]["nodes that keep two edges"] for budget in ("4/14", "5/14", "6/14")] == [0, 1, 2]
     assert pattern["3/14"]["nodes dropped"] == 1
-    gains = {row["budget"]: row for row in claims.printed_gains()}
+    gains = {row["budget"]: row for row in consequences.printed_gains()}
     assert gains["4/14"]["printed gain"] == 1.75 and gains["4/14"]["from the rows"] == pytest.approx(1.85)
 
 

@@ -4,7 +4,8 @@ from dataclasses import asdict, fields, replace
 
 import pytest
 
-from daas_lab.config import PRESETS, RetrainConfig, SearchConfig, retrain_config, search_config
+from daas_lab.compose import retrain_config, search_config
+from daas_lab.config import PRESETS, RetrainConfig, SearchConfig
 from daas_lab.data.sources import DATASETS
 from daas_lab.errors import LabError
 from daas_lab.identity import config_hash

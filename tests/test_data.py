@@ -9,7 +9,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
-from daas_lab.config import retrain_config, search_config
+from daas_lab.compose import retrain_config, search_config
 from daas_lab.data import batches as data
 from daas_lab.data.batches import ImageSet, load, plain_batches, training_batches
 from daas_lab.errors import LabError

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daas_lab.config import EDGE_WEIGHTS, search_config
+from daas_lab.compose import search_config
+from daas_lab.config import EDGE_WEIGHTS
 from daas_lab.data.batches import plain_batches
 from daas_lab.methods.method import Mixture, split_nodes
 from daas_lab.networks.derived import Network

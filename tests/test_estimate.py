@@ -5,7 +5,7 @@ import re
 import pytest
 
 from daas_lab import cli
-from daas_lab.config import retrain_config, search_config
+from daas_lab.compose import retrain_config, search_config
 from daas_lab.errors import LabError
 from daas_lab.studies.estimate import describe, estimate
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from daas_lab import cli
-from daas_lab.config import search_config
+from daas_lab.compose import search_config
 from daas_lab.runs.folder import read_run
 from daas_lab.studies.events import follow
 from daas_lab.train.search import search

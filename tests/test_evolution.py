@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from daas_lab.config import search_config
+from daas_lab.compose import search_config
 from daas_lab.errors import LabError
 from daas_lab.identity import config_hash
 from daas_lab.report import plots

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from daas_lab.config import search_config
+from daas_lab.compose import search_config
 from daas_lab.errors import LabError
 from daas_lab.lab import explorer
 from daas_lab.runs.records import write_record

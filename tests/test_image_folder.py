@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from daas_lab import cli
-from daas_lab.config import retrain_config, search_config
+from daas_lab.compose import retrain_config, search_config
 from daas_lab.data import batches as data
 from daas_lab.data.batches import load, plain_batches, training_batches
 from daas_lab.data.image_files import FileSet

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from daas_lab.cli import main
-from daas_lab.config import search_config
+from daas_lab.compose import search_config
 from daas_lab.errors import LabError
 from daas_lab.identity import config_hash
 from daas_lab.lab import live

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from daas_lab.config import LAMBDAS, search_config
+from daas_lab.compose import search_config
+from daas_lab.config import LAMBDAS
 from daas_lab.errors import LabError
 from daas_lab.identity import config_hash
 from daas_lab.methods import losses, schedules

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from daas_lab.config import retrain_config
+from daas_lab.compose import retrain_config
 from daas_lab.errors import LabError
 from daas_lab.networks.derived import AuxiliaryHead, Network, build_network, count, drop_paths
 from daas_lab.space.budget import EdgeBudget

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from daas_lab import LabError, check_method, drops, make_runs
-from daas_lab.config import search_config
+from daas_lab.compose import search_config
 from daas_lab.identity import config_hash
 from daas_lab.methods.lookup import method_class
 from daas_lab.report.drawing import save_cells

@@ -26,6 +26,7 @@ PLACES = [
     ("data",),
     ("presets",),
     ("config",),
+    ("compose",),
     ("identity",),
     ("networks",),
     ("runs",),

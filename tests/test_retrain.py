@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from daas_lab.config import retrain_config, search_config
+from daas_lab.compose import retrain_config, search_config
 from daas_lab.errors import LabError
 from daas_lab.methods.losses import operation_entropy
 from daas_lab.networks.derived import build_network

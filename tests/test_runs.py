@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 
-from daas_lab.config import retrain_config, search_config
+from daas_lab.compose import retrain_config, search_config
 from daas_lab.errors import LabError
 from daas_lab.runs import folder as folder_module
 from daas_lab.runs.folder import is_finished, is_whole, read_checkpoint, read_run, write_atomically, writer

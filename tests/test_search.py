@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from daas_lab.config import retrain_config, search_config
+from daas_lab.compose import retrain_config, search_config
 from daas_lab.errors import LabError
 from daas_lab.runs.folder import epochs_done, is_finished, read_run
 from daas_lab.train.loop import set_learning_rate

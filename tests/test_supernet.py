@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from daas_lab.config import search_config
+from daas_lab.compose import search_config
 from daas_lab.methods.method import Mixture
 from daas_lab.networks.fast_supernet import FastSuperNetwork
 from daas_lab.networks.supernet import MixedEdge, SuperNetwork

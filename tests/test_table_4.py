@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from daas_lab.config import EDGE_WEIGHTS, search_config
+from daas_lab.compose import search_config
+from daas_lab.config import EDGE_WEIGHTS
 from daas_lab.report import plots_table_4
 from daas_lab.runs.folder import read_run
 from daas_lab.space.budget import NAMED_BUDGETS

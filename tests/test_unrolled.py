@@ -5,7 +5,7 @@ import torch
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from daas_lab.config import search_config
+from daas_lab.compose import search_config
 from daas_lab.methods.unrolled import unrolled_gradients
 from daas_lab.networks.fast_supernet import make_supernet
 from daas_lab.networks.supernet import SuperNetwork

@@ -6,6 +6,7 @@ was restarted knows as much as the one that started it.
 
 import contextlib
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-from daas_lab.config import SearchConfig, search_config
+from daas_lab.compose import search_config
+from daas_lab.config import SearchConfig
 from daas_lab.data.batches import check_available
 from daas_lab.errors import LabError
 from daas_lab.identity import config_hash
@@ -32,6 +34,7 @@ class Status(NamedTuple):
     epochs: int  # finished ones
     total: int
     message: str  # one line for a reader
+    host: str = ""  # where the process is
 
 
 # Processes that this one has started: only needed until they hold their lock, and to reap them.
@@ -77,6 +80,8 @@ def stop(folder: str | Path, patience: float = 20) -> None:
     now = status(folder)
     if now.pid is None:
         raise LabError(f"run folder {folder}: nothing to stop, {now.message}")
+    if now.host not in ("", platform.node()):
+        raise LabError(f"run folder {folder}: process {now.pid} is one of another machine, {now.host}: stop it there")
     # Not SIGINT: a kernel ignores it between cells, and what it starts then inherits that.
     os.kill(now.pid, signal.SIGTERM)
     while status(folder).pid == now.pid:
@@ -97,7 +102,8 @@ def status(folder: str | Path) -> Status:
     progress = f"epoch {epochs} of {total}" if known else "no epoch yet"
     if holder is not None:
         pid = holder.get("pid")
-        return Status("running", pid, epochs, total, f"running, {progress} (process {pid} since {holder.get('start')})")
+        since = f"process {pid} since {holder.get('start')}"
+        return Status("running", pid, epochs, total, f"running, {progress} ({since})", holder.get("host", ""))
     if is_finished(folder):
         return Status("finished", None, epochs, total, f"finished, {progress}")
     if starting:

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from daas_lab.networks import kernels
 from daas_lab.networks.fast_edges import (
@@ -142,7 +143,7 @@ class MixedCellFunction(Function):
             kept.append((own, kept_pool, tuple(kept_groups)))
         close(count - 1)
         ctx.plan, ctx.groups, ctx.on_subgrids = plan, groups, on_subgrids
-        ctx.structure, tensors = _flatten((gains, edge_weights, three, five, pointwise, skips, tuple(kept)))
+        tensors, ctx.structure = tree_flatten((gains, edge_weights, three, five, pointwise, skips, tuple(kept)))
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
         output, statistics = torch.cat(outputs, 1), torch.cat(statistics, 2)
@@ -157,7 +158,7 @@ class MixedCellFunction(Function):
         if g is None:
             return tuple(none)
         plan = ctx.plan
-        gains, edge_weights, three, five, pointwise, skips, kept = _unflatten(ctx.structure, iter(ctx.saved_tensors))
+        gains, edge_weights, three, five, pointwise, skips, kept = tree_unflatten(ctx.saved_tensors, ctx.structure)
         K, count = plan.partial_channels, plan.nodes - 2
         stacks = iter(split_weights(three, five, pointwise, [b - a for group in ctx.groups for a, b in group]))
         weights = [[next(stacks) for _ in group] for group in ctx.groups]  # by source, then by group of edges
@@ -350,20 +351,3 @@ def _bypass_backward(z, C, stride, edge_weights, gs, grad_z, inputs_wanted):
     g = as_map((edge_weights.to(g_rows.dtype) @ g_rows).view(gs.shape[1:]))
     (grad,) = [g] if stride == 1 else again(lambda x: (F.max_pool2d(x, 2),), [z[:, C:]], [True], g)
     return torch.cat([grad_z, grad], 1), grad_weights
-
-
-def _flatten(value) -> tuple:
-    """Nested tuples of tensors → the same with each tensor replaced by None, and the list of tensors."""
-    tensors: list[Tensor] = []
-
-    def walk(item):
-        if isinstance(item, tuple | list):
-            return tuple(walk(part) for part in item)
-        tensors.append(item)
-        return None
-
-    return walk(value), tensors
-
-
-def _unflatten(structure, tensors):
-    return next(tensors) if structure is None else tuple(_unflatten(part, tensors) for part in structure)

@@ -6,7 +6,7 @@
     architecture.safetensors  α and β at the start and after every epoch (searches)
     checkpoint.pt             everything that a resume needs; checkpoint.previous.pt is the one before it
     genotype.json             the cell that was found (searches)
-    lock                      pid and start of the process that writes, held by the system's file lock
+    lock                      pid, host and start of the process that writes, held by the system's file lock
     log.txt                   what a search printed that was started from a notebook (`live.py`)
     DONE                      written last
 
@@ -20,6 +20,7 @@ import hashlib
 import io
 import json
 import os
+import platform
 import sys
 import time
 from collections.abc import Iterator
@@ -76,8 +77,9 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Be the one process that writes to `folder`, or raise `LabError` with the pid of the one that does.
+def locked(folder: Path, patience: float = 0.2) -> Iterator[None]:
+    """Be the one process that writes to `folder`, or raise `LabError` with the pid and host of the one that does, if it
+    still does after `patience` seconds.
 
     The system drops the lock of a process that dies, so a dead writer's folder is simply taken over.
     """
@@ -88,31 +90,32 @@ def locked(folder: Path) -> Iterator[None]:
         raise refuse("run folder", str(folder), f"a folder that can be written ({error.strerror})") from error
     try:
         try:
-            _take_lock(descriptor)
+            _take_lock(descriptor, patience)
         except BlockingIOError:
             holder = os.pread(descriptor, 1000, 0).decode().strip() or "an unknown process"
             raise LabError(f"run folder {folder} is being written by another process: {holder}") from None
         os.ftruncate(descriptor, 0)
-        started = time.strftime("%Y-%m-%d %H:%M:%S")
-        os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "start": started}).encode(), 0)
+        holder = {"pid": os.getpid(), "host": platform.node(), "start": time.strftime("%Y-%m-%d %H:%M:%S")}
+        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
         yield
     finally:
         os.close(descriptor)
 
 
-def _take_lock(descriptor: int, attempts: int = 10) -> None:
+def _take_lock(descriptor: int, patience: float) -> None:
     # Whoever asks for the `writer` holds the lock for an instant; that must not pass for a process that writes.
-    for attempt in range(attempts):
+    until = time.monotonic() + patience
+    while True:
         try:
             return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if attempt == attempts - 1:
+            if time.monotonic() > until:
                 raise
             time.sleep(0.02)
 
 
 def writer(folder: str | Path) -> dict | None:
-    """`{"pid", "start"}` of the living process that writes to `folder`, or None."""
+    """`{"pid", "host", "start"}` of the living process that writes to `folder`, or None."""
     try:
         descriptor = os.open(Path(folder) / "lock", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from daas_lab.config import RetrainConfig, SearchConfig, retrain_config, search_config
+from daas_lab.compose import retrain_config, search_config
+from daas_lab.config import RetrainConfig, SearchConfig
 from daas_lab.data.batches import ImageSet, training_batches
 from daas_lab.errors import one_of
 from daas_lab.methods.unrolled import train_only

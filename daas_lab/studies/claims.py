@@ -1,30 +1,22 @@
-"""What can be checked: claims of the paper on our own runs, and consequences of its formulas and of its code.
-
-Functions return rows for `tables.to_markdown`, or a sentence that follows from the rows whichever way they point.
+"""Claims of the paper on our own runs: rows for `tables.to_markdown`, or a sentence that follows from the rows,
+whichever way they point.
 """
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 
 import numpy as np
-import torch
 
 from daas_lab import paper
 from daas_lab.config import SearchConfig
-from daas_lab.methods import losses
-from daas_lab.methods.da2s import DA2S
 from daas_lab.methods.lookup import BASELINE, EXACT, METHODS, PAPERS, method_class
-from daas_lab.methods.method import Architecture, Moment
-from daas_lab.methods.protocols import PROTOCOLS
 from daas_lab.report import compare
 from daas_lab.report.plots_losses import simplex_entropy
 from daas_lab.report.tables import Row, mean_std_text
 from daas_lab.runs.folder import Run
-from daas_lab.space.budget import EdgeBudget
-from daas_lab.space.cell_space import CELL_TYPES, cell_edges, input_edges
+from daas_lab.space.cell_space import CELL_TYPES, input_edges
 from daas_lab.studies.make import names_of
-from daas_lab.train.discretize import Evolution, derive_genotype, weight_evolution
+from daas_lab.train.discretize import Evolution, weight_evolution
 from daas_lab.train.evolution import settled_edges
 
 # --- Fig. 1 to 4, on runs ---------------------------------------------------------------------------------------------
@@ -357,104 +349,3 @@ def prediction_sentence(rows: Sequence[Row]) -> str:
         f"of several methods: each moves both numbers. Searches count as independent; {compare.GROUND}."
     )
     return _remarked("\n".join([text, "", *lines, "", mixed]), {row["searches"] for row in rows})
-
-
-# --- what the formulas and the published code imply -------------------------------------------------------------------
-
-
-def protocol_rows() -> list[Row]:
-    """The constants of both protocols, side by side."""
-    values = {name: asdict(protocol) for name, protocol in PROTOCOLS.items()}
-    relaxations = [
-        {"constant": "operation weights a", "paper": "softmax(α)", "authors": "softmax(g(2α))"},
-        {"constant": "edge weights b of a node", "paper": "softmax(β)", "authors": "inputs · softmax(β), node 2: 1"},
-    ]
-    return relaxations + [
-        {"constant": field.replace("_", " ")} | {name: str(constants[field]) for name, constants in values.items()}
-        for field in values["paper"]
-    ]
-
-
-def edge_loss_minima(inputs: int = 3, keep: int = 2, low: float = -5.0) -> list[Row]:
-    """Eq. (4) where some of a node's edges are at β = 1 and the others at `low`, for both factors of the square."""
-    rows = []
-    for kept in range(1, inputs + 1):
-        betas = torch.full((inputs,), low, dtype=torch.float64)
-        betas[:kept] = 1
-        row = {"edges kept": kept, "asked for": keep}
-        for name, protocol in PROTOCOLS.items():
-            factor = protocol.square_factor
-            row[f"loss, factor {factor:g} ({name})"] = losses.node_edge_loss(betas, keep, factor).item()
-        rows.append(row)
-    return rows
-
-
-def edge_loss_gradients(values: Sequence[float] = (-1.0, -0.1, 0.5, 0.9, 1.0, 1.5)) -> list[Row]:
-    """Gradient of Eq. (4) to one β, and its squared term's: factor 1, two of three edges to keep, the others at 0.5."""
-    rows = []
-    for value in values:
-        beta = torch.tensor(value, dtype=torch.float64, requires_grad=True)
-        betas = torch.stack([beta, *2 * [torch.tensor(0.5, dtype=torch.float64)]])
-        whole, entropy_only = losses.node_edge_loss(betas, 2, 1.0), losses.node_edge_loss(betas, 2, 0.0)
-        [slope] = torch.autograd.grad(whole, beta, retain_graph=True)
-        [entropy_slope] = torch.autograd.grad(entropy_only, beta)
-        rows.append({"β": value, "gradient of Eq. (4)": slope.item(), "of its square": (slope - entropy_slope).item()})
-    return rows
-
-
-def kept_edge_weights(nodes: int = 6, keep: int = 2) -> list[Row]:
-    """Edge weights b of a decided node, `keep` β at 1 and the others far below, under both protocols."""
-    pairs = cell_edges(nodes)
-    betas = torch.tensor([1.0 if source < keep else -20.0 for source, _ in pairs])
-    alphas = torch.zeros(len(pairs), 7)
-    weights = {
-        name: DA2S(**DA2S.numbers(name)).mix(Architecture(alphas, betas), "normal", Moment(1, 1)).edges
-        for name in PROTOCOLS
-    }
-    return [
-        {"node": node, "inputs": node, "kept": keep}
-        | {f"b of a kept edge, {name}": edges[input_edges(node)[0]].item() for name, edges in weights.items()}
-        | {"weight in the discrete cell": 1.0}
-        for node in range(2, nodes)
-    ]
-
-
-def printed_drop_pattern() -> list[Row]:
-    """DA²S's drops of Table 4 beside the number of nodes that keep two edges."""
-    rows = []
-    for row in paper.TABLE_4:
-        if row["method"] == PAPERS:
-            budget = EdgeBudget.parse(row["budget"])
-            groups = budget.groups("normal")
-            rows.append(
-                {
-                    "budget": row["budget"],
-                    "nodes that keep two edges": sum(group.keep > 1 for group in groups),
-                    "nodes dropped": sum(len(group.nodes) - group.keep for group in groups if len(group.nodes) > 1),
-                    "printed drop (points)": row["before"] - row["after"],
-                }
-            )
-    return rows
-
-
-def exchanged_beta_rows(run: Run, budget: str) -> list[Row]:
-    """How many edges of each cell change when β is read under the other cell type's name."""
-    parameters = run.architecture()
-    exchanged = parameters | {
-        f"betas_{a}": parameters[f"betas_{b}"] for a, b in zip(CELL_TYPES, CELL_TYPES[::-1], strict=True)
-    }
-    ours, theirs = (derive_genotype(run.config, given, EdgeBudget.parse(budget)) for given in (parameters, exchanged))
-    rows = []
-    for cell_type in CELL_TYPES:
-        edges, others = ({(edge.source, edge.node) for edge in cells.cell(cell_type).edges} for cells in (ours, theirs))
-        rows.append(names_of(run) | {"cell": cell_type, "edges": len(edges), "other edges": len(others - edges)})
-    return rows
-
-
-def printed_gains() -> list[Row]:
-    """Gains of DA²S over DARTS in test error (Table 4): as its text prints them, and as its rows give them."""
-    errors = {(row["method"], row["budget"]): row["error_mean"] for row in paper.TABLE_4}
-    return [
-        {"budget": budget, "printed gain": printed, "from the rows": errors[BASELINE, budget] - errors[PAPERS, budget]}
-        for budget, printed in paper.PRINTED_GAINS.items()
-    ]

@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from daas_lab.data.batches import check_available
 from daas_lab.data.sources import short_name
 from daas_lab.errors import LabError
 from daas_lab.identity import config_hash
-from daas_lab.runs.folder import Run, epochs_done, read_finished, read_run, write_atomically, writer
+from daas_lab.runs.folder import Run, epochs_done, locked, read_finished, read_run, write_atomically, writer
 from daas_lab.runs.records import read_record, write_record
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.studies.settings import Settings
@@ -90,22 +90,18 @@ def _publish(run: Run, settings: Settings) -> None:
 
 def _side_by_side(tasks: Sequence[tuple], settings: Settings, bar: tqdm, done: Callable[[int], int]) -> None:
     """Run the tasks (function, arguments) in processes of their own; `done(ended tasks)`: how far `bar` has come."""
-    cores = os.cpu_count() if settings.device == "cpu" else 1
-    workers = min(settings.workers or cores or 1, len(tasks))
-    # Side by side a thread each: two processes that both use every core slow each other down.
-    threads = 1 if workers > 1 else 0
+    cores = _cores() if settings.device == "cpu" else 1
+    workers = min(settings.workers or cores, len(tasks))
     if not tasks:
         return
+    # Side by side each has its share of the cores: two processes that both use every core slow each other down.
+    threads = max(1, cores // workers) if workers > 1 else 0
     # The server imports torch once and forks from there: a process starts at once, and none inherits our threads.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["daas_lab.studies.make", *(["sklearn.datasets"] * (settings.dataset == "digits"))])
-
-    def in_own_process(function: Callable, *arguments: Any) -> None:
-        with ProcessPoolExecutor(1, mp_context=context) as process:
-            process.submit(function, *arguments).result()
-
-    executor = ThreadPoolExecutor(workers)
-    started = [executor.submit(in_own_process, function, *arguments, threads) for function, arguments in tasks]
+    pids = context.SimpleQueue()  # of the processes that are ours: a notebook may have others
+    pool = ProcessPoolExecutor(workers, context, _tell_pid, (pids,), max_tasks_per_child=1)
+    started = [pool.submit(function, *arguments, threads) for function, arguments in tasks]
     pending = set(started)
     try:
         with bar:
@@ -115,11 +111,24 @@ def _side_by_side(tasks: Sequence[tuple], settings: Settings, bar: tqdm, done: C
                     future.result()
                 bar.update(done(len(tasks) - len(pending)) - bar.n)
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
+        ours: set[int] = set()
         while not all(future.done() for future in started):
+            while not pids.empty():
+                ours.add(pids.get())
             for child in multiprocessing.active_children():
-                child.terminate()
+                if child.pid in ours:
+                    child.terminate()
             time.sleep(0.1)
+
+
+def _tell_pid(pids: Any) -> None:
+    pids.put(os.getpid())
+
+
+def _cores() -> int:
+    """How many cores this process may use, which a container or `taskset` may have made fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def make_run(config: SearchConfig | RetrainConfig, settings: Settings, threads: int) -> None:
@@ -208,4 +217,6 @@ def measure_drops(config: SearchConfig, keys: Sequence[tuple[str, str]], setting
             rows += accuracy_drops(*given, budgets, stages=[stage for stage in lacking_stages if stage != "node"])
             if "node" in lacking_stages:
                 rows += [row for budget in budgets for row in node_costs(*given, budget)]
-    write_atomically(folder / "gap.json", json.dumps(rows, indent=1) + "\n")
+    with locked(folder, patience=60):  # another process may have measured something else meanwhile
+        rows += [row for row in read_run(folder).gap if row not in rows]
+        write_atomically(folder / "gap.json", json.dumps(rows, indent=1) + "\n")

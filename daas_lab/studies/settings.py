@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from daas_lab.config import PRESETS, RetrainConfig, SearchConfig, retrain_config, search_config
+from daas_lab.compose import retrain_config, search_config
+from daas_lab.config import PRESETS, RetrainConfig, SearchConfig
 from daas_lab.errors import LabError, one_of, refuse, suggestion
 from daas_lab.methods.lookup import BASELINE, PAPERS, method_class
 from daas_lab.train.distributed import open_device
