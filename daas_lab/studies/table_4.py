@@ -197,7 +197,8 @@ def dropped_node_sentence(rows: Sequence[Row], nodes: Sequence[Row], replaced: S
     gone, others = ([row for row in trained if row["dropped"] is dropped] for dropped in (True, False))
     text = (
         f"The cut to 3/14 costs {_mean(cuts, 'one')} points with weight 1, {_mean(cuts, 'learned')} with what was "
-        f"learned (the paper: {PRINTED['3/14']:.2f}). The edges of a dropped node weigh {_mean(gone, 'incoming')} "
+        f"learned (the paper: {PRINTED['3/14']:.2f}); to set the edges that it keeps to 1 and remove nothing costs "
+        f"{_mean(cuts, 'predicted')}. The edges of a dropped node weigh {_mean(gone, 'incoming')} "
         f"together, those of another {_mean(others, 'incoming')}; the root mean square of what it puts out is "
         f"{_mean(gone, 'rms')}, of another's {_mean(others, 'rms')}. To drop it alone costs {_mean(gone, 'drop')} "
         f"points ({_mean([row for row in again if row['dropped']], 'drop')} with statistics estimated again), "
