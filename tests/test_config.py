@@ -7,9 +7,11 @@ import pytest
 from daas_lab.compose import retrain_config, search_config
 from daas_lab.config import PRESETS, RetrainConfig, SearchConfig
 from daas_lab.data.sources import DATASETS
-from daas_lab.errors import LabError
-from daas_lab.identity import config_hash
+from daas_lab.errors import LabError, NewerVersion
+from daas_lab.identity import config_hash, from_document, to_document
 from daas_lab.methods.lookup import METHODS
+from daas_lab.methods.protocols import PROTOCOLS
+from daas_lab.studies.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -125,3 +127,36 @@ def test_a_configuration_survives_being_written_down(config):
     kind = {SearchConfig: SearchConfig, RetrainConfig: RetrainConfig}[type(config)]
     assert kind(**asdict(config)) == config
     assert {spec.name for spec in fields(config)} == set(asdict(config))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_number_of_a_method_is_in_the_configuration_and_its_hash(method):
+    config = search_config("tiny", "digits", method)
+    assert dict(config.numbers).keys() >= {"initial_noise"}
+    for name, value in config.numbers:
+        other = not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else value / 2
+        changed = search_config("tiny", "digits", method, **{name: other})
+        assert dict(changed.numbers)[name] == other and config_hash(changed) != config_hash(config), name
+
+
+def test_a_constant_changed_in_the_code_is_another_search(monkeypatch):
+    """Also a protocol's, though every run names its protocol."""
+    before = config_hash(search_config("tiny", "digits"))
+    changed = replace(PROTOCOLS["authors"], square_factor=0.3)
+    monkeypatch.setitem(PROTOCOLS, "authors", changed)
+    assert config_hash(search_config("tiny", "digits")) != before
+
+
+def test_what_older_versions_wrote_is_brought_up_to_date_and_a_newer_field_is_named():
+    config = search_config("tiny", "digits", protocol="paper")
+    document = to_document(config)
+    assert from_document("search", document) == config
+    del document["numbers"]
+    assert from_document("search", document) == config
+    with pytest.raises(NewerVersion, match="made by a newer version of daas_lab: this one knows no field 'temper'"):
+        from_document("search", document | {"temper": 1})
+
+
+def test_five_nodes_have_a_budget_of_their_own_and_one_search_serves_them_all():
+    config = Settings(preset="tiny", dataset="digits").search("darts", 0, nodes=5, budget="2,2,1")
+    assert config.nodes == 5 and config == Settings(preset="tiny", dataset="digits").search("darts", 0, nodes=5)
