@@ -308,6 +308,17 @@ def test_own_method(root):
 
 
 @pytest.mark.slow
+def test_own_space(root):
+    pictures = ["own_space", "own_space_cells_darts", "own_space_cells_da2s"]
+    rows = results("own_space", root, pictures=pictures)
+    assert [(row["method"], row["budget"]) for row in rows] == [("darts", "2,2,1"), ("da2s", "2,2,1")]
+    check_percentages(rows, "before", "after", "error")
+    page = (root / "runs" / "figures" / "tiny" / "own_space.md").read_text()
+    assert page.count(" of 10") == 2  # edges of both cells
+    assert "| these four | readable |" in page and "| the paper's seven | fast |" in page
+
+
+@pytest.mark.slow
 def test_reproduce_runs_notebooks_and_sums_up(root):
     command = [sys.executable, "-m", "daas_lab", "reproduce", "--preset", "tiny", "--dataset", "digits"]
     command += ["--seeds", "[0]", "--runs", str(root / "runs")]

@@ -5,7 +5,7 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -47,18 +47,19 @@ def save_results(
     runs: Sequence[Row] = (),
     searches: Iterable[Run] = (),
     begun: float,
-) -> dict:
-    """How a notebook ends: its table as `<stem>.json` and `<stem>.md` in `settings.folder`, where its pictures are; a
-    line says so. Returns the provenance, for a second table.
+    beside: Mapping[str, Sequence[Row]] | None = None,
+) -> None:
+    """How a notebook ends: its table as `<stem>.json` and `<stem>.md` in `settings.folder`, where its pictures are.
 
     `markdown` and `runs` are those of `tables.save_table`, `searches` the runs behind the numbers, `begun` what
-    `time.perf_counter` said at the notebook's start.
+    `time.perf_counter` said at the notebook's start, `beside` further tables of the same provenance by their stems.
     """
     command, seconds = command_text(stem, settings), time.perf_counter() - begun
     facts = provenance(settings.dataset, settings.preset, command, seconds, searches)
     tables.save_table(stem, rows, facts, settings.folder, markdown, runs)
+    for name, others in (beside or {}).items():
+        tables.save_table(name, others, facts, settings.folder)
     print(f"{stem}: table and pictures are in {settings.folder}")
-    return facts
 
 
 def command_text(stem: str, settings: Settings) -> str:
