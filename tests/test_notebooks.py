@@ -37,7 +37,7 @@ def root(tmp_path_factory):
 BRIEFLY = ("-p", "epochs", "1", "-p", "retrain_epochs", "1")  # where many searches are but the same, ten times
 
 
-def results(name, root, *parameters, seeds=(0,), pictures=()):
+def results(name, root, *parameters, seeds=(0,), pictures=(), dataset="digits"):
     """Run a notebook; the rows of its table. Its pictures must be there, drawn and shown."""
     done = papermill(name, root, "-p", "seeds", json.dumps(list(seeds)), *parameters)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -47,7 +47,7 @@ def results(name, root, *parameters, seeds=(0,), pictures=()):
         assert "<svg" in svg and 1000 < (folder / f"{picture}.png").stat().st_size < 300_000
     document = json.loads((folder / f"{name}.json").read_text())
     facts = document["provenance"]
-    assert facts["preset"] == "tiny" and facts["dataset"] == "digits" and f"notebooks/{name}.ipynb" in facts["command"]
+    assert facts["preset"] == "tiny" and facts["dataset"] == dataset and f"notebooks/{name}.ipynb" in facts["command"]
     assert facts["versions"]["torch"] and facts["machine"]["cores"] >= 1 and facts["wall_s"] > 0
     cells = json.loads((root / f"{name}.ipynb").read_text())["cells"]
     shown = [output for cell in cells for output in cell.get("outputs", ()) if "data" in output]
@@ -316,6 +316,18 @@ def test_own_space(root):
     page = (root / "runs" / "figures" / "tiny" / "own_space.md").read_text()
     assert page.count(" of 10") == 2  # edges of both cells
     assert "| these four | readable |" in page and "| the paper's seven | fast |" in page
+
+
+@pytest.mark.slow
+def test_own_data(root):
+    dataset = f"{root}/runs/own/photo_patches.py:photo_patches"
+    [row] = results("own_data", root, pictures=["own_data"], dataset=dataset)
+    assert row["scale"] == "miniature (tiny, photo_patches)"
+    check_percentages([row], "before", "after", "error")
+    page = (root / "runs" / "figures" / "tiny" / "own_data.md").read_text()
+    assert "grey levels: 0.00 at side 16, " in page and "Chance errs in 50 %" in page
+    for way in ("arrays", "folder"):
+        assert f"| {way} | 2 | 3 | 1560 | 520 | 8 |" in page
 
 
 @pytest.mark.slow
