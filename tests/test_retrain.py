@@ -175,7 +175,7 @@ def test_a_search_on_two_processes_trains_like_one_that_accumulates(tmp_path):
     sizes |= {"micro_batches": 2, "threads": 1}
     program = (
         "import json, sys\n"
-        "from daas_lab.config import search_config\n"
+        "from daas_lab.compose import search_config\n"
         "from daas_lab.train.search import search\n"
         "search(search_config('tiny', 'digits', **json.loads(sys.argv[1])), sys.argv[2], progress=False)\n"
     )
