@@ -331,6 +331,22 @@ def test_own_data(root):
 
 
 @pytest.mark.slow
+def test_inside_the_supernet(root):
+    rows = results("inside_the_supernet", root, pictures=["inside_the_supernet"])
+    gradients = [row for row in rows if "autograd" in row]
+    assert len(gradients) == 7 and sum(row["a"] for row in gradients) == pytest.approx(1)
+    assert sum(row["autograd"] for row in gradients) == pytest.approx(0, abs=1e-12)
+    assert any(abs(row["autograd"]) > 1e-4 for row in gradients)
+    for row in gradients:
+        assert row["finite difference"] == pytest.approx(row["autograd"], rel=1e-4, abs=1e-8)
+    checks = {row["compared"]: row["largest difference"] for row in rows if "compared" in row}
+    assert len(checks) == 9 and max(checks.values()) < 1e-7
+    for row in [row for row in rows if "step of" in row]:
+        assert row["fell by"] == pytest.approx(row["expected"], rel=0.1) and row["fell by"] > 0
+    assert [row["seconds of a step"] > 0 for row in rows if "form" in row] == [True, True]
+
+
+@pytest.mark.slow
 def test_reproduce_runs_notebooks_and_sums_up(root):
     command = [sys.executable, "-m", "daas_lab", "reproduce", "--preset", "tiny", "--dataset", "digits"]
     command += ["--seeds", "[0]", "--runs", str(root / "runs")]

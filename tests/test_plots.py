@@ -143,6 +143,15 @@ def test_surfaces_draw_trajectories():
     assert "k = 2" in ax.get_title()
 
 
+def test_an_edges_gradient_stands_beside_the_finite_differences():
+    figure = plots_losses.edge_gradient([0.7, 0.3], [-0.2, 0.2], [-0.1, 0.1], PRIMITIVES[:2], title="edge")
+    mixture, slope = figure.axes
+    assert [bar.get_height() for bar in mixture.patches] == [0.7, 0.3]
+    assert [bar.get_height() for bar in slope.patches] == [-0.2, 0.2]
+    assert list(slope.lines[0].get_ydata()) == [-0.1, 0.1]
+    assert [label.get_text() for label in slope.get_xticklabels()] == list(PRIMITIVES[:2])
+
+
 def test_eq_2_and_4_agree_with_the_losses():
     generator = torch.Generator().manual_seed(0)
     alphas = torch.randn(5, 3, dtype=torch.float64, generator=generator, requires_grad=True)

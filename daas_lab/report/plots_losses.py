@@ -168,3 +168,30 @@ def _draw_trajectory(ax: Axes, points: np.ndarray) -> None:
     ax.plot(*points[0], "o", color="white", markeredgecolor=TRAJECTORY, markersize=7, label="start")
     ax.plot(*points[-1], "o", color=TRAJECTORY, markersize=7, label="end")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3)
+
+
+@themed
+def edge_gradient(
+    weights: Sequence[float],
+    gradient: Sequence[float],
+    differences: Sequence[float],
+    operations: Sequence[str],
+    *,
+    title: str = "",
+) -> Figure:
+    """An edge's mixture a [O], and the gradient of the loss in its α [O] beside the same by finite differences [O]."""
+    figure = Figure(figsize=(9.0, 3.6), layout="constrained")
+    mixture, slope = figure.subplots(1, 2)
+    places, colours = range(len(operations)), [operation_colour(name) for name in operations]
+    mixture.bar(places, weights, color=colours)
+    mixture.set(title="the mixture: a = softmax(α)", ylabel="weight a")
+    slope.bar(places, gradient, color=colours)
+    slope.plot(places, differences, "x", color=INK, label="finite difference")
+    slope.axhline(0, color=INK, linewidth=0.8)
+    slope.set(title="∂L/∂α, which descent takes α against", ylabel="gradient of the loss")
+    slope.legend()
+    for ax in (mixture, slope):
+        ax.set_xticks(places, operations, rotation=35, ha="right")
+        ax.grid(axis="x", visible=False)
+    figure.suptitle(title)
+    return figure
