@@ -1,4 +1,5 @@
-"""Fig. 2: the entropy losses as surfaces, with the direction in which gradient descent moves. Theme of `plots.py`.
+"""Fig. 2: the entropy losses as surfaces, with the direction in which gradient descent moves; and the gradient of an
+edge's α. Theme of `plots.py`.
 
 The formulas are written in numpy so that drawing needs no torch; a test holds them against `losses.py`.
 """
