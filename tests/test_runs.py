@@ -12,10 +12,19 @@ import pytest
 import torch
 
 from daas_lab.compose import retrain_config, search_config
-from daas_lab.errors import LabError
+from daas_lab.errors import LabError, NewerVersion
 from daas_lab.runs import folder as folder_module
-from daas_lab.runs.folder import is_finished, is_whole, read_checkpoint, read_run, write_atomically, writer
+from daas_lab.runs.folder import (
+    is_finished,
+    is_whole,
+    read_checkpoint,
+    read_finished,
+    read_run,
+    write_atomically,
+    writer,
+)
 from daas_lab.space.text_forms import PUBLISHED
+from daas_lab.train.search import search
 from daas_lab.train.writer import RunWriter, open_run
 
 
@@ -216,3 +225,18 @@ def test_a_configuration_is_complete_and_names_versions_and_machine(tmp_path):
     header = json.loads((tmp_path / "run" / "config.json").read_text())
     assert torch.__version__.startswith(header["versions"]["torch"]) and header["machine"]
     assert folder_module.read_config(tmp_path / "run") == search_config("tiny", "digits")
+
+
+def test_a_finished_run_of_a_newer_version_is_neither_damaged_nor_written_again(tmp_path, capsys):
+    config = search_config("tiny", "digits", "random", threads=1)
+    search(config, tmp_path, progress=False)
+    path = tmp_path / "config.json"
+    document = json.loads(path.read_text())
+    document["config"]["new_field"] = 0
+    path.write_text(json.dumps(document))
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    for read in (read_finished, lambda folder: search(config, folder, progress=False)):
+        with pytest.raises(NewerVersion, match=r"config\.json: made by a newer version .* knows no field 'new_field'"):
+            read(tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    assert "damaged" not in (said := capsys.readouterr().err) and "written again" not in said

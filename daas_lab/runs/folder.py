@@ -226,11 +226,13 @@ def is_whole(folder: str | Path) -> bool:
 
 def read_finished(folder: str | Path) -> Run | None:
     """The run in `folder` if it is finished and can be read. What is damaged is said on stderr: the trainer that then
-    goes on writes it again from the checkpoint."""
+    goes on writes it again from the checkpoint. Raises `NewerVersion` for a run that this version cannot know."""
     if not is_finished(folder):
         return None
     try:
         return read_run(folder)
+    except NewerVersion:
+        raise
     except LabError as error:
         print(f"{error}; written again from the checkpoint", file=sys.stderr)
         return None
