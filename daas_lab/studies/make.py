@@ -111,7 +111,8 @@ def _side_by_side(tasks: Sequence[tuple], settings: Settings, bar: tqdm, done: C
                     future.result()
                 bar.update(done(len(tasks) - len(pending)) - bar.n)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        for future in started:
+            future.cancel()
         ours: set[int] = set()
         while not all(future.done() for future in started):
             while not pids.empty():
@@ -120,6 +121,7 @@ def _side_by_side(tasks: Sequence[tuple], settings: Settings, bar: tqdm, done: C
                 if child.pid in ours:
                     child.terminate()
             time.sleep(0.1)
+        pool.shutdown()  # not before: its thread may still be about to start a process, and would miss its list of them
 
 
 def _tell_pid(pids: Any) -> None:
