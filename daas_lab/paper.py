@@ -153,28 +153,28 @@ class Entry(NamedTuple):
 
     what: str
     notebook: str  # stem under notebooks/
-    function: str  # module.function of daas_lab
+    function: str  # room.module.function of daas_lab
 
 
 INDEX = {
-    "Eq. (1)": Entry("classification loss", "00_quickstart", "losses.classification_loss"),
-    "Eq. (2)": Entry("operation entropy of an edge", "figure_2_entropy", "losses.operation_entropy"),
-    "Eq. (3)": Entry("operation loss", "figure_3_alpha_evolution", "losses.operation_loss"),
-    "Eq. (4)": Entry("edge loss of a node", "figure_2_entropy", "losses.node_edge_loss"),
-    "Eq. (5)": Entry("edge loss", "figure_4_beta_evolution", "losses.edge_loss"),
-    "Eq. (6)": Entry("objective", "paper_vs_code", "losses.objective"),
-    "Eq. (7)": Entry("objective with priorities", "table_3_priority", "losses.prioritised_objective"),
-    "Fig. 1": Entry("discretization gap at node 3", "figure_1_discretization_gap", "plots.node_inputs"),
-    "Fig. 2": Entry("what the entropy losses push to", "figure_2_entropy", "plots_losses.entropy_surface"),
-    "Fig. 3": Entry("operation weights over the epochs", "figure_3_alpha_evolution", "plots.alpha_evolution"),
-    "Fig. 4": Entry("edge weights over the epochs", "figure_4_beta_evolution", "plots.beta_evolution"),
-    "Fig. 5": Entry("control functions", "figure_5_control_functions", "plots.control_functions"),
-    "Fig. 6": Entry("the cells that were found", "figure_6_cells", "drawing.draw_cells"),
-    "Table 1": Entry("test errors on CIFAR-10", "table_1_cifar10", "tables.table_1"),
-    "Table 2": Entry("control functions for λ_c", "table_2_lambda_c", "tables.table_2"),
-    "Table 3": Entry("priority of operations or edges", "table_3_priority", "tables.table_3"),
-    "Table 4": Entry("imbalanced edge budgets", "table_4_imbalanced", "tables.table_4"),
-    "Table 5": Entry("transfer to ImageNet", "table_5_imagenet", "tables.table_5"),
+    "Eq. (1)": Entry("classification loss", "00_quickstart", "methods.losses.classification_loss"),
+    "Eq. (2)": Entry("operation entropy of an edge", "figure_2_entropy", "methods.losses.operation_entropy"),
+    "Eq. (3)": Entry("operation loss", "figure_3_alpha_evolution", "methods.losses.operation_loss"),
+    "Eq. (4)": Entry("edge loss of a node", "figure_2_entropy", "methods.losses.node_edge_loss"),
+    "Eq. (5)": Entry("edge loss", "figure_4_beta_evolution", "methods.losses.edge_loss"),
+    "Eq. (6)": Entry("objective", "paper_vs_code", "methods.losses.objective"),
+    "Eq. (7)": Entry("objective with priorities", "table_3_priority", "methods.losses.prioritised_objective"),
+    "Fig. 1": Entry("discretization gap at node 3", "figure_1_discretization_gap", "report.plots.node_inputs"),
+    "Fig. 2": Entry("what the entropy losses push to", "figure_2_entropy", "report.plots_losses.entropy_surface"),
+    "Fig. 3": Entry("operation weights over the epochs", "figure_3_alpha_evolution", "report.plots.alpha_evolution"),
+    "Fig. 4": Entry("edge weights over the epochs", "figure_4_beta_evolution", "report.plots.beta_evolution"),
+    "Fig. 5": Entry("control functions", "figure_5_control_functions", "report.plots.control_functions"),
+    "Fig. 6": Entry("the cells that were found", "figure_6_cells", "report.drawing.draw_cells"),
+    "Table 1": Entry("test errors on CIFAR-10", "table_1_cifar10", "report.tables.table_1"),
+    "Table 2": Entry("control functions for λ_c", "table_2_lambda_c", "report.tables.table_2"),
+    "Table 3": Entry("priority of operations or edges", "table_3_priority", "report.tables.table_3"),
+    "Table 4": Entry("imbalanced edge budgets", "table_4_imbalanced", "report.tables.table_4"),
+    "Table 5": Entry("transfer to ImageNet", "table_5_imagenet", "report.tables.table_5"),
 }
 
 

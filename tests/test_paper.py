@@ -80,7 +80,7 @@ def test_published_cells_have_rows():
 
 @pytest.mark.parametrize("key", paper.INDEX)
 def test_index_names_functions_that_exist(key):
-    module, function = paper.INDEX[key].function.split(".")
+    module, _, function = paper.INDEX[key].function.rpartition(".")
     assert callable(getattr(importlib.import_module(f"daas_lab.{module}"), function))
 
 

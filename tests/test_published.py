@@ -80,7 +80,7 @@ def test_a_mean_in_the_readme_is_in_a_published_table():
     rows = [row for path in (ROOT / "figures").glob("*.json") for row in json.loads(path.read_text())["rows"]]
     measured = [(value, row.get(key.removesuffix("_mean") + "_std")) for row in rows for key, value in row.items()]
     measured = [pair for pair in measured if isinstance(pair[1], float)]
-    found = re.findall(r"(\d+\.(\d+)) ± (\d+\.\d+)", (ROOT / "README.md").read_text())
+    found = re.findall(r"(-?\d+\.(\d+)) ± (\d+\.\d+)", (ROOT / "README.md").read_text())
     assert len(found) > 40
     for mean, decimals, std in found:
         digits = len(decimals)

@@ -195,7 +195,7 @@ def test_a_number_of_micro_batches_that_cannot_be_is_refused(tmp_path, monkeypat
     for parts in (3, 16):
         with pytest.raises(LabError, match=rf"micro_batches = {parts}: must be a divisor of batch_size = 16"):
             tiny(micro_batches=parts)
-    with pytest.raises(LabError, match="micro_batches = 2: must be 1 for method darts2"):
+    with pytest.raises(LabError, match="micro_batches = 2: must be 1 for DARTS, second order"):
         search_config("tiny", "digits", "darts2", micro_batches=2)
     with (
         pytest.raises(LabError, match="sync_batch_norm = True: must be false on cpu"),
@@ -264,5 +264,6 @@ def test_a_search_under_autocast_keeps_softmax_and_entropies_in_float32(tmp_path
     ours, theirs = (read_run(tmp_path / name).history[0] for name in ("16", "32"))
     for loss in ("train_loss", "architecture_loss"):
         assert ours[loss] == pytest.approx(theirs[loss], rel=0.05) and ours[loss] != theirs[loss]
-    assert ours["operation_loss"] == pytest.approx(theirs["operation_loss"], rel=0.05)
+    # Of α as Adam has moved it by then, which makes a step of a gradient of any size.
+    assert ours["operation_loss"] == pytest.approx(theirs["operation_loss"], rel=0.1)
     assert weights(tmp_path / "16")["alphas_normal"].dtype == torch.float32
