@@ -68,23 +68,18 @@ def _parser() -> argparse.ArgumentParser:
     gap = _command(commands, "gap", _gap, "accuracy of a searched super-network before and after discretization")
     _add_run(gap)
     gap.add_argument("--budget", action="append", help="may be repeated (default: the five of the paper)")
-    gap.add_argument("--edge-weight", action="append", help=", ".join(discretize.EDGE_WEIGHTS))
-    gap.add_argument("--batch-norm", action="append", help=", ".join(discretize.BATCH_NORMS))
+    weights, norms = ", ".join(discretize.EDGE_WEIGHTS), ", ".join(discretize.BATCH_NORMS)
+    gap.add_argument("--edge-weight", action="append", help=weights)
+    gap.add_argument("--batch-norm", action="append", help=norms)
     gap.add_argument("--stage", action="append", help=", ".join(discretize.STAGES))
     gap.add_argument("--data", default="data", help="folder of the data sets (default: data)")
     gap.add_argument("--json", action="store_true", help="a list of rows, accuracies in percent")
 
-    alone = _command(
-        commands, "attribution", _attribution, "accuracy that each decision of a discretization costs alone"
-    )
+    alone = _command(commands, "attribution", _attribution, "accuracy that each decision of a cut costs alone")
     _add_run(alone)
     alone.add_argument("--budget", help="default: the run's")
-    alone.add_argument(
-        "--edge-weight", default="learned", help=f"{', '.join(discretize.EDGE_WEIGHTS)} (default: learned)"
-    )
-    alone.add_argument(
-        "--batch-norm", default="as-trained", help=f"{', '.join(discretize.BATCH_NORMS)} (default: as-trained)"
-    )
+    alone.add_argument("--edge-weight", default="learned", help=f"{weights} (default: learned)")
+    alone.add_argument("--batch-norm", default="as-trained", help=f"{norms} (default: as-trained)")
     alone.add_argument("--out", metavar="PICTURE", help="a heat map on the cells, an .svg, .png or .dot file")
     alone.add_argument("--data", default="data", help="folder of the data sets (default: data)")
     alone.add_argument("--json", action="store_true", help="a list of rows, accuracies in percent")
@@ -268,15 +263,8 @@ def _attribution(options: argparse.Namespace) -> None:
     budget = _budget_for(options.budget or run_config.budget, run_config)
     network, _ = load_supernet(options.run_folder)
     splits = search_splits(run_config, options.data)
-    rows = discretize.attribution(
-        network,
-        run_config,
-        splits.held_out,
-        splits.weights,
-        budget,
-        edge_weight=options.edge_weight,
-        batch_norm=options.batch_norm,
-    )
+    choice = {"edge_weight": options.edge_weight, "batch_norm": options.batch_norm}
+    rows = discretize.attribution(network, run_config, splits.held_out, splits.weights, budget, **choice)
     _print_accuracies(rows, run_config, len(splits.held_out), options.json)
     if options.out:
         cells = evolution.genotype_after(read_run(options.run_folder), -1, every_edge(run_config.nodes))

@@ -85,6 +85,11 @@ def test_imports_between_rooms_go_downwards():
             assert name == own or height[name] < height[own], f"{path.relative_to(ROOT)} imports {name}"
 
 
+def test_no_module_is_longer_than_a_reader_can_hold():
+    for path in (ROOT / "daas_lab").rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 400, path.relative_to(ROOT)
+
+
 def string_literals(path):
     """Every text in a module that is no docstring or part of one."""
     tree = ast.parse(path.read_text())
