@@ -148,7 +148,7 @@ def test_a_pair_of_which_one_was_killed_continues_to_the_same_result(pair, tmp_p
     program = tmp_path / "program.py"
     program.write_text(
         "import json, os, signal, sys\n"
-        "from daas_lab.config import retrain_config\n"
+        "from daas_lab.compose import retrain_config\n"
         "from daas_lab.train import loop, retrain\n"
         "means = loop.StepLosses.means\n"
         "def die_in_the_third_epoch(losses, epoch):\n"
