@@ -251,6 +251,8 @@ def test_under_autocast_logits_and_batch_norm_statistics_are_float32():
 
 def test_a_search_under_autocast_keeps_softmax_and_entropies_in_float32(tmp_path):
     changes = {"layers": 2, "channels": 2, "nodes": 4, "budget": "1,2", "epochs": 1, "steps": 2, "threads": 1}
+    # The entropies are measured after the epoch, when Adam has moved α by its learning rate whatever the gradient.
+    changes["arch_learning_rate"] = 0.01
     config = search_config("tiny", "digits", precision="bfloat16", **changes)
     network = build_supernet(config)
     with torch.autocast("cpu", torch.bfloat16):
@@ -264,6 +266,5 @@ def test_a_search_under_autocast_keeps_softmax_and_entropies_in_float32(tmp_path
     ours, theirs = (read_run(tmp_path / name).history[0] for name in ("16", "32"))
     for loss in ("train_loss", "architecture_loss"):
         assert ours[loss] == pytest.approx(theirs[loss], rel=0.05) and ours[loss] != theirs[loss]
-    # Of α as Adam has moved it by then, which makes a step of a gradient of any size.
-    assert ours["operation_loss"] == pytest.approx(theirs["operation_loss"], rel=0.1)
+    assert ours["operation_loss"] == pytest.approx(theirs["operation_loss"], rel=0.05)
     assert weights(tmp_path / "16")["alphas_normal"].dtype == torch.float32

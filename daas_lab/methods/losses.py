@@ -89,7 +89,7 @@ def prioritised_objective(
     classification: Tensor, operation: Tensor, edge: Tensor, lambda_c: float, lambda_1: float, lambda_2: float
 ) -> Tensor:
     """Eq. (7): L = L^C + λ_c (λ_α L^O + λ_β L^E) with λ_α = λ_1 and λ_β = 4 λ_2."""
-    return classification + lambda_c * (lambda_1 * operation + 4 * lambda_2 * edge)
+    return classification + sum(prioritised_terms(operation, edge, lambda_c, lambda_1, lambda_2).values())
 
 
 def prioritised_terms(

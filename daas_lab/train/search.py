@@ -140,14 +140,15 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
             ),
             strict=True,
         )
+        at = config.moment(epoch, training=True)
         for step, ((arch_x, arch_y), (x, y)) in enumerate(streams):
             terms = {}
             if searches:
-                network.at = config.moment(epoch, step=step, training=True, part="architecture")
+                network.at = at._replace(step=step, part="architecture")
                 train_only(trained=architecture_parameters, resting=weight_parameters)
                 update = ArchitectureStep(network, config, (arch_x, arch_y), (x, y), weight_optimizer, scaler)
                 terms = architecture_step(update, arch_optimizer)
-            network.at = config.moment(epoch, step=step, training=True, part="weights")
+            network.at = at._replace(step=step, part="weights")
             train_only(trained=weight_parameters, resting=architecture_parameters)
             loss, hits = weight_step(network, weight_optimizer, x, y, config, scaler)
             # In the order in which a step computes them: the first that is not finite is the one to blame.
