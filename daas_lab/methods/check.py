@@ -26,7 +26,7 @@ def check_method(method: type[Method] | Method, budgets: tuple[str, ...] = tuple
         made = method if isinstance(method, Method) else _made(method, budget)
         if made.trains:
             check_start(made, space, budget)
-            _check_extremes(made, space)
+            _check_extremes(made, space, budget)
             _check_gradients(made, space, budget)
             _check_evaluation(made, space, budget)
         _check_cells(made, space, budget)
@@ -48,24 +48,29 @@ def _made(method: type[Method], budget: EdgeBudget) -> Method:
 
 
 def _architecture(method: Method, space: Space, budget: EdgeBudget, cell_type: str) -> Architecture:
-    E, O = len(space.edges), len(space.operations)  # noqa: E741
+    shape = [len(space.edges), len(space.operations)]
     start = _call(method, "start", method.start, space, budget.only(cell_type))
     try:
         start = Architecture(*start)
-        shapes = tuple(start.alphas.shape), tuple(start.betas.shape)
+        found = list(start.alphas.shape), list(start.betas.shape)
     except (TypeError, AttributeError):
         raise _broken(method, "start", "returns no Architecture(alphas [E, O], betas [E])") from None
-    if shapes != ((E, O), (E,)):
-        raise _broken(method, "start", f"gives α {list(shapes[0])} and β {list(shapes[1])}, not [{E}, {O}] and [{E}]")
+    if found[0] != shape:
+        raise _broken(method, "start", f"gives α {found[0]}, not {shape}")
     return start
+
+
+def _drawn_like(start: Architecture, draws: torch.Generator, scale: float = 1.0) -> Architecture:
+    return Architecture(*(scale * torch.randn(part.shape, generator=draws) for part in start))
 
 
 def _mixture(method: Method, architecture: Architecture, cell_type: str, at: Moment) -> Mixture:
     mixture = _call(method, "mix", method.mix, architecture, cell_type, at)
     try:
         mixture = Mixture(*mixture)
-        pairs = zip(("operations", "edges"), mixture[:2], architecture, strict=True)
-        found = [(name, value, list(value.shape), list(wanted.shape)) for name, value, wanted in pairs]
+        shape = list(architecture.alphas.shape)
+        pairs = zip(("operations", "edges"), mixture[:2], (shape, shape[:1]), strict=True)
+        found = [(name, value, list(value.shape), wanted) for name, value, wanted in pairs]
     except (TypeError, AttributeError):
         raise _broken(method, "mix", "returns no Mixture(operations [E, O], edges [E])") from None
     for name, value, shape, wanted in found:
@@ -89,11 +94,10 @@ def _terms(method: Method, architectures: Mapping[str, Architecture], at: Moment
     return [torch.as_tensor(term) for term in terms.values()]
 
 
-def _check_extremes(method: Method, space: Space) -> None:
-    E, O = len(space.edges), len(space.operations)  # noqa: E741
+def _check_extremes(method: Method, space: Space, budget: EdgeBudget) -> None:
+    start = _architecture(method, space, budget, "normal")
     for scale in (0.0, 1.0, 1e4):
-        draws = torch.Generator().manual_seed(0)
-        both = [scale * torch.randn(shape, generator=draws) for shape in ((E, O), (E,))]
+        both = _drawn_like(start, torch.Generator().manual_seed(0), scale)
         for epoch in (1, EPOCHS):
             leaves = [part.clone().requires_grad_() for part in both]
             architectures = dict.fromkeys(CELL_TYPES, Architecture(*leaves))
@@ -130,12 +134,9 @@ def _check_evaluation(method: Method, space: Space, budget: EdgeBudget) -> None:
 
 def _check_cells(method: Method, space: Space, budget: EdgeBudget) -> None:
     at, draws = Moment(EPOCHS, EPOCHS, space=space), torch.Generator().manual_seed(1)
-    E, O = len(space.edges), len(space.operations)  # noqa: E741
+    start = _architecture(method, space, budget, "normal")
     for _ in range(3):
-        architectures = {
-            name: Architecture(torch.randn(E, O, generator=draws), torch.randn(E, generator=draws))
-            for name in CELL_TYPES
-        }
+        architectures = {name: _drawn_like(start, draws) for name in CELL_TYPES}
         cells = _call(method, "select", method.select, architectures, budget, at)
         for name in CELL_TYPES:
             edges = cells.cell(name).edges

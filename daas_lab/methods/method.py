@@ -22,7 +22,7 @@ class Architecture(NamedTuple):
     """The architecture parameters of one cell type."""
 
     alphas: Tensor  # α [E, O]
-    betas: Tensor  # β [E]
+    betas: Tensor  # β [E], or what a method has in its place
 
 
 class Mixture(NamedTuple):
@@ -57,9 +57,10 @@ class Moment(NamedTuple):
     part: str = ""  # of a step: "architecture" or "weights"
     space: Space = Space()
 
-    def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
-        """For the draws of a sampled relaxation: the same after a resume, and in every process that shares a step."""
-        return torch.Generator(device).manual_seed(seed_of(self.seed, self.part, self.epoch, self.step))
+    def generator(self, cell_type: str = "", device: torch.device | str = "cpu") -> torch.Generator:
+        """For the draws of a sampled relaxation, each cell type its own: the same after a resume, and in every process
+        that shares a step."""
+        return torch.Generator(device).manual_seed(seed_of(self.seed, self.part, self.epoch, self.step, cell_type))
 
 
 def seed_of(*key: int | str) -> int:
@@ -82,6 +83,7 @@ class Method:
     title: ClassVar[str] = "DARTS"  # what reports call it
     colour: ClassVar[str] = "#D55E00"
     trains: ClassVar[bool] = True  # there is a super-network at all
+    affine: ClassVar[bool] = False  # its batch-norms have parameters
     learns_edges: ClassVar[bool] = False  # β has a part in it
     first_edge_node: ClassVar[int] = 2  # edges of the nodes before it have no β, where the others have
     asks_for_budget: ClassVar[bool] = False  # a search knows its budget; else one search serves every budget
@@ -146,9 +148,24 @@ class Method:
             "largest_operation_weight": weights.amax(dim=1).mean().item(),
         }
 
+    def optimizer(self, groups: list[dict], **rules: Any) -> torch.optim.Optimizer:
+        """Of α and β, a group each; `rules`: learning rate, weight decay, and whether it may be fused."""
+        return torch.optim.Adam(groups, betas=(0.5, 0.999), **rules)
+
     def architecture_gradients(self, step: Any) -> None:
         """Leave the gradient of the objective in α and β. `step`: a `train.search.ArchitectureStep`."""
         step.backward()
+
+    def after_step(self, step: Any) -> None:
+        """Act on α and β when the optimizer has moved them."""
+
+    def trains_weight(self, name: str) -> bool:
+        """Whether a network weight is trained, by its name in the readable form; else it stays as it was drawn."""
+        return True
+
+    def depth(self, layers: int, at: Moment) -> int:
+        """Cells of the network in an epoch. Where it changes, the network begins anew, with fresh weights."""
+        return layers
 
     def after_epoch(self, search: Any) -> None:
         """Act between epochs. `search`: a `train.search.SearchState`."""

@@ -201,12 +201,14 @@ class FastSuperNetwork(SuperNetwork):
     are those of `SuperNetwork`.
     """
 
-    def __init__(
-        self, space: Space, method: Method, *, partial_channels: int = 1, checkpointed: bool = False, **arguments: Any
-    ):
-        super().__init__(space, method, partial_channels=partial_channels, **arguments)
+    def __init__(self, space: Space, method: Method, *, checkpointed: bool = False, **arguments: Any):
+        super().__init__(space, method, **arguments)
         self.checkpointed = checkpointed
-        self.cells = nn.ModuleList(FastCell(cell, space, partial_channels) for cell in self.cells)
+
+    def begin(self, layers: int) -> None:
+        """As in the readable form, whose weights the cells take over."""
+        super().begin(layers)
+        self.cells = nn.ModuleList(FastCell(cell, self.space, self.partial_channels) for cell in self.cells)
 
     def forward(self, x: Tensor, mixtures: Mapping[str, Mixture] | None = None) -> Tensor:
         """Images [B, image channels, H, W] → logits [B, classes]; mixed by `mixtures`, by default those of α and β."""
@@ -234,13 +236,14 @@ def make_supernet(space: Space, method: Method, *, checkpointed: bool = False, *
 
     `arguments`: those of `SuperNetwork`. `checkpointed`: less memory for more time, which only the fast form can.
     """
-    if space.operations == PRIMITIVES:
+    if space.operations == PRIMITIVES and not method.affine:
         return FastSuperNetwork(space, method, checkpointed=checkpointed, **arguments)
     if checkpointed:
-        raise refuse("checkpointed", True, "false where the operations are not the paper's seven")
+        raise refuse("checkpointed", True, "false where the fast form does not take over")
+    why = "without affine batch-norm" if method.affine else f"not {', '.join(space.operations)}"
     print(
         "super-network: the readable form, several times slower: the fast one computes the paper's seven operations, "
-        f"not {', '.join(space.operations)}",
+        f"{why}",
         file=sys.stderr,
     )
     return SuperNetwork(space, method, **arguments)

@@ -27,8 +27,11 @@ from daas_lab.space.operations import FactorizedReduce, make_candidate, relu_con
 class MixedEdge(nn.ModuleDict):
     """The candidate operations of one edge, by name; with K partial channels only C / K pass through them."""
 
-    def __init__(self, operations: Sequence[str], channels: int, stride: int, partial_channels: int = 1):
-        super().__init__({name: make_candidate(name, channels // partial_channels, stride) for name in operations})
+    def __init__(
+        self, operations: Sequence[str], channels: int, stride: int, partial_channels: int = 1, affine: bool = False
+    ):
+        passed = channels // partial_channels
+        super().__init__({name: make_candidate(name, passed, stride, affine) for name in operations})
         self.stride, self.partial_channels = stride, partial_channels
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
@@ -54,15 +57,16 @@ class MixedCell(nn.Module):
         channels: int,
         reduces: tuple[bool, bool],
         partial_channels: int = 1,
+        affine: bool = False,
     ):
         super().__init__()
         before_reduces, self_reduces = reduces
         self.cell_type, self.nodes = "reduce" if self_reduces else "normal", space.nodes
         preprocess = FactorizedReduce if before_reduces else relu_conv_norm
-        self.preprocess_0 = preprocess(channels_in[0], channels, affine=False)
-        self.preprocess_1 = relu_conv_norm(channels_in[1], channels, affine=False)
+        self.preprocess_0 = preprocess(channels_in[0], channels, affine)
+        self.preprocess_1 = relu_conv_norm(channels_in[1], channels, affine)
         self.edges = nn.ModuleList(
-            MixedEdge(space.operations, channels, 2 if self_reduces and source < 2 else 1, partial_channels)
+            MixedEdge(space.operations, channels, 2 if self_reduces and source < 2 else 1, partial_channels, affine)
             for source, _ in space.edges
         )
 
@@ -106,17 +110,28 @@ class SuperNetwork(nn.Module):
             alphas, betas = method.start(space, budget.only(cell_type))
             self.register_parameter(f"alphas_{cell_type}", nn.Parameter(alphas))  # [E, O]
             self.register_parameter(f"betas_{cell_type}", nn.Parameter(betas))  # [E]
+        self.channels, self.classes, self.image_channels = channels, classes, image_channels
+        self.partial_channels = partial_channels
+        self.begin(layers)
+
+    def begin(self, layers: int) -> None:
+        """All but α and β afresh: stem, `layers` cells and classifier."""
+        channels, space = self.channels, self.space
         self.stem = nn.Sequential(
-            nn.Conv2d(image_channels, 3 * channels, 3, padding=1, bias=False), nn.BatchNorm2d(3 * channels)
+            nn.Conv2d(self.image_channels, 3 * channels, 3, padding=1, bias=False), nn.BatchNorm2d(3 * channels)
         )
         self.cells = nn.ModuleList()
         channels_in, before_reduces = (3 * channels, 3 * channels), False
         for layer in range(layers):
             reduces = layer in (layers // 3, 2 * layers // 3)
             channels *= 2 if reduces else 1
-            self.cells.append(MixedCell(space, channels_in, channels, (before_reduces, reduces), partial_channels))
+            options = (before_reduces, reduces), self.partial_channels, self.method.affine
+            self.cells.append(MixedCell(space, channels_in, channels, *options))
             channels_in, before_reduces = (channels_in[1], (space.nodes - 2) * channels), reduces
-        self.classifier = nn.Linear(channels_in[1], classes)
+        self.classifier = nn.Linear(channels_in[1], self.classes)
+        for name, parameter in self.named_parameters():
+            if not self.method.trains_weight(name):
+                parameter.requires_grad_(False)
 
     def forward(self, x: Tensor, mixtures: Mapping[str, Mixture] | None = None) -> Tensor:
         """Images [B, image channels, H, W] → logits [B, classes]; mixed by `mixtures`, by default those of α and β."""
@@ -148,6 +163,6 @@ class SuperNetwork(nn.Module):
         return [get(cell_type) for get in (self.alphas, self.betas) for cell_type in CELL_TYPES]
 
     def weight_parameters(self) -> list[nn.Parameter]:
-        """Everything else."""
-        architecture = {id(parameter) for parameter in self.arch_parameters()}
-        return [parameter for parameter in self.parameters() if id(parameter) not in architecture]
+        """Everything else that the method trains."""
+        architecture, trains = {id(parameter) for parameter in self.arch_parameters()}, self.method.trains_weight
+        return [own for name, own in self.named_parameters() if id(own) not in architecture and trains(name)]

@@ -145,11 +145,11 @@ def make_operation(name: str, channels: int, stride: int, affine: bool) -> nn.Mo
     return OPERATIONS[name].make(channels, stride, affine)
 
 
-def make_candidate(name: str, channels: int, stride: int) -> nn.Module:
-    """An operation as the super-network mixes it: without affine parameters, a pool followed by batch-norm."""
-    operation = make_operation(name, channels, stride, affine=False)
+def make_candidate(name: str, channels: int, stride: int, affine: bool = False) -> nn.Module:
+    """An operation as the super-network mixes it: a pool is followed by batch-norm."""
+    operation = make_operation(name, channels, stride, affine)
     if OPERATIONS[name].pools:
-        return _named(pool=operation, norm=nn.BatchNorm2d(channels, affine=False))
+        return _named(pool=operation, norm=nn.BatchNorm2d(channels, affine=affine))
     return operation
 
 

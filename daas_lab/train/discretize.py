@@ -288,7 +288,7 @@ def _node_rms(network: SuperNetwork, images: ImageSet) -> dict[str, list[float]]
 
     def note(cell: nn.Module, _, output: Tensor | tuple[Tensor, ...]) -> None:
         x = output[0] if isinstance(output, tuple) else output  # [B, nodes · C, H, W]
-        nodes = nodes_of(len(network.betas(cell.cell_type))) - 2
+        nodes = network.space.nodes - 2
         squares[cell.cell_type].append(x.float().unflatten(1, (nodes, -1)).square().mean(dim=(2, 3, 4)))
 
     hooks = [cell.register_forward_hook(note) for cell in network.cells]

@@ -207,17 +207,20 @@ def run_epochs(
     train_epoch: Callable[[int, Callable[[], Any]], dict],
     *,
     on_start: Callable[[], None] = lambda: None,
+    on_resume: Callable[[int], None] = lambda epoch: None,
     progress: bool = True,
 ) -> None:
     """Train the epochs that `writer`'s run still lacks, from its checkpoint if it has one.
 
     `stateful` name → module or optimizer is what a resume restores. `train_epoch(epoch, tick)` trains one epoch, calls
-    `tick()` after every step and returns its record; `on_start` is called for a new run only.
+    `tick()` after every step and returns its record; `on_start` is called for a new run only,
+    `on_resume(last epoch)` before an old one is restored.
     """
     state = writer.resume()
     if state is None:
         on_start()
     else:
+        on_resume(len(writer.history))
         for name, item in stateful.items():
             item.load_state_dict(state[name])
     done = len(writer.history)

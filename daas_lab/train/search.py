@@ -73,9 +73,10 @@ def search(
 
 
 def build_supernet(
-    config: SearchConfig, form: Callable[..., SuperNetwork] = make_supernet, **options: Any
+    config: SearchConfig, form: Callable[..., SuperNetwork] = make_supernet, epoch: int = 1, **options: Any
 ) -> SuperNetwork:
-    """The super-network as the search starts it, by default in the form that serves it best."""
+    """The super-network as the search starts it, by default in the form that serves it best, with the cells that it
+    has in `epoch`."""
     named_operations(config.operations, config.operations_digest)
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers go on as if nothing had been drawn
         torch.manual_seed(seed_of(config.seed, "initial"))
@@ -84,7 +85,7 @@ def build_supernet(
             config.searcher,
             budget=config.edge_budget,
             channels=config.channels,
-            layers=config.layers,
+            layers=config.searcher.depth(config.layers, config.moment(epoch)),
             classes=config.classes,
             image_channels=config.image_channels,
             partial_channels=config.partial_channels,
@@ -99,8 +100,8 @@ def load_supernet(folder: str | Path) -> tuple[SuperNetwork, SearchConfig]:
     config = read_search_config(folder)
     if not config.searcher.trains:
         raise LabError(f"run = {str(folder)!r}: must be a search with a super-network; {config.method} has none")
-    network = build_supernet(config)
     state, epoch = read_checkpoint(folder)
+    network = build_supernet(config, epoch=epoch)
     network.at = config.moment(epoch)
     network.load_state_dict(state["network"])
     return network, config
@@ -111,12 +112,20 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
     weights, architecture, held_out = (
         part.to(device) for part in (splits.weights, splits.architecture, splits.held_out)
     )
-    # Asked for once: each call walks through the whole network.
-    architecture_parameters, weight_parameters = network.arch_parameters(), network.weight_parameters()
     weight_optimizer, arch_optimizer = make_optimizers(config, network)
+    # Asked for once: each call walks through the whole network.
+    architecture_parameters, weight_group = network.arch_parameters(), weight_optimizer.param_groups[0]
     scaler, method = make_scaler(config, device), config.searcher
 
+    def fit_depth(epoch: int) -> None:
+        layers = method.depth(config.layers, config.moment(epoch))
+        if layers != len(network.cells):
+            begin_anew(network, config, layers, epoch, weight_optimizer, arch_optimizer)
+            place(network, config, device)
+
     def train_epoch(epoch: int, tick: Callable[[], Any]) -> dict:
+        fit_depth(epoch)
+        weight_parameters = weight_group["params"]
         network.train()
         rate = cosine(config.learning_rate, config.learning_rate_min, epoch, config.epochs)
         alpha_rate = config.arch_learning_rate if epoch > config.alpha_delay else 0.0
@@ -189,19 +198,32 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
         | ({"scaler": scaler} if scaler.is_enabled() else {}),
         train_epoch,
         on_start=lambda: writer.snapshots.append(_snapshot(network)),
+        on_resume=fit_depth,
         progress=progress,
     )
     _finish(config, writer, writer.snapshots[-1])
 
 
 def make_optimizers(config: SearchConfig, network: SuperNetwork) -> tuple[torch.optim.SGD, torch.optim.Adam]:
-    """SGD for the weights, and Adam for α and β in a group each."""
+    """SGD for the weights, and the method's (Adam, if it has none of its own) for α and β in a group each."""
     fused = network.alphas_normal.is_cuda
     rules = {"momentum": config.momentum, "weight_decay": config.weight_decay, "fused": fused}
     weight_optimizer = torch.optim.SGD(network.weight_parameters(), lr=config.learning_rate, **rules)
     groups = [{"params": [get(cell_type) for cell_type in CELL_TYPES]} for get in (network.alphas, network.betas)]
-    rules = {"betas": (0.5, 0.999), "weight_decay": config.arch_weight_decay, "fused": fused}
-    return weight_optimizer, torch.optim.Adam(groups, lr=config.arch_learning_rate, **rules)
+    rules = {"lr": config.arch_learning_rate, "weight_decay": config.arch_weight_decay, "fused": fused}
+    return weight_optimizer, config.searcher.optimizer(groups, **rules)
+
+
+def begin_anew(
+    network: SuperNetwork, config: SearchConfig, layers: int, epoch: int, *optimizers: torch.optim.Optimizer
+) -> None:
+    """Fresh weights for a network of `layers` cells; what the optimizers remember is of the network before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(config.seed, "initial", epoch))
+        network.begin(layers)
+    for optimizer in optimizers:
+        optimizer.state.clear()
+    optimizers[0].param_groups[0]["params"] = network.weight_parameters()
 
 
 def _finish(config: SearchConfig, writer: RunWriter, parameters: Mapping[str, Tensor]) -> None:
@@ -266,6 +288,7 @@ def architecture_step(step: ArchitectureStep, optimizer: torch.optim.Optimizer) 
     optimizer.zero_grad()
     step.network.method.architecture_gradients(step)
     apply_gradients(optimizer, step.scaler)
+    step.network.method.after_step(step)
     return step.terms
 
 
