@@ -14,6 +14,7 @@ import numpy as np
 
 from daas_lab.config import LAMBDAS, SearchConfig
 from daas_lab.errors import LabError, refuse
+from daas_lab.methods import rules
 from daas_lab.methods.lookup import METHODS, method_class
 from daas_lab.report.plots import DASHES, FAINT, INK, LINE_COLOURS
 from daas_lab.runs.folder import Run
@@ -201,7 +202,8 @@ def accuracies(run: Run, budget: str, edge_weight: str = "learned") -> dict[str,
 
     def measured(row: Mapping) -> bool:
         wanted = (budget, "as-trained", "both")
-        return (row["budget"], row["batch_norm"], row["stage"]) == wanted and row["edge_weight"] in same
+        own = row.get("select", rules.OWN) == rules.OWN
+        return own and (row["budget"], row["batch_norm"], row["stage"]) == wanted and row["edge_weight"] in same
 
     after = [next((row["after"] for row in of_epoch if measured(row)), None) for of_epoch in rows]
     return {"before": before, "after": after}

@@ -24,7 +24,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +150,8 @@ class Run:
     gap: list[dict]  # accuracy drops measured so far, rows of `discretize.accuracy_drops`
     result: dict  # of a retraining: test error, parameters, multiply-adds
     origin: dict  # versions and machine that made it
+    # Cells that a measured rule of selection chose: rule → budget → genotype as JSON.
+    cells: dict[str, dict[str, dict]] = field(default_factory=dict)
 
     def architecture(self, epoch: int = -1) -> dict[str, np.ndarray]:
         """`alphas_normal`, … after `epoch`; 0 is the start, -1 the last one."""
@@ -205,6 +207,7 @@ def read_run(folder: str | Path) -> Run:
         gap=_gap(folder),
         result=_read_json(folder / "result.json", {}),
         origin={name: header.get(name) for name in ("versions", "machine")},
+        cells=_read_json(folder / "cells.json", {}),
     )
 
 

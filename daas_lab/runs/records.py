@@ -36,6 +36,7 @@ def write_record(run: Run, path: str | Path) -> None:
         "genotype": run.genotype and run.genotype.to_json(),
         "result": run.result,
         "gap": run.gap,
+        **({"cells": run.cells} if run.cells else {}),
         "history": run.history,
         **arrays,
     }
@@ -71,6 +72,7 @@ def read_record(path: str | Path) -> Run:
             gap=document["gap"],
             result=document["result"],
             origin={name: document[name] for name in ("versions", "machine")},
+            cells=document.get("cells", {}),
         )
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise LabError(f"damaged record {path}: {error!r}; without it, the run is made again") from error

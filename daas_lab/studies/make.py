@@ -21,12 +21,15 @@ from daas_lab.data.batches import check_available
 from daas_lab.data.sources import short_name
 from daas_lab.errors import LabError
 from daas_lab.identity import config_hash
+from daas_lab.methods import rules
 from daas_lab.runs.folder import Run, epochs_done, locked, read_finished, read_run, write_atomically, writer
 from daas_lab.runs.records import read_record, write_record
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.studies.settings import Settings
 from daas_lab.train.discretize import accuracy_drops, node_costs
+from daas_lab.train.evolution import genotype_after
 from daas_lab.train.loop import prepare, progress_bar
+from daas_lab.train.perturbation import keep_perturbed_cells
 from daas_lab.train.retrain import retrain
 from daas_lab.train.search import load_supernet, search
 from daas_lab.train.splits import search_splits
@@ -152,10 +155,12 @@ def drops(
     budgets: Budgets,
     settings: Settings,
     stages: Sequence[str] = ("both",),
+    select: str = rules.OWN,
 ) -> list[dict]:
     """Accuracy-drop rows of searches for `budgets` (or those that it gives for a run), every combination of edge weight
     and batch-norm, with `names_of` the search beside them and `drop` = before − after. `stages`: those of
-    `discretize.STAGES`, and `node` for the rows of `discretize.node_costs`.
+    `discretize.STAGES`, and `node` for the rows of `discretize.node_costs`. `select`: a rule of `methods.rules`, named
+    in the rows where it is not the method's own.
 
     What is missing is measured side by side and kept in the run's folder; a record that lacks a budget is refused, for
     it has no weights to measure with.
@@ -170,21 +175,21 @@ def drops(
     ]
     missing = {}
     for run, keys in zip(runs, wanted, strict=True):
-        lacking = lacking_drops(run, keys)
+        lacking = lacking_drops(run, keys, select)
         if lacking and run.folder is None:
             path, texts = _record(run.config, settings), ", ".join(f"{budget} ({stage})" for budget, stage in lacking)
             raise LabError(f"{path} has no drops at {texts}; without the record, the run is made again")
         if lacking:
             missing[run.config] = lacking
     check_data(missing, settings)
-    tasks = [(measure_drops, (config, keys, settings)) for config, keys in missing.items()]
+    tasks = [(measure_drops, (config, keys, settings, select)) for config, keys in missing.items()]
     _side_by_side(tasks, settings, progress_bar(len(tasks), unit="gap", disable=not tasks), lambda ended: ended)
     rows = []
     for run, keys in zip(runs, wanted, strict=True):
         if run.config in missing:
             run = read_run(run.folder)
             _publish(run, settings)
-        measured = [row for row in run.gap if (row["budget"], row["stage"]) in keys]
+        measured = [row for row in run.gap if _drop_key(row) in [(*key, select) for key in keys]]
         rows += [names_of(run) | row | {"drop": row["before"] - row["after"]} for row in measured]
     return rows
 
@@ -195,20 +200,30 @@ def names_of(search: Run) -> dict:
     return {"run": run_name(config), "protocol": config.protocol, "method": config.label, "seed": config.seed}
 
 
-def lacking_drops(run: Run, keys: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Those (budget, stage) of `keys` of which the run has no drops."""
-    measured = {(row["budget"], row["stage"]) for row in run.gap}
-    return [key for key in keys if key not in measured]
+def _drop_key(row: dict) -> tuple[str, str, str]:
+    return row["budget"], row["stage"], row.get("select", rules.OWN)
 
 
-def measure_drops(config: SearchConfig, keys: Sequence[tuple[str, str]], settings: Settings, threads: int) -> None:
-    """Measure those (budget, stage) of `keys` that a finished search lacks, and keep them in its folder."""
+def lacking_drops(run: Run, keys: Sequence[tuple[str, str]], select: str = rules.OWN) -> list[tuple[str, str]]:
+    """Those (budget, stage) of `keys` of which the run has no drops by the rule `select`."""
+    measured = set(map(_drop_key, run.gap))
+    return [key for key in keys if (*key, select) not in measured]
+
+
+def measure_drops(
+    config: SearchConfig, keys: Sequence[tuple[str, str]], settings: Settings, select: str, threads: int
+) -> None:
+    """Measure those (budget, stage) of `keys` that a finished search lacks, and keep them in its folder; first what a
+    measured rule of selection needs."""
     name_own_files(config)
     folder, data = run_folder(config, settings), settings.data
     run = read_run(folder)
-    rows, lacking = run.gap, lacking_drops(run, keys)
+    rows, lacking = run.gap, lacking_drops(run, keys, select)
     if not lacking:
         return
+    if select == rules.PERTURBATION:
+        keep_perturbed_cells(folder, data, [budget for budget, _ in lacking], threads)
+        run = read_run(folder)
     network, config = load_supernet(folder)
     splits = search_splits(config, data)
     with prepare(replace(config, threads=threads)):
@@ -216,7 +231,10 @@ def measure_drops(config: SearchConfig, keys: Sequence[tuple[str, str]], setting
         given = network, config, splits.held_out, splits.weights
         for lacking_stages in dict.fromkeys(stages_of.values()):  # most often one: what is the same is measured once
             budgets = [budget for budget, own in stages_of.items() if own == lacking_stages]
-            rows += accuracy_drops(*given, budgets, stages=[stage for stage in lacking_stages if stage != "node"])
+            cells = {budget: genotype_after(run, budget=budget, select=select) for budget in budgets}
+            named = {} if select == rules.OWN else {"select": select}
+            stages = [stage for stage in lacking_stages if stage != "node"]
+            rows += [row | named for row in accuracy_drops(*given, budgets, cells=cells, stages=stages)]
             if "node" in lacking_stages:
                 rows += [row for budget in budgets for row in node_costs(*given, budget)]
     with locked(folder, patience=60):  # another process may have measured something else meanwhile

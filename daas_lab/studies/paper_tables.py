@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from daas_lab.config import SearchConfig
+from daas_lab.methods import rules
 from daas_lab.methods.lookup import labelled_class
 from daas_lab.networks.derived import count
 from daas_lab.report.tables import Row
@@ -68,7 +69,7 @@ def is_main_drop(row: Row) -> bool:
     freely, for two kept edges end at 0.5 each; all others' is `one`.
     """
     own = labelled_class(row["method"]).edge_weight
-    main = {"stage": "both", "edge_weight": own, "batch_norm": "as-trained"}
+    main = {"stage": "both", "edge_weight": own, "batch_norm": "as-trained", "select": rules.OWN}
     return all(row.get(key, value) == value for key, value in main.items())
 
 

@@ -27,6 +27,7 @@ from daas_lab.data.batches import check_available
 from daas_lab.errors import LabError, refuse, suggestion
 from daas_lab.fields import refuse_unknown
 from daas_lab.methods.lookup import PAPERS, method_class
+from daas_lab.methods.rules import OWN
 from daas_lab.report.tables import Row, summarise, to_markdown
 from daas_lab.runs.folder import epochs_done
 from daas_lab.space.budget import EdgeBudget
@@ -268,7 +269,7 @@ def _run(
     if find_run(config, settings) is None:
         make_run(config, settings, threads)
     if drops:
-        measure_drops(config, drops, settings, threads)
+        measure_drops(config, drops, settings, OWN, threads)
 
 
 def _imported(name: str) -> Any:

@@ -169,6 +169,7 @@ def accuracy_drops(
     training: ImageSet,
     budgets: Iterable[str | EdgeBudget],
     *,
+    cells: Mapping[str, Genotype] | None = None,
     edge_weights: Sequence[str] = EDGE_WEIGHTS,
     batch_norms: Sequence[str] = BATCH_NORMS,
     stages: Sequence[str] = STAGES,
@@ -177,7 +178,8 @@ def accuracy_drops(
     """A row for every combination: `budget`, `edge_weight`, `batch_norm`, `stage`, and the accuracy in percent on
     `held_out` before and after. `training` images serve the recalibration. The network is left as it was.
 
-    `before`: the accuracy before, where it is known already.
+    `before`: the accuracy before, where it is known already. `cells`: budget → the cell to cut to, by default the one
+    that the method selects.
     """
     mixture = network.mixtures()
     before = evaluate(network, held_out)[1] if before is None else before
@@ -185,7 +187,8 @@ def accuracy_drops(
     # Many combinations are the same network, e.g. every budget with only its operations made discrete.
     rows, measured = [], {("as-trained", *_numbers(mixture)): before}
     for budget in map(EdgeBudget.parse, budgets):
-        genotype = derive_genotype(config, architecture_of(network), budget, network.at.epoch)
+        chosen = (cells or {}).get(str(budget))
+        genotype = chosen or derive_genotype(config, architecture_of(network), budget, network.at.epoch)
         for edge_weight, batch_norm, stage in product(edge_weights, batch_norms, stages):
             discrete = {
                 name: discrete_weights(mixture[name], genotype.cell(name), edge_weight, stage, names)
@@ -324,24 +327,33 @@ def recalibration(
     images; afterwards they are what they were. No weight changes.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    saved = {name: value.clone() for name, value in network.named_buffers()}
     momenta, training = [norm.momentum for norm in norms], network.training
-    try:
+    with statistics_kept(network):
         network.train()
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # the plain average over all batches
-        with torch.no_grad():
-            few = images.subset(torch.arange(min(limit, len(images)), device=images.targets.device))
-            for x, _ in plain_batches(few, batch_size=100):
-                if len(x) > 1:
-                    network(x, weights)
-        network.train(training)
+        try:
+            with torch.no_grad():
+                few = images.subset(torch.arange(min(limit, len(images)), device=images.targets.device))
+                for x, _ in plain_batches(few, batch_size=100):
+                    if len(x) > 1:
+                        network(x, weights)
+            network.train(training)
+            yield
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+
+
+@contextlib.contextmanager
+def statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Afterwards batch-norm's running statistics, and whether the network trains or evaluates, are as before."""
+    saved, training = {name: value.clone() for name, value in network.named_buffers()}, network.training
+    try:
         yield
     finally:
         network.train(training)
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
         with torch.no_grad():
             for name, value in network.named_buffers():
                 value.copy_(saved[name])

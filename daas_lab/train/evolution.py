@@ -9,24 +9,36 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from daas_lab.errors import LabError
+from daas_lab.errors import LabError, refuse
+from daas_lab.methods import rules
 from daas_lab.runs.folder import Run
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, SKIP, cell_edges, input_edges
 from daas_lab.space.genotype import Genotype
 from daas_lab.space.operations import OPERATIONS
-from daas_lab.train.discretize import choice_strengths, derive_genotype, weight_evolution
+from daas_lab.train.discretize import choice_strengths, exact_architectures, weight_evolution
 
 COIN_TOSS = 0.01  # a choice whose two competitors' shares differ by less is no choice
 
 
-def genotype_after(run: Run, epoch: int = -1, budget: str | EdgeBudget | None = None) -> Genotype:
-    """The cell that `budget` (default: the run's) keeps after `epoch`: 0 is the start, -1 the last one."""
-    budget = EdgeBudget.parse(budget or run.config.budget)
-    if not run.config.searcher.trains:
-        return derive_genotype(run.config, {}, budget)
+def genotype_after(
+    run: Run, epoch: int = -1, budget: str | EdgeBudget | None = None, select: str = rules.OWN
+) -> Genotype:
+    """The cell that `budget` (default: the run's) keeps after `epoch`: 0 is the start, -1 the last one.
+
+    `select`: a rule of `methods.rules`. What `perturbation` chose, at the end of a search, is kept in the run.
+    """
+    budget, config = EdgeBudget.parse(budget or run.config.budget), run.config
+    rule, _ = rules.parse_rule(select)
+    if rule == rules.PERTURBATION:
+        if found := run.cells.get(rule, {}).get(str(budget)):
+            return Genotype.from_json(found)
+        raise refuse("select", select, f"measured before for budget {budget}: daas-lab genotype RUN --select {select}")
+    if not config.searcher.trains:
+        return rules.select(select, config.searcher, {}, budget, config.moment())
     epoch = range(len(run.alphas["normal"]))[epoch]
-    return derive_genotype(run.config, run.architecture(epoch), budget, max(1, epoch))
+    architectures = exact_architectures(run.architecture(epoch))
+    return rules.select(select, config.searcher, architectures, budget, config.moment(max(1, epoch)))
 
 
 def genotype_evolution(run: Run, budget: str | EdgeBudget | None = None) -> list[Genotype]:

@@ -1,0 +1,102 @@
+"""Rules of selection: which cell a budget keeps, as a choice apart from the method that searched.
+
+own              the method's own rule (`Method.select`)
+strongest        DARTS's: the strongest edges, on each the strongest operation
+threshold:0.85   of these only edges whose operation weighs at least 0.85 (FairDARTS, arXiv 1911.12126)
+skips:2          with at most two skip connections a cell: the weakest gives way to the edge's next operation
+                 (P-DARTS, arXiv 1904.12760)
+perturbation     what hurts most when it is removed (DARTS-PT, arXiv 2108.04392); measured with a run's weights
+                 (train/perturbation.py) and kept in the run
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from daas_lab.errors import one_of, refuse
+from daas_lab.methods.method import Architecture, Method, Moment
+from daas_lab.space.budget import EdgeBudget
+from daas_lab.space.cell_space import CELL_TYPES, SKIP
+from daas_lab.space.genotype import CellGenotype, Genotype
+from daas_lab.space.selection import derive_cell
+
+GONE = -1e4  # an α whose weight is 0, as a softmax or as a sigmoid
+OWN, STRONGEST, THRESHOLD, SKIPS, PERTURBATION = RULES = ("own", "strongest", "threshold", "skips", "perturbation")
+
+
+def parse_rule(text: str) -> tuple[str, float]:
+    """`"threshold:0.85"` → `("threshold", 0.85)`; rules without a number have 0."""
+    name, colon, number = str(text).partition(":")
+    one_of("select", name, RULES)
+    if name in (THRESHOLD, SKIPS):
+        try:
+            value = float(number) if name == THRESHOLD else int(number)
+        except ValueError:
+            value = -1
+        if name == THRESHOLD and not 0 <= value <= 1:
+            raise refuse("select", text, f"{THRESHOLD}: and a weight from 0 to 1, as {THRESHOLD}:0.85")
+        if value < 0:
+            raise refuse("select", text, f"{SKIPS}: and a number of skip connections, as {SKIPS}:2")
+        return name, value
+    if colon:
+        raise refuse("select", text, name)
+    return name, 0
+
+
+def select(
+    rule: str, method: Method, architectures: Mapping[str, Architecture], budget: EdgeBudget, at: Moment
+) -> Genotype:
+    """The cell that `budget` keeps of α and β by a rule that needs no network."""
+    name, number = parse_rule(rule)
+    if name == PERTURBATION:
+        raise refuse("select", rule, "a rule that needs no network")
+    if name == OWN:
+        return method.select(architectures, budget, at)
+    if not method.trains:
+        raise refuse("select", rule, f"{OWN} for {method.title}, which have no strengths")
+    if name == STRONGEST:
+        return Method.select(method, architectures, budget, at)
+    pick = above if name == THRESHOLD else few_skips
+    return Genotype(*(pick(number, method, architectures[cell], cell, budget, at) for cell in CELL_TYPES))
+
+
+def above(
+    least: float, method: Method, architecture: Architecture, cell_type: str, budget: EdgeBudget, at: Moment
+) -> CellGenotype:
+    """The strongest edges without those whose operation weighs less than `least`, and without what they fed. Where none
+    is left, the heaviest edge from an input of the cell stays."""
+    strengths = method.strengths(architecture, cell_type, at)
+    cell = _cell(*strengths, cell_type, budget, at)
+    weights = method.mix(architecture, cell_type, at).operations
+    weight = {
+        edge: weights[at.space.edges.index(edge[:2]), at.space.operations.index(edge.operation)].item()
+        for edge in cell.edges
+    }
+    live, edges = {0, 1}, []
+    for edge in cell.edges:
+        if weight[edge] >= least and edge.source in live:
+            edges.append(edge)
+            live.add(edge.node)
+    edges = edges or [max((edge for edge in cell.edges if edge.source < 2), key=weight.__getitem__)]
+    return CellGenotype(tuple(edges), tuple(sorted({edge.node for edge in edges})))
+
+
+def few_skips(
+    most: int, method: Method, architecture: Architecture, cell_type: str, budget: EdgeBudget, at: Moment
+) -> CellGenotype:
+    """The cell with at most `most` skip connections: while there are more, the weakest is taken from the choice, and
+    the edges are chosen anew by what is left."""
+    while True:
+        operations, edges = method.strengths(architecture, cell_type, at)
+        cell = _cell(operations, edges, cell_type, budget, at)
+        skips = [at.space.edges.index(edge[:2]) for edge in cell.edges if edge.operation == SKIP]
+        if len(skips) <= most:
+            return cell
+        alphas, skip = architecture.alphas.clone(), at.space.operations.index(SKIP)
+        alphas[min(skips, key=lambda e: operations[e, skip].item()), skip] = GONE
+        architecture = architecture._replace(alphas=alphas)
+
+
+def _cell(operations: Tensor, edges: Tensor, cell_type: str, budget: EdgeBudget, at: Moment) -> CellGenotype:
+    groups = budget.groups(cell_type)
+    return derive_cell(operations.tolist(), edges.tolist(), groups, budget.operations, at.space.operations)

@@ -1,0 +1,113 @@
+"""Selection by perturbation (DARTS-PT, Wang et al., arXiv 2108.04392): what hurts most when it is removed stays.
+
+Edge after edge, in an order drawn by the search's seed, keeps the operation without which the super-network is worst;
+then each node gives up, one by one, the edges that it misses least. Accuracies are those of the batch's statistics, on
+architecture images (the source's validation images), so that the held-out images have no part in the choice. The
+source trains on between two decisions; here nothing is trained.
+"""
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from daas_lab.data.batches import ImageSet, plain_batches
+from daas_lab.data.sources import Dataset
+from daas_lab.errors import LabError
+from daas_lab.methods.method import Mixture
+from daas_lab.methods.rules import PERTURBATION
+from daas_lab.networks.supernet import SuperNetwork
+from daas_lab.runs.folder import locked, read_run, write_atomically
+from daas_lab.space.budget import EdgeBudget
+from daas_lab.space.cell_space import CELL_TYPES
+from daas_lab.space.genotype import Genotype
+from daas_lab.space.selection import derive_cell
+from daas_lab.train.discretize import statistics_kept
+from daas_lab.train.loop import prepare
+from daas_lab.train.search import load_supernet
+from daas_lab.train.splits import search_splits
+
+BATCH = 64  # of the source
+IMAGES = 2000  # of the architecture images at most
+
+
+def keep_perturbed_cells(folder: Path, data: str | Path | Dataset, budgets: list[str], threads: int = 0) -> None:
+    """Choose the cells of a finished search for `budgets` that it lacks, and keep them in its folder: cells.json."""
+    run = read_run(folder)
+    if not run.finished:
+        raise LabError(f"run = {str(folder)!r}: must be finished before its cells are chosen by {PERTURBATION}")
+    kept = run.cells.get(PERTURBATION, {})
+    lacking = [budget for budget in map(EdgeBudget.parse, budgets) if str(budget) not in kept]
+    if not lacking:
+        return
+    network, config = load_supernet(folder)
+    images = search_splits(config, data).architecture
+    images = images.subset(torch.arange(min(IMAGES, len(images))))
+    with prepare(replace(config, threads=threads)):
+        chosen = perturbed_cells(network, images, lacking, config.seed)
+    found = {str(budget): cells.to_json() for budget, cells in zip(lacking, chosen, strict=True)}
+    with locked(folder, patience=60):  # another process may have chosen others meanwhile
+        cells = read_run(folder).cells
+        cells = cells | {PERTURBATION: cells.get(PERTURBATION, {}) | found}
+        write_atomically(folder / "cells.json", json.dumps(cells, indent=1) + "\n")
+
+
+def perturbed_cells(network: SuperNetwork, images: ImageSet, budgets: list[EdgeBudget], seed: int) -> list[Genotype]:
+    """The cell for each budget; of seven operations on 14 edges 240 accuracies for two edges a node, of which 196 serve
+    every budget."""
+    mixtures, space = network.mixtures(), network.space
+    order = [(name, e) for name in CELL_TYPES for e in range(len(space.edges))]
+    random.Random(seed).shuffle(order)
+    worth = {name: torch.zeros_like(mixture.operations) for name, mixture in mixtures.items()}
+    with statistics_kept(network), torch.no_grad():
+        network.train()
+        for name, e in order:
+            for o in space.choices:
+                removed = mixtures[name].operations.clone()
+                removed[e, o] = 0
+                without = mixtures | {name: mixtures[name]._replace(operations=removed)}
+                worth[name][e, o] = -_accuracy(network, images, without)
+            chosen = torch.zeros_like(removed[e])
+            chosen[max(space.choices, key=worth[name][e].__getitem__)] = 1
+            operations = mixtures[name].operations.clone()
+            operations[e] = chosen
+            mixtures[name] = mixtures[name]._replace(operations=operations)
+        return [_pruned(network, images, mixtures, worth, budget) for budget in budgets]
+
+
+def _pruned(
+    network: SuperNetwork,
+    images: ImageSet,
+    mixtures: dict[str, Mixture],
+    worth: dict[str, torch.Tensor],
+    budget: EdgeBudget,
+) -> Genotype:
+    cells, space = [], network.space
+    for name in CELL_TYPES:
+        groups, ranks = budget.groups(name), torch.zeros(len(space.edges))
+        for group in groups:
+            # The last to go are the strongest; what never had to go is stronger still.
+            left = [space.edges.index(edge) for edge in group.candidates()]
+            ranks[left] = len(left)
+            for gone in range(len(left) - group.keep):
+                accuracies = {}
+                for e in left:
+                    edges = mixtures[name].edges.clone()
+                    edges[e] = 0
+                    without = mixtures | {name: mixtures[name]._replace(edges=edges)}
+                    accuracies[e] = _accuracy(network, images, without)
+                least = max(left, key=accuracies.__getitem__)
+                ranks[least] = gone
+                left.remove(least)
+                edges = mixtures[name].edges.clone()
+                edges[least] = 0
+                mixtures = mixtures | {name: mixtures[name]._replace(edges=edges)}
+        cells.append(derive_cell(worth[name].tolist(), ranks.tolist(), groups, budget.operations, space.operations))
+    return Genotype(*cells)
+
+
+def _accuracy(network: SuperNetwork, images: ImageSet, mixtures: dict[str, Mixture]) -> float:
+    hits = sum((network(x, mixtures).argmax(1) == y).sum() for x, y in plain_batches(images, BATCH) if len(x) > 1)
+    return float(hits)
