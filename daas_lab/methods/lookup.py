@@ -18,6 +18,7 @@ _BUILT_IN = {
 METHODS = tuple(_BUILT_IN)
 BASELINE, PAPERS = "darts", "da2s"  # the two that the paper compares
 EXACT = "da2s_exact"  # ours, beside them
+CHANCE = "random"  # what all of them have to beat
 
 
 def method_class(name: str) -> type[Method]:

@@ -19,8 +19,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from daas_lab.errors import LabError
 from daas_lab.methods import schedules
-from daas_lab.methods.lookup import METHODS, method_class
+from daas_lab.methods.lookup import labelled_class
 from daas_lab.space.budget import NAMED_BUDGETS
 from daas_lab.space.cell_space import PRIMITIVES, cell_edges, nodes_of
 from daas_lab.space.operations import operation_colour
@@ -107,9 +108,12 @@ def _edge_name(edge: tuple[int, int]) -> str:
 # --- the search over its epochs ---------------------------------------------------------------------------------------
 
 
-def _method_colour(name: str, place: int) -> str:
-    """A method's own colour; what is none takes that of its place."""
-    return method_class(name).colour if name in METHODS else LINE_COLOURS[place % len(LINE_COLOURS)]
+def method_colour(name: str, place: int) -> str:
+    """A method's own colour, one's own included; what is none takes that of its place."""
+    try:
+        return labelled_class(name).colour
+    except LabError:
+        return LINE_COLOURS[place % len(LINE_COLOURS)]
 
 
 @themed
@@ -255,7 +259,7 @@ def accuracy_drop(
     ax = ax or new_axes((max(6.4, 2.9 + 1.15 * len(budgets)), 3.8))
     step = 0.7 / max(len(methods), 1)
     for m, method in enumerate(methods):
-        colour = _method_colour(method.split(",")[0], m)  # variants share their method's
+        colour = method_colour(method.split(",")[0], m)  # variants share their method's
         own = [row for row in rows if row["method"] == method]
         x = [budgets.index(row["budget"]) + (m - (len(methods) - 1) / 2) * step for row in own]
         before, after = ([row.get(f"{name}_mean", row.get(name)) for row in own] for name in ("before", "after"))
@@ -296,7 +300,7 @@ def error_bars(
         own = [row for row in rows if row.get(hue) == name]
         shift = (h - (len(hues) - 1) / 2) * 0.6 / max(len(hues), 1)
         x = [places.index(row[key]) + shift for row in own]
-        style = {"color": _method_colour(name, h), "marker": MARKERS[h % 7], "label": name}
+        style = {"color": method_colour(name, h), "marker": MARKERS[h % 7], "label": name}
         errors = [row.get("error_std") or 0 for row in own]
         ax.errorbar(x, [row["error_mean"] for row in own], errors, linestyle="none", capsize=3, **style)
     long = max((len(str(place)) for place in places), default=0) > 8
@@ -320,7 +324,7 @@ def error_by_accuracy(
     ax = ax or new_axes((5.2, 3.8))
     for m, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
         own = [row for row in rows if row["method"] == method]
-        style = {"color": _method_colour(method, m), "marker": MARKERS[m % 7], "alpha": 0.75}
+        style = {"color": method_colour(method, m), "marker": MARKERS[m % 7], "alpha": 0.75}
         x, y = [row[accuracy] for row in own], [row["error"] for row in own]
         ax.plot(x, y, linestyle="none", markersize=5, markeredgewidth=0, label=f"{method} ({len(own)})", **style)
     ax.set(title=title, xlabel=f"super-network's accuracy {accuracy} the cut (%)", ylabel="test error, retrained (%)")

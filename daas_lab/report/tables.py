@@ -10,11 +10,12 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from daas_lab import paper
 from daas_lab.runs.provenance import provenance_text
 
-Row = dict[str, object]
+Row = dict[str, Any]
 
 # What a column is called in print; any other key is printed as it is.
 HEADERS = {

@@ -69,7 +69,7 @@ def _duration(seconds: float) -> str:
 def _measure(config, images: int, steps: int, device: torch.device) -> tuple[float, int]:
     """(seconds of a step of one micro-batch of `images` images, peak memory in bytes)."""
     config = replace(config, batch_size=images, micro_batches=1)
-    step = (_search_step if isinstance(config, SearchConfig) else _retrain_step)(config, device)
+    step = (search_step if isinstance(config, SearchConfig) else _retrain_step)(config, device)
     torch.manual_seed(0)
     shape = (images, config.image_channels, config.side, config.side)
     x = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)
@@ -84,12 +84,13 @@ def _measure(config, images: int, steps: int, device: torch.device) -> tuple[flo
     return (time.perf_counter() - begun) / steps, _peak(device)
 
 
-def _search_step(config: SearchConfig, device: torch.device) -> Callable:
+def search_step(config: SearchConfig, device: torch.device, epoch: int | None = None) -> Callable:
+    """A step of a search on a batch x, y: α and β, then the weights, as in `epoch` (default: the last)."""
     network = place(build_supernet(config), config, device)
     weight_optimizer, arch_optimizer = make_optimizers(config, network)
     scaler = make_scaler(config, device)
     architecture, weights = network.arch_parameters(), network.weight_parameters()
-    network.at = config.moment(training=True)
+    network.at = config.moment(epoch, training=True)
 
     def step(x, y):
         train_only(trained=architecture, resting=weights)

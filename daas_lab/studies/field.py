@@ -1,0 +1,158 @@
+"""The field on one scale: what the cut costs each method, what its cells are worth, how far seeds agree, what a step
+costs. Rows of single runs have the names of `make.names_of`; accuracies and drops are in percent of held-out images."""
+
+import itertools
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from daas_lab.methods.lookup import BASELINE, CHANCE, PAPERS
+from daas_lab.report import compare
+from daas_lab.report.tables import Row, mean_std_text
+from daas_lab.runs.folder import Run
+from daas_lab.space.cell_space import CELL_TYPES, SKIP
+from daas_lab.space.genotype import Genotype
+from daas_lab.space.text_forms import PUBLISHED
+from daas_lab.studies import make
+from daas_lab.studies.estimate import search_step
+from daas_lab.studies.paper_tables import budgets_of, is_main_drop, retraining_rows, with_drops
+from daas_lab.studies.settings import Settings
+from daas_lab.train.evolution import genotype_after
+from daas_lab.train.loop import prepare
+
+
+def field_rows(searches: Sequence[Run], settings: Settings, budgets: Sequence[str]) -> list[Row]:
+    """A row for every search at each budget it stands for: `retraining_rows`, and of a search with a super-network the
+    drop that `is_main_drop` chooses, taken apart.
+
+    `after_recalibrated`, and `control`: nothing cut, statistics estimated again. `selection_part` = control −
+    after_recalibrated: what is lost because the network of the cell is another function; `computation_part`, the rest
+    of the drop: statistics (and so scales) that are not that network's. `largest_weight`, the mean over edges of the
+    largest operation weight at the end; `skips`, skip connections in both cells.
+    """
+    rows = retraining_rows(searches, settings, lambda run: budgets_of(run, budgets))
+    runs = {make.run_name(run.config): run for run in searches}
+    trained = [run for run in searches if run.config.searcher.trains]
+    measured = make.drops(trained, lambda run: budgets_of(run, budgets), settings, ("none", "both"))
+    recalibrated = {
+        (row["run"], row["budget"], row["stage"]): row["after"]
+        for row in measured
+        if row["batch_norm"] == "recalibrated" and is_main_drop(row | {"batch_norm": "as-trained", "stage": "both"})
+    }
+    of_trained = [row for row in rows if runs[row["run"]].config.searcher.trains]
+    drops = {(row["run"], row["budget"]): row for row in with_drops(of_trained, trained, settings)}
+    found = []
+    for row in rows:
+        run, key = runs[row["run"]], (row["run"], row["budget"])
+        cells = genotype_after(run, budget=row["budget"])
+        kept = [edge.operation for name in CELL_TYPES for edge in cells.cell(name).edges]
+        row = row | {"skips": kept.count(SKIP)}
+        if key in drops:
+            control, after = (recalibrated[(*key, stage)] for stage in ("none", "both"))
+            row |= drops[key] | {"after_recalibrated": after, "control": control}
+            row |= {"selection_part": control - after, "computation_part": row["drop"] - (control - after)}
+            row["largest_weight"] = run.history[-1].get("largest_operation_weight")
+        found.append(row)
+    return found
+
+
+def published_rows(settings: Settings, names: Sequence[str]) -> list[Row]:
+    """Published cells of two edges a node retrained as all others, a row for each and seed: `method` is the cell's
+    name."""
+    configs = {
+        settings.retraining(PUBLISHED[name], seed): {"method": name, "seed": seed, "budget": "8/14"}
+        for name in names
+        for seed in settings.seeds
+    }
+    runs = make.make_runs(list(configs), settings)
+    return [configs[run.config] | {"error": run.result["test_error"]} for run in runs]
+
+
+# --- the same cell from every seed? -----------------------------------------------------------------------------------
+
+
+def agreement_rows(searches: Sequence[Run], budgets: Sequence[str]) -> list[Row]:
+    """How far the seeds of a method agree, a row for each method and budget: over all pairs of seeds and both cells the
+    mean share of kept edges that both keep (`same_edges`, of those that either keeps), and among these of edges with
+    the same operation (`same_operations`), in percent."""
+    cells: dict[tuple[str, str], list[Genotype]] = {}
+    for run in searches:
+        for budget in budgets_of(run, budgets):
+            cells.setdefault((run.config.label, budget), []).append(genotype_after(run, budget=budget))
+    return [
+        {"method": method, "budget": budget, "pairs": len(own) * (len(own) - 1) // 2} | _agreement(own)
+        for (method, budget), own in cells.items()
+        if len(own) > 1
+    ]
+
+
+def _agreement(cells: Sequence[Genotype]) -> Row:
+    edges, operations = [], []
+    for one, other in itertools.combinations(cells, 2):
+        for name in CELL_TYPES:
+            first, second = ({edge[:2]: edge.operation for edge in own.cell(name).edges} for own in (one, other))
+            both = first.keys() & second.keys()
+            edges.append(len(both) / len(first.keys() | second.keys()))
+            if both:
+                operations.append(np.mean([first[edge] == second[edge] for edge in both]))
+    shares = {"same_edges": edges, "same_operations": operations}
+    return {name: 100 * float(np.mean(values)) if values else None for name, values in shares.items()}
+
+
+# --- what a step costs ------------------------------------------------------------------------------------------------
+
+
+def step_costs(methods: Iterable[str], settings: Settings, rounds: int = 5) -> dict[str, float]:
+    """Method → seconds of a search step (α and β, then the weights), the median of `rounds`, taken in turn so that
+    whatever else the machine does meets all of them alike. In the last epoch, where all that a method does is on."""
+    configs = {name: settings.search(name, settings.seeds[0]) for name in methods}
+    seconds: dict[str, list[float]] = {name: [] for name in configs}
+    steps = {}
+    for name, config in configs.items():
+        with prepare(config) as device:
+            steps[name] = search_step(config, device)
+            shape = (config.batch_size, config.image_channels, config.side, config.side)
+            x = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)
+            batch = x, torch.randint(config.classes, (config.batch_size,), device=device)
+            steps[name](*batch)
+    with prepare(config):
+        for _ in range(rounds):
+            for name, step in steps.items():
+                begun = time.perf_counter()
+                step(*batch)
+                seconds[name].append(time.perf_counter() - begun)
+    return {name: float(np.median(values)) for name, values in seconds.items()}
+
+
+# --- in words ---------------------------------------------------------------------------------------------------------
+
+
+def sentences(rows: Sequence[Row], budget: str) -> str:
+    """At one budget: what the cut costs, least first; drop and error of every method against DARTS, and the errors of
+    DARTS, DA²S and chance against each other, by `compare`."""
+    own = [row for row in rows if row["budget"] == budget]
+    drops, errors = (compare.groups_by(own, "method", quantity) for quantity in ("drop", "error"))
+    ranked = sorted(drops, key=lambda name: np.mean(list(drops[name].values())))
+    costs = [f"{name} {mean_std_text(*_mean_std(drops[name]))}" for name in ranked]
+    found = [compare.difference(drops, BASELINE, name, "drop") for name in ranked if name != BASELINE]
+    best = sorted(errors, key=lambda name: np.mean(list(errors[name].values())))
+    found += [compare.difference(errors, BASELINE, name) for name in best if name != BASELINE]
+    found += [compare.difference(errors, CHANCE, PAPERS)] if {CHANCE, PAPERS} <= errors.keys() else []
+    return f"Points of accuracy that the cut to {budget} costs: {', '.join(costs)}.\n\n{compare.listed(found)}"
+
+
+def gap_and_error(rows: Sequence[Row], budget: str) -> str:
+    """Whether methods that lose less at the cut find better cells: the rank correlation of their mean drops and mean
+    errors, a point a method."""
+    own = [row for row in rows if row["budget"] == budget and row.get("drop") is not None]
+    drops, errors = (compare.groups_by(own, "method", quantity) for quantity in ("drop", "error"))
+    means = [[np.mean(list(groups[name].values())) for name in drops] for groups in (drops, errors)]
+    found = compare.rank_correlation(*means)
+    return f"Over the methods at {budget}, drop and retrained error: {compare.describe_ranks(found)}."
+
+
+def _mean_std(group: Mapping[int, float]) -> tuple[float, float | None]:
+    values = list(group.values())
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
