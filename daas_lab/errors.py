@@ -1,6 +1,8 @@
 """The errors that a user can cause. The command line prints them as one line and exits with 2."""
 
 import difflib
+import sys
+from functools import cache
 
 
 class LabError(ValueError):
@@ -27,3 +29,9 @@ def suggestion(value: object, allowed) -> str:
     """' (did you mean …?)' for a misspelt name, else nothing."""
     close = difflib.get_close_matches(str(value), list(map(str, allowed)), n=1)
     return f" (did you mean {close[0]}?)" if close else ""
+
+
+@cache
+def say_once(line: str) -> None:
+    """One line on stderr, once in a process: of what can be used, but may not be what the user meant."""
+    print(line, file=sys.stderr)

@@ -21,8 +21,8 @@ from torch.nn import functional as F
 
 from daas_lab.data import image_files
 from daas_lab.data.image_files import FileSet, normalise
-from daas_lab.data.image_folder import list_images
-from daas_lab.data.sources import DATASETS, Dataset, facts_of, folder_of
+from daas_lab.data.image_folder import folder_facts, list_images, list_parts
+from daas_lab.data.sources import DATASETS, Dataset, folder_of
 from daas_lab.errors import LabError, refuse
 
 # Where Debian's package `dataset-fashion-mnist` puts its files.
@@ -80,6 +80,11 @@ def load(
     dataset: str, data: str | Path | Dataset, side: int, split_seed: int = 0, classes: int = 1000
 ) -> tuple[ImageSet, ImageSet] | tuple[FileSet, FileSet]:
     """(training images, test images) of a data set in the folder `data`, brought to `side` pixels.
+
+    Arrays (the named data sets but ImageNet, and one's own) are small images all of one size: larger ones are averaged
+    down by area, whatever their shape, smaller ones padded with black. The files of a folder are photographs of any
+    size: the largest square in the middle, scaled up or down by Pillow's bilinear filter. So the same images give other
+    pixels as files than as arrays, unless they have `side` pixels already.
 
     Raises `LabError` naming the folder and how to get the data if they are missing, or the file that is damaged.
     ImageNet must have `classes` folders.
@@ -213,7 +218,7 @@ def _imagenet_folder(data: Path) -> Path:
 
 
 def _imagenet_files(folder: Path, side: int, classes: int) -> tuple[FileSet, FileSet]:
-    listing = list_images(folder, ("val",))
+    listing = list_parts(folder, "train", "val")
     if len(listing.classes) != classes:
         raise refuse("classes", classes, f"{len(listing.classes)}, the folders in {folder / 'train'}")
     mean, std = (torch.tensor(values) for values in (image_files.IMAGENET_MEAN, image_files.IMAGENET_STD))
@@ -221,11 +226,12 @@ def _imagenet_files(folder: Path, side: int, classes: int) -> tuple[FileSet, Fil
 
 
 def _folder_files(dataset: str, side: int, split_seed: int) -> tuple[FileSet, FileSet]:
-    facts, listing = facts_of(dataset), list_images(folder_of(dataset))
+    folder = folder_of(dataset)
+    facts, listing = folder_facts(str(folder)), list_images(folder)
     blank = torch.zeros(facts.image_channels), torch.ones(facts.image_channels)
-    train = _files(listing.train, side, *blank)
+    train = _files(listing.train, side, *blank, facts.white)
     if listing.test is not None:
-        test = _files(listing.test, side, *blank)
+        test = _files(listing.test, side, *blank, facts.white)
     else:
         order = shuffled(len(train), split_seed)
         train, test = (train.subset(part) for part in order.tensor_split([facts.train_images]))
@@ -233,8 +239,9 @@ def _folder_files(dataset: str, side: int, split_seed: int) -> tuple[FileSet, Fi
     return train, replace(test, mean=train.mean, std=train.std)
 
 
-def _files(files: list[tuple[str, int]], side: int, mean: Tensor, std: Tensor) -> FileSet:
-    return FileSet([path for path, _ in files], torch.tensor([target for _, target in files]), side, mean, std)
+def _files(files: list[tuple[str, int]], side: int, *rest) -> FileSet:
+    targets = torch.tensor([target for _, target in files], dtype=torch.int64)
+    return FileSet([path for path, _ in files], targets, side, *rest)
 
 
 def _own_arrays(data: Dataset):

@@ -5,9 +5,9 @@ is uint8 [B, H, W, C].
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from daas_lab.data.image_folder import read_image
+from daas_lab.data.picture import check_range, read_image
 from daas_lab.errors import LabError
 
 # Of the colours of ImageNet's training images, as the field uses them.
@@ -27,7 +27,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class FileSet:
     """Image files and their targets int64 [N], used at side × side pixels, with mean and deviation [C].
 
-    `device` is where batches go; `workers` processes read the files.
+    `white` is the level that becomes 255 in files of more than 8 bits (picture.py), `device` where batches go;
+    `workers` processes read the files.
     """
 
     paths: list[str]
@@ -35,6 +36,7 @@ class FileSet:
     side: int
     mean: Tensor
     std: Tensor
+    white: Mapping[str, float] = field(default_factory=dict)
     device: str | torch.device = "cpu"
     workers: int = 0
 
@@ -63,7 +65,7 @@ class FileSet:
         return images
 
     def _read_square(self, path: str) -> Tensor:
-        image = read_image(path, self.image_channels)
+        image = read_image(path, self.image_channels, self.white)
         (width, height), square = image.size, min(image.size)
         left, top = (width - square) // 2, (height - square) // 2
         image = image.crop((left, top, left + square, top + square))
@@ -73,7 +75,9 @@ class FileSet:
 def with_statistics(files: FileSet, images: int = 2000) -> FileSet:
     """The set with mean and deviation of its own pixels, from at most `images` files spread over it."""
     chosen = torch.linspace(0, len(files) - 1, min(images, len(files))).long()
-    std, mean = pixel_statistics(files.subset(chosen).read())
+    pixels = files.subset(chosen).read()
+    check_range(f"images {files.paths[0]} …", int(pixels.max()))
+    std, mean = pixel_statistics(pixels)
     return replace(files, mean=mean, std=std)
 
 
@@ -129,7 +133,7 @@ class _Decoded(Dataset):
     def __getitem__(self, key: tuple[int, int]):
         index, seed = key
         try:
-            image = read_image(self.files.paths[index], self.files.image_channels)
+            image = read_image(self.files.paths[index], self.files.image_channels, self.files.white)
         except LabError as error:  # raised in a reading process it would arrive with that process's traceback
             return str(error), 0
         with torch.random.fork_rng(devices=[]):

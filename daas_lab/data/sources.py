@@ -1,6 +1,7 @@
 """What is known of a data set before its images are read: by name, by folder, from one's own arrays or code."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -8,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from daas_lab.data.image_folder import folder_facts
-from daas_lab.errors import LabError, one_of, refuse
+from daas_lab.data.picture import check_range
+from daas_lab.errors import LabError, one_of, refuse, say_once
 from daas_lab.own_files import canonical_own, digest_of, is_own, load_own, named_own, own_name
 
 
@@ -42,7 +44,8 @@ DATASETS = {
 class Dataset:
     """Images of one's own: given as `dataset` to `search_config` and `retrain_config`, as `data` to the trainers.
 
-    Images uint8 [N, H, W] or [N, H, W, C], targets whole numbers [N] from 0; test images only serve the test error.
+    Images uint8 [N, H, W] or [N, H, W, C] from 0 (black) to 255, targets whole numbers [N]: the classes from 0, without
+    gaps. Test images only serve the test error.
     """
 
     name: str
@@ -54,14 +57,13 @@ class Dataset:
 
     def __post_init__(self):
         for prefix in ("", "test_"):
-            images, targets = (np.asarray(getattr(self, prefix + name)) for name in ("images", "targets"))
-            if images.dtype != np.uint8 or images.ndim not in (3, 4):
-                raise refuse(
-                    f"{prefix}images", f"{images.dtype} {list(images.shape)}", "uint8 [N, H, W] or [N, H, W, C]"
-                )
-            if images.ndim == 3:
-                images = images[..., None]
-            if targets.shape != images.shape[:1] or targets.dtype.kind not in "iu" or targets.min(initial=0) < 0:
+            images, targets = (_array(prefix + name, getattr(self, prefix + name)) for name in ("images", "targets"))
+            shape = images.shape if images.ndim == 4 else (*images.shape, 1)
+            if images.dtype != np.uint8 or len(shape) != 4 or min(shape[1:3]) < max(4, 1 + shape[3]):
+                raise refuse(f"{prefix}images", f"{images.dtype} {list(images.shape)}", IMAGES)
+            images = images.reshape(shape)
+            numbers = targets.dtype.kind in "iu" and targets.astype(np.int64).min(initial=0) >= 0
+            if targets.shape != images.shape[:1] or not numbers:
                 what = f"{targets.dtype} {list(targets.shape)}"
                 raise refuse(f"{prefix}targets", what, f"a whole number of at least 0 for each of {len(images)} images")
             object.__setattr__(self, f"{prefix}images", images)
@@ -72,6 +74,9 @@ class Dataset:
             raise refuse(
                 "test_images", list(self.test_images.shape[1:]), f"{list(self.images.shape[1:])} as the others"
             )
+        check_range("images", int(self.images.max()))
+        check_range("test_images", int(self.test_images.max(initial=0)) if len(self.test_images) else 255)
+        check_classes(str(self), self.targets, self.test_targets, int(self.targets.max()) + 1)
 
     def __str__(self) -> str:
         return f"own:{self.name}"
@@ -82,9 +87,46 @@ class Dataset:
         digest = hashlib.sha256()
         for part in (self.images, self.targets, self.test_images, self.test_targets):
             digest.update(f"{part.shape}".encode() + np.ascontiguousarray(part).tobytes())
-        classes = int(max(self.targets.max(), self.test_targets.max(initial=0))) + 1
+        classes = int(self.targets.max()) + 1
         sides, channels = self.images.shape[1:3], self.images.shape[3]
         return _facts(classes, channels, min(sides), len(self.images), self.flips, digest.hexdigest()[:16])
+
+
+# The one form of arrays. Channels stand last, and are fewer than an image's rows or columns.
+IMAGES = (
+    "uint8 [N, H, W] or [N, H, W, C] from 0 (black) to 255, with H and W of at least 4 and more than C "
+    "(a torch batch: images.transpose(0, 2, 3, 1))"
+)
+
+
+def _array(field: str, values: object) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError) as error:  # lists of unequal lengths, a tensor on a GPU
+        raise refuse(field, type(values).__name__, f"an array: {error}") from error
+
+
+def check_classes(
+    dataset: str, targets: np.ndarray, test_targets: np.ndarray, classes: int, names: Sequence[str] = ()
+) -> None:
+    """The rule of all data sets: every class from 0 must have training images; one without test images is said.
+
+    Nothing is said where there are no test images at all. `names`: of the classes, where they have any.
+    """
+    trained, tested = np.unique(targets), np.unique(test_targets)
+    empty = next((number for number, found in enumerate(trained) if number != found), len(trained))
+    if empty < classes:
+        what = f"training images of each of its {classes} classes: there are none of {_class_name(empty, names)}"
+        raise refuse("dataset", dataset, f"{what}, and {np.sum(test_targets == empty)} for the test")
+    if unknown := [number for number in tested if number >= classes]:
+        raise refuse("test_targets", int(unknown[0]), f"a class of the training images, 0 to {classes - 1}")
+    if untested := [_class_name(number, names) for number in np.setdiff1d(trained, tested)] if len(tested) else []:
+        some = ", ".join(untested[:8]) + (" …" if len(untested) > 8 else "")
+        say_once(f"{dataset}: no test images of {len(untested)} of the {classes} classes: {some}")
+
+
+def _class_name(number: int, names: Sequence[str]) -> str:
+    return names[number] if number < len(names) else str(number)
 
 
 def own_dataset(text: str) -> Dataset:
@@ -125,7 +167,7 @@ def facts_of(dataset: str | Dataset) -> DatasetFacts:
         load_own("dataset", dataset)
         return own_dataset(canonical_own(dataset)).facts
     if dataset.startswith("folder:"):
-        classes, channels, side, images, digest = folder_facts(str(folder_of(dataset)))
+        classes, channels, side, images, digest, _ = folder_facts(str(folder_of(dataset)))
         return _facts(classes, channels, side, images, True, digest)
     if dataset.startswith("own:"):
         raise LabError(f"dataset = {dataset!r}: must be given as the Dataset object itself")

@@ -7,7 +7,7 @@ from daas_lab.config import RetrainConfig, SearchConfig
 from daas_lab.data.batches import ImageSet, in_memory, load, shuffled
 from daas_lab.data.image_files import FileSet
 from daas_lab.data.image_folder import folder_digest, list_images
-from daas_lab.data.sources import Dataset, folder_of, own_dataset
+from daas_lab.data.sources import Dataset, check_classes, folder_of, own_dataset
 from daas_lab.errors import LabError, refuse
 from daas_lab.own_files import is_own
 
@@ -60,10 +60,15 @@ def _load_for(config: SearchConfig | RetrainConfig, data: str | Path | Dataset):
         raise refuse("data", str(data), f"the images of dataset = {config.dataset!r}")
     if config.dataset.startswith("own:") and not isinstance(data, Dataset):
         raise refuse("data", str(data), f"the Dataset object of {config.dataset}")
+    names = ()
     if config.data_digest:
         # Not `facts_of` for a folder, which it remembers as this process first saw it.
-        folder = folder_of(config.dataset)
-        digest = data.facts.digest if isinstance(data, Dataset) else folder_digest(folder, list_images(folder))
+        if isinstance(data, Dataset):
+            digest = data.facts.digest
+        else:
+            folder = folder_of(config.dataset)
+            listing = list_images(folder)
+            digest, names = folder_digest(folder, listing), listing.classes
         if digest != config.data_digest:
             raise LabError(f"dataset = {config.dataset!r}: must hold the images that the configuration was made for")
     train, test = load(config.dataset, data, config.side, config.split_seed, config.classes)
@@ -73,4 +78,5 @@ def _load_for(config: SearchConfig | RetrainConfig, data: str | Path | Dataset):
     classes = 1 + max(int(part.targets.max()) for part in (train, test) if len(part))
     if classes > config.classes:
         raise refuse("classes", config.classes, f"at least {classes}, as in the images of {config.dataset}")
+    check_classes(config.dataset, train.targets.numpy(), test.targets.numpy(), config.classes, names)
     return train, test
