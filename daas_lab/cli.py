@@ -29,6 +29,8 @@ from daas_lab.train.splits import search_splits
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
         options = _parser().parse_args(arguments)
         for text in getattr(options, "own", ()):

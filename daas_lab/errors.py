@@ -34,4 +34,4 @@ def suggestion(value: object, allowed) -> str:
 @cache
 def say_once(line: str) -> None:
     """One line on stderr, once in a process: of what can be used, but may not be what the user meant."""
-    print(line, file=sys.stderr)
+    print(line.encode(errors="backslashreplace").decode(), file=sys.stderr)  # names of files need not be UTF-8

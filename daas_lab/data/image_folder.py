@@ -210,13 +210,17 @@ def folder_facts(folder: str) -> FolderFacts:
     if listing.left_out:
         say_once(f"folder {folder}: left out: {listing.left_out}")
     files = listing.train + (listing.test or [])
-    grey, sides, largest = True, [], {}
+    grey, sides, largest, first = True, [], {}, {}
     for path, _ in files:
         with opened(path) as image:
             grey &= is_grey(image)
             sides.append(min(image.size))
-            if kind := depth(image):
+            kind = depth(image)
+            first.setdefault(kind, path)
+            if kind:
                 largest[kind] = max(largest.get(kind, 0.0), brightest(path, image))
+    if len(first) > 1 and {"I", "F"} & first.keys():  # one scale for both would be guessed
+        raise LabError(f"images {' and '.join(sorted(first.values())[:2])}: must have levels of one depth")
     if largest.get("C", 255) < 128:
         allowed = "in the upper 8, which is what Pillow reads, or images of 8 bits"
         raise refuse("dataset", f"folder:{folder}", f"colours of 16 bits {allowed}")

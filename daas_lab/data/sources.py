@@ -1,6 +1,7 @@
 """What is known of a data set before its images are read: by name, by folder, from one's own arrays or code."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -187,8 +188,9 @@ def canonical(dataset: str | Dataset) -> str:
 
 
 def short_name(dataset: str) -> str:
-    """A data set's name that can be part of a file's."""
-    return Path(dataset.partition(":")[2]).name or "folder" if ":" in dataset else dataset
+    """A data set's name that can be part of a file's, and of any text."""
+    name = Path(dataset.partition(":")[2]).name or "folder" if ":" in dataset else dataset
+    return os.fsencode(name).decode(errors="replace")
 
 
 def _facts(classes: int, channels: int, side: int, images: int, flips: bool, digest: str) -> DatasetFacts:

@@ -282,7 +282,7 @@ def save_table(
     page = f"{(markdown or to_markdown(rows)).rstrip()}\n\n{provenance_text(provenance)}"
     paths = [folder / f"{name}.json", folder / f"{name}.md"]
     for path, content in zip(paths, (text, page), strict=True):
-        path.write_text(content, encoding="utf-8")
+        path.write_text(content, encoding="utf-8", errors="backslashreplace")  # a data set's path need not be UTF-8
     return paths
 
 
