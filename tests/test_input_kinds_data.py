@@ -1,5 +1,6 @@
 """Images as people have them, kind by kind: what is read as it is meant, what is said, and what is refused."""
 
+import json
 import os
 import struct
 import zlib
@@ -15,6 +16,9 @@ from daas_lab.data.batches import load
 from daas_lab.data.image_folder import folder_facts, list_images
 from daas_lab.data.sources import Dataset, facts_of
 from daas_lab.errors import LabError, say_once
+from daas_lab.report.tables import save_table
+from daas_lab.runs.provenance import provenance
+from daas_lab.studies.make import run_name
 from daas_lab.train.splits import retrain_splits, search_splits
 
 CLASSES = ("ant", "bee", "cat")
@@ -81,7 +85,7 @@ def test_what_stands_beside_a_split_is_left_out_and_said(tmp_path, capsys, other
 def test_an_unlabelled_test_folder_is_no_part_of_a_split_that_has_another(tmp_path):
     fill(tmp_path / "train"), fill(tmp_path / "val", count=1), fill(tmp_path, "test")
     listing = list_images(tmp_path)
-    assert len(listing.test) == 3 and listing.left_out == "beside train and val: test"
+    assert len(listing.test) == 3 and listing.left_out == ["beside train and val: test"]
 
 
 @pytest.mark.parametrize(
@@ -214,13 +218,22 @@ def test_what_is_hidden_or_there_already_changes_nothing_and_is_said(tmp_path, c
     assert said.count("\n") == 1 and "left out: " in said
 
 
+@pytest.mark.parametrize("suffix", [".gif", ".tif", ".webp"])
+def test_further_images_of_a_file_are_left_out_and_said(tmp_path, capsys, suffix):
+    fill(tmp_path)
+    first, *others = (Image.fromarray(shade(level)).convert("RGB") for level in (10, 90, 200))
+    first.save(tmp_path / "bee" / f"several{suffix}", save_all=True, append_images=others)
+    assert facts_of(f"folder:{tmp_path}").classes == 3
+    assert "left out: all but the first image of files with several: 1\n" in capsys.readouterr().err
+
+
 def test_no_image_is_in_both_parts_of_a_split(tmp_path):
     fill(tmp_path / "train"), fill(tmp_path / "test", count=1)
     (tmp_path / "test" / "ant" / "all").symlink_to(tmp_path / "train" / "ant")
     os.link(tmp_path / "train" / "bee" / "3.png", tmp_path / "test" / "bee" / "9.png")
     listing = list_images(tmp_path)
     assert len(listing.train) == 12 and len(listing.test) == 3
-    assert listing.left_out == "files that are there already: 5"
+    assert listing.left_out == ["files that are there already: 5"]
 
 
 def test_a_tree_of_links_to_a_pool_is_read_through_them(tmp_path):
@@ -263,6 +276,9 @@ def test_names_that_are_not_utf_8_work(tmp_path, monkeypatch, capsys, where):
     assert cli.main(["search", *common, "--out", str(tmp_path / "run")]) == 0
     config = search_config("tiny", f"folder:{root}", batch_size=2)
     assert len(search_splits(config).weights) == config.weight_images
+    [page, _] = save_table("odd", [{"dataset": config.dataset}], provenance(config.dataset, "tiny", "", 1), tmp_path)
+    assert json.loads(page.read_text(encoding="utf-8"))["rows"] == [{"dataset": config.dataset}]
+    assert run_name(config).encode()
     # With a name in UTF-8 all is the same: the digest is over the same bytes as ever.
     assert config.data_digest == facts_of(f"folder:{root}").digest and len(config.data_digest) == 16
 

@@ -40,7 +40,7 @@ class Listing(NamedTuple):
     classes: list[str]
     train: list[tuple[str, int]]
     test: list[tuple[str, int]] | None
-    left_out: str  # in words; empty: nothing
+    left_out: list[str]  # what, and how much of it
 
 
 class FolderFacts(NamedTuple):
@@ -116,7 +116,7 @@ def list_parts(root: Path, train: str, test: str | None) -> Listing:
     if test is not None:
         others = [e for e in _visible(root) if e.name not in (train, test) and (_is_folder(e) or _is_image(e))]
         said += [f"beside {train} and {test}: {_some([entry.name for entry in others])}"] if others else []
-    return Listing(classes, files[train], None if test is None else files[test], "; ".join(said))
+    return Listing(classes, files[train], None if test is None else files[test], said)
 
 
 def _each_once(found: list[_Found], left_out: Counter) -> list[_Found]:
@@ -207,10 +207,8 @@ def folder_facts(folder: str) -> FolderFacts:
     Raises `LabError` naming a file that is no image.
     """
     listing = list_images(folder)
-    if listing.left_out:
-        say_once(f"folder {folder}: left out: {listing.left_out}")
     files = listing.train + (listing.test or [])
-    grey, sides, largest, first = True, [], {}, {}
+    grey, sides, largest, first, several = True, [], {}, {}, 0
     for path, _ in files:
         with opened(path) as image:
             grey &= is_grey(image)
@@ -219,6 +217,10 @@ def folder_facts(folder: str) -> FolderFacts:
             first.setdefault(kind, path)
             if kind:
                 largest[kind] = max(largest.get(kind, 0.0), brightest(path, image))
+            several += getattr(image, "is_animated", False)
+    left_out = listing.left_out + ([f"all but the first image of files with several: {several}"] if several else [])
+    if left_out:
+        say_once(f"folder {folder}: left out: {'; '.join(left_out)}")
     if len(first) > 1 and {"I", "F"} & first.keys():  # one scale for both would be guessed
         raise LabError(f"images {' and '.join(sorted(first.values())[:2])}: must have levels of one depth")
     if largest.get("C", 255) < 128:
