@@ -5,12 +5,13 @@ BIN := .venv/bin
 # Whole files: the tests of some share what the first of them has made.
 SIDE_BY_SIDE := -n auto --dist loadfile
 
-.PHONY: help quickstart test test-all lab figures lint clean
+.PHONY: help quickstart test test-all test-cuda lab figures lint clean
 
 help:
 	@echo "make quickstart   the effect itself, on digits: notebooks/00_quickstart.ipynb, headless, in half its epochs"
 	@echo "make test         the tests to run before a commit, minutes"
 	@echo "make test-all     all tests, browser and Ray included"
+	@echo "make test-cuda    the tests that need a GPU, where there is one"
 	@echo "make lab          JupyterLab, with notebooks/explore.ipynb open"
 	@echo "make figures      all notebooks, headless (PRESET=tiny, mini or full)"
 	@echo "make lint         ruff on code and notebooks"
@@ -34,6 +35,9 @@ test: .venv/installed
 
 test-all: .venv/installed
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+
+test-cuda: .venv/installed
+	$(BIN)/python -m pytest -m cuda
 
 lab: .venv/installed
 	$(BIN)/python -m jupyter lab notebooks/explore.ipynb

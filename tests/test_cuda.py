@@ -1,0 +1,160 @@
+"""What a GPU computes. Without one: shapes, devices and types of the CUDA path, on tensors that hold nothing; the rest
+is for whoever has one, `make test-cuda`."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from daas_lab.compose import search_config
+from daas_lab.networks.fast_supernet import FastSuperNetwork
+from daas_lab.networks.supernet import SuperNetwork
+from daas_lab.runs.folder import read_run
+from daas_lab.studies import estimate
+from daas_lab.train.loop import forward, prepare
+from daas_lab.train.search import build_supernet, search
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+SIZES = {"threads": 1, "layers": 3, "channels": 8, "side": 16, "batch_size": 8}
+needs_gpu = pytest.mark.cuda
+
+
+def config_of(method="da2s", **changes):
+    return search_config("tiny", "digits", method, **SIZES | changes)
+
+
+def images(config, device, dtype=torch.float32):
+    draws = torch.Generator().manual_seed(0)
+    x = torch.randn(config.batch_size, config.image_channels, config.side, config.side, generator=draws, dtype=dtype)
+    return x.to(device).contiguous(memory_format=torch.channels_last), torch.arange(len(x), device=device) % 10
+
+
+# --- without a GPU ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
+@pytest.mark.parametrize(("precision", "training"), [*((name, True) for name in PRECISIONS), ("float32", False)])
+def test_the_forward_pass_stays_on_its_device(precision, training):
+    config = config_of()
+    with FakeTensorMode(), torch.device("cuda"), torch.no_grad():
+        network = build_supernet(config, FastSuperNetwork).train(training)
+        logits = forward(network, precision, torch.randn(8, 1, 16, 16))
+        assert (logits.device.type, logits.dtype, logits.shape) == ("cuda", torch.float32, (8, 10))
+
+
+class Counted(TorchDispatchMode):
+    """How many operations reach the device: on a GPU a kernel each, or more."""
+
+    def __init__(self):
+        super().__init__()
+        self.operations = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        self.operations += not function._schema.name.startswith(("aten::view", "aten::t", "aten::detach", "aten::as_"))
+        return function(*arguments, **named or {})
+
+
+def test_a_step_of_the_fast_form_asks_for_half_the_operations():
+    config, counts = config_of(layers=4), {}
+    for form in (SuperNetwork, FastSuperNetwork):
+        network = build_supernet(config, form)
+        x, _ = images(config, "cpu")
+        with Counted() as counted:
+            forward(network, "float32", x).sum().backward()
+        counts[form] = counted.operations
+    assert counts[FastSuperNetwork] < 0.6 * counts[SuperNetwork], counts
+
+
+# --- with one ---------------------------------------------------------------------------------------------------------
+
+
+def gradients(network, x, y, precision="float32"):
+    logits = forward(network, precision, x)
+    torch.nn.functional.cross_entropy(logits, y).backward()
+    return logits.detach().double().cpu(), torch.cat([p.grad.double().cpu().flatten() for p in network.parameters()])
+
+
+@needs_gpu
+@pytest.mark.parametrize(("precision", "within"), [("float32", 1e-3), ("bfloat16", 0.2), ("float16", 0.05)])
+def test_logits_and_gradients_are_those_of_the_cpu(precision, within):
+    config = config_of()
+    expected = gradients(build_supernet(config, SuperNetwork).double(), *images(config, "cpu", torch.float64))
+    with prepare(config_of(device="cuda", tf32=False, precision=precision)) as device:
+        network = build_supernet(config, FastSuperNetwork).to(device, memory_format=torch.channels_last)
+        found = gradients(network, *images(config, device), precision)
+    for one, other in zip(found, expected, strict=True):
+        assert (one - other).norm() <= within * other.norm()
+
+
+@needs_gpu
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_search_goes_on_from_its_checkpoint(precision, tmp_path):
+    config = config_of(device="cuda", precision=precision, deterministic=True, epochs=3)
+    search(config, tmp_path / "whole", progress=False)
+
+    class Stopped(Exception):
+        pass
+
+    def stop():
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        search(config, tmp_path / "parts", progress=False, on_epoch=stop)
+    search(config, tmp_path / "parts", progress=False)
+    whole, parts = (read_run(tmp_path / name) for name in ("whole", "parts"))
+    assert whole.history == parts.history and whole.genotype == parts.genotype
+
+
+@needs_gpu
+def test_no_step_waits_for_the_gpu():
+    config = config_of(device="cuda")
+    with prepare(config) as device:
+        step, batch = estimate.search_step(config, device), images(config, device)
+        step(*batch)
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            step(*batch)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@needs_gpu
+def test_a_pass_of_the_weights_can_be_captured():
+    config = config_of("darts", device="cuda")
+    with prepare(config) as device:
+        network = build_supernet(config, FastSuperNetwork).to(device, memory_format=torch.channels_last)
+        x, y = images(config, device)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                torch.nn.functional.cross_entropy(network(x), y).backward()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            loss = torch.nn.functional.cross_entropy(network(x), y)
+            loss.backward()
+        graph.replay()
+        assert loss.isfinite()
+
+
+@needs_gpu
+def test_two_processes_share_a_retraining(tmp_path):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "daas_lab", "retrain"]
+    command += ["--preset", "tiny", "--dataset", "digits", "--genotype", "DARTS_V2", "--device", "cuda"]
+    subprocess.run([*command, "--out", str(tmp_path / "run")], check=True, env=os.environ, timeout=300)
+    assert read_run(tmp_path / "run").result
+
+
+@needs_gpu
+def test_the_bench_measures_a_gpu():
+    command = [sys.executable, "-m", "daas_lab", "bench", "--sizes", "tiny", "--device", "cuda", "--json"]
+    assert '"gpu"' in subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
