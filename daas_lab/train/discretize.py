@@ -135,7 +135,9 @@ def discrete_weights(
 
     if stage in ("operations", "both"):
         shared = operations * kept_operations
-        shared = shared / shared.sum(dim=1, keepdim=True)
+        total = shared.sum(dim=1, keepdim=True)
+        # One-hot weights may have chosen `none`: then those that are kept have nothing to share by.
+        shared = torch.where(total > 0, shared / total, kept_operations / keep)
         operations = kept_operations if edge_weight == "one" or keep == 1 else shared
     if stage in ("scale", "edges", "both"):
         if edge_weight == "one":
