@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping
+from itertools import product
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, Space
 
 EPOCHS = 10
+PARTS = ("architecture", "weights")  # of a step: a method may mix differently in each
 
 
 def check_method(method: type[Method] | Method, budgets: tuple[str, ...] = tuple(NAMED_BUDGETS)) -> None:
@@ -37,9 +39,8 @@ def check_start(method: Method, space: Space, budget: EdgeBudget, epochs: int = 
     search does this before it trains anything."""
     with torch.random.fork_rng(devices=[]):
         start = {name: _architecture(method, space, budget, name) for name in CELL_TYPES}
-        for epoch in (1, epochs):
-            at = Moment(epoch, epochs, training=True, part="architecture", space=space)
-            _terms(method, start, at)
+        for epoch, part in product((1, epochs), PARTS):
+            _terms(method, start, Moment(epoch, epochs, training=True, part=part, space=space))
 
 
 def _made(method: type[Method], budget: EdgeBudget) -> Method:
@@ -96,19 +97,18 @@ def _terms(method: Method, architectures: Mapping[str, Architecture], at: Moment
 
 def _check_extremes(method: Method, space: Space, budget: EdgeBudget) -> None:
     start = _architecture(method, space, budget, "normal")
-    for scale in (0.0, 1.0, 1e4):
+    for scale, epoch, part in product((0.0, 1.0, 1e4), (1, EPOCHS), PARTS):
         both = _drawn_like(start, torch.Generator().manual_seed(0), scale)
-        for epoch in (1, EPOCHS):
-            leaves = [part.clone().requires_grad_() for part in both]
-            architectures = dict.fromkeys(CELL_TYPES, Architecture(*leaves))
-            at = Moment(epoch, EPOCHS, training=True, part="architecture", space=space)
-            terms = _terms(method, architectures, at)
-            mixture = _mixture(method, architectures["normal"], "normal", at)
-            total = sum(terms, start=mixture.operations.sum() + mixture.edges.sum())
-            if total.requires_grad:
-                gradients = torch.autograd.grad(total, leaves, allow_unused=True)
-                if not all(part is None or part.isfinite().all() for part in gradients):
-                    raise _broken(method, "mix", f"has a gradient that is not finite for α and β around {scale:g}")
+        leaves = [leaf.requires_grad_() for leaf in both]
+        architectures = dict.fromkeys(CELL_TYPES, Architecture(*leaves))
+        at = Moment(epoch, EPOCHS, training=True, part=part, space=space)
+        terms = _terms(method, architectures, at)
+        mixture = _mixture(method, architectures["normal"], "normal", at)
+        total = sum(terms, start=mixture.operations.sum() + mixture.edges.sum())
+        if total.requires_grad:
+            gradients = torch.autograd.grad(total, leaves, allow_unused=True)
+            if not all(gradient is None or gradient.isfinite().all() for gradient in gradients):
+                raise _broken(method, "mix", f"has a gradient that is not finite for α and β around {scale:g}")
 
 
 def _check_gradients(method: Method, space: Space, budget: EdgeBudget) -> None:

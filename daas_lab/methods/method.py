@@ -26,11 +26,12 @@ class Architecture(NamedTuple):
 
 
 class Mixture(NamedTuple):
-    """What the network mixes one cell type with; the logits only where a loss is computed from them."""
+    """What the network mixes one cell type with; the logits only where something is computed from them."""
 
     operations: Tensor  # a [E, O]
     edges: Tensor  # b [E]
-    operation_logits: Tensor | None = None  # [E, O], a = softmax of these
+    # [E, O], a = softmax of these; or what a is drawn, rounded or sharpened from
+    operation_logits: Tensor | None = None
     edge_logits: Tensor | None = None  # [E], of a node's softmax, or of σ
 
     @property
@@ -173,9 +174,12 @@ class Method:
     # --- the cut ---
 
     def strengths(self, architecture: Architecture, cell_type: str, at: Moment) -> Strengths:
-        """How edges and operations rank: operations by their logit, edges by their largest operation weight."""
+        """How edges and operations rank: operations by their logit, edges by their largest operation weight (of the
+        logits' softmax, where there are logits: one-hot weights rank no edge)."""
         mixture = self.mix(architecture, cell_type, at)
-        return Strengths(mixture.ranks, mixture.operations[:, at.space.choices].amax(dim=1))
+        logits = mixture.operation_logits
+        weights = mixture.operations if logits is None else logits.softmax(dim=1)
+        return Strengths(mixture.ranks, weights[:, at.space.choices].amax(dim=1))
 
     def select(self, architectures: Mapping[str, Architecture], budget: EdgeBudget, at: Moment) -> Genotype:
         """The cell that `budget` keeps: the strongest edges, and on each the strongest operations."""

@@ -245,6 +245,7 @@ class ArchitectureStep:
     weight_optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     terms: dict[str, Tensor] = field(default_factory=dict)  # what the objective was made of, by name
+    memory: dict[str, Tensor] = field(default_factory=dict)  # what the method keeps for its `after_step`
 
     def objective(self, x: Tensor | None = None, y: Tensor | None = None) -> Tensor:
         """L^C on a part of the batch (default: all of it) and the method's terms, as Eq. (7)."""

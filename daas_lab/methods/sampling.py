@@ -1,0 +1,24 @@
+"""One candidate an edge: what is drawn or rounded in the forward pass, and how a gradient passes through it.
+
+Legend: E edges of a cell, O candidate operations.
+"""
+
+import torch
+from torch import Tensor
+
+
+def gumbel(like: Tensor, draws: torch.Generator) -> Tensor:
+    """G = −log(−log U), of the shape of `like`: argmax(α + G) is a draw from softmax(α) (Maddison et al., 1611.00712),
+    and the k largest of α + G are k draws without replacement."""
+    exponential = torch.empty_like(like, requires_grad=False).exponential_(generator=draws)
+    return -exponential.clamp(min=torch.finfo(like.dtype).tiny).log()  # a draw of 0 would be an infinite G
+
+
+def one_hot(scores: Tensor) -> Tensor:
+    """[E, O] → 1 for the largest of each edge, 0 for the others."""
+    return torch.zeros_like(scores).scatter(1, scores.argmax(dim=1, keepdim=True), 1.0)
+
+
+def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
+    """`hard` in the forward pass, to the bit, and the gradient of `soft` in the backward pass."""
+    return hard + (soft - soft.detach())
