@@ -13,6 +13,7 @@ _BUILT_IN = {
     "pc_darts": "pc_darts.PCDarts",
     "da2s": "da2s.DA2S",
     "da2s_exact": "da2s_exact.DA2SExact",
+    "snas": "snas.SNAS",
     "random": "random.Random",
 }
 METHODS = tuple(_BUILT_IN)

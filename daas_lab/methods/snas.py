@@ -1,0 +1,38 @@
+"""SNAS (Xie et al., arXiv 1812.09926): candidates drawn by a Gumbel-softmax whose temperature falls."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from daas_lab.fields import number
+from daas_lab.methods import schedules
+from daas_lab.methods.method import Architecture, Method, Mixture, Moment
+from daas_lab.methods.sampling import gumbel
+
+
+@dataclass(frozen=True, kw_only=True)
+class SNAS(Method):
+    """a = softmax((log p + G) / τ) with p = softmax(α) and G Gumbel noise, τ linearly from 1 to 0.03 over the search.
+
+    α and weights are trained on draws, one an edge and step, that all cells of a type share. Evaluated without noise,
+    a = softmax(α / τ), and cut by softmax(α): at the last τ many weights are 1.0, and equals have no order. The
+    paper's penalty on the cost of candidates is left out: no other method here has one.
+    """
+
+    tau_start: float = number(above=0, default=1.0)  # the source's
+    tau_end: float = number(above=0, default=0.03)  # draws are all but one-hot; of confopt's SNAS, from the paper
+
+    title: ClassVar[str] = "SNAS"
+    colour: ClassVar[str] = "#88CCEE"
+
+    def tau(self, at: Moment) -> float:
+        """The temperature of an epoch: by shares of the search, so that it always ends at `tau_end`."""
+        share = schedules.coefficient("linear", at.epoch, at.epochs)
+        return self.tau_start + (self.tau_end - self.tau_start) * share
+
+    def mix(self, architecture: Architecture, cell_type: str, at: Moment) -> Mixture:
+        """The noise is drawn only in training; log p and α differ by what a softmax does not see."""
+        alphas, betas = architecture
+        noise = gumbel(alphas, at.generator(cell_type, alphas.device)) if at.training else 0.0
+        return Mixture(((alphas + noise) / self.tau(at)).softmax(dim=1), torch.ones_like(betas), alphas)
