@@ -14,6 +14,7 @@ _BUILT_IN = {
     "da2s": "da2s.DA2S",
     "da2s_exact": "da2s_exact.DA2SExact",
     "snas": "snas.SNAS",
+    "gdas": "gdas.GDAS",
     "random": "random.Random",
 }
 METHODS = tuple(_BUILT_IN)
