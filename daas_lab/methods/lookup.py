@@ -15,6 +15,7 @@ _BUILT_IN = {
     "da2s_exact": "da2s_exact.DA2SExact",
     "snas": "snas.SNAS",
     "gdas": "gdas.GDAS",
+    "hard_st": "hard_st.HardST",
     "random": "random.Random",
 }
 METHODS = tuple(_BUILT_IN)

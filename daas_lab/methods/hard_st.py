@@ -1,0 +1,30 @@
+"""Hard-ST (Kim, arXiv 2603.14157): the strongest candidate alone in the forward pass, straight through backward."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from daas_lab.fields import number
+from daas_lab.methods.method import Architecture, Method, Mixture, Moment
+from daas_lab.methods.sampling import one_hot, straight_through
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardST(Method):
+    """a = onehot(argmax α) forward, ∂a/∂α that of softmax(α / T): what is trained is what the cut keeps of each edge.
+
+    The paper shows it on networks of logic gates; here it is DARTS with that forward pass, without a draw, in training
+    and evaluation alike. What its cut can cost is the edges.
+    """
+
+    temperature: float = number(above=0, default=1.0)  # the same in all epochs: at none is there a selection gap
+
+    title: ClassVar[str] = "Hard-ST"
+    colour: ClassVar[str] = "#882255"
+
+    def mix(self, architecture: Architecture, cell_type: str, at: Moment) -> Mixture:
+        """One-hot weights; edges rank by softmax(α)."""
+        alphas, betas = architecture
+        soft = (alphas / self.temperature).softmax(dim=1)
+        return Mixture(straight_through(one_hot(alphas), soft), torch.ones_like(betas), alphas)
