@@ -16,6 +16,7 @@ _BUILT_IN = {
     "snas": "snas.SNAS",
     "gdas": "gdas.GDAS",
     "hard_st": "hard_st.HardST",
+    "dr_nas": "dr_nas.DrNAS",
     "random": "random.Random",
 }
 METHODS = tuple(_BUILT_IN)
