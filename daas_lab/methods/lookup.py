@@ -17,6 +17,7 @@ _BUILT_IN = {
     "gdas": "gdas.GDAS",
     "hard_st": "hard_st.HardST",
     "dr_nas": "dr_nas.DrNAS",
+    "proxyless": "proxyless.Proxyless",
     "random": "random.Random",
 }
 METHODS = tuple(_BUILT_IN)
