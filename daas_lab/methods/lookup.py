@@ -18,6 +18,7 @@ _BUILT_IN = {
     "hard_st": "hard_st.HardST",
     "dr_nas": "dr_nas.DrNAS",
     "proxyless": "proxyless.Proxyless",
+    "sdarts_rs": "sdarts_rs.SDARTSRS",
     "random": "random.Random",
 }
 METHODS = tuple(_BUILT_IN)
