@@ -19,6 +19,7 @@ _BUILT_IN = {
     "dr_nas": "dr_nas.DrNAS",
     "proxyless": "proxyless.Proxyless",
     "sdarts_rs": "sdarts_rs.SDARTSRS",
+    "annealing": "annealing.Annealing",
     "random": "random.Random",
 }
 METHODS = tuple(_BUILT_IN)
