@@ -20,6 +20,7 @@ _BUILT_IN = {
     "proxyless": "proxyless.Proxyless",
     "sdarts_rs": "sdarts_rs.SDARTSRS",
     "annealing": "annealing.Annealing",
+    "rf_darts": "rf_darts.RFDarts",
     "random": "random.Random",
 }
 METHODS = tuple(_BUILT_IN)
