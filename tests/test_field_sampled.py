@@ -3,6 +3,9 @@
 import importlib
 import inspect
 import math
+import multiprocessing
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -22,7 +25,7 @@ from daas_lab.methods.sdarts_rs import SDARTSRS
 from daas_lab.methods.snas import SNAS
 from daas_lab.networks.fast_supernet import FastSuperNetwork
 from daas_lab.networks.supernet import SuperNetwork
-from daas_lab.runs.folder import read_run
+from daas_lab.runs.folder import epochs_done, read_run
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, Space
 from daas_lab.train.discretize import accuracy_drops, discrete_weights
@@ -37,7 +40,6 @@ from daas_lab.train.search import (
     search,
 )
 from daas_lab.train.splits import search_splits
-from tests.killing import killed_at_random
 
 SAMPLED = (SNAS, GDAS, DrNAS, Proxyless, SDARTSRS)
 E, O = 14, 7  # noqa: E741
@@ -350,45 +352,48 @@ def test_a_method_of_the_field_is_a_file_that_a_reader_takes_in_at_a_glance():
         assert cls.__doc__ and issubclass(cls, Method)
 
 
-class Whole:
-    """A short search of a method that measures the gap; a class, so that a process can be given it."""
+# Every method can be searched so: four channels, for a quarter of them may pass, and cells of two nodes.
+SHORT = {"threads": 1, "layers": 3, "channels": 4, "steps": 1, "epochs": 3, "nodes": 4, "held_out_images": 32}
+BUDGETS = ("1,2", "1,1")
 
-    def __init__(self, method):
-        self.method = method
 
-    @property
-    def config(self):
-        sizes = {"layers": 3, "channels": 2, "steps": 2, "held_out_images": 32}
-        budgets = {"gap_every": 2, "gap_budgets": "8/14 4/14"}
-        return search_config("tiny", "digits", self.method, threads=1, epochs=4, **sizes, **budgets)
+def search_in_a_process(method, folder, dies_after):
+    """A short search that measures the gap, in a process of its own; killed when `dies_after` epochs are on disk."""
+    gap = {"gap_every": 2, "gap_budgets": " ".join(BUDGETS)}
+    config = search_config("tiny", "digits", method, budget=BUDGETS[0], **gap, **SHORT)
 
-    def __call__(self, folder, on_epoch):
-        search(self.config, folder, progress=False, on_epoch=on_epoch)
+    def die():
+        if epochs_done(folder) == dies_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    search(config, folder, progress=False, on_epoch=die)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", TRAINED)
 def test_every_method_is_killed_resumed_cut_measured_and_retrained(method, tmp_path):
-    folder, undisturbed = killed_at_random(Whole(method), tmp_path, kills=1)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "sklearn.datasets"])
+    folder = tmp_path / "run"
+    for dies_after, exit_code in ((2, -signal.SIGKILL), (None, 0)):
+        process = context.Process(target=search_in_a_process, args=(method, folder, dies_after))
+        process.start()
+        process.join()
+        assert process.exitcode == exit_code
+    search_in_a_process(method, tmp_path / "undisturbed", None)
     for name in ("architecture.safetensors", "genotype.json", "history.jsonl"):
-        assert (folder / name).read_bytes() == (undisturbed / name).read_bytes(), name
+        assert (folder / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes(), name
+
     run, (network, config) = read_run(folder), load_supernet(folder)
     splits = search_splits(config)
-    budgets = ["8/14", "4/14", "3/14"]
-    rows = accuracy_drops(network, config, splits.held_out, splits.weights, budgets)
-    assert {row["budget"] for row in rows} == set(budgets)
-    assert all(0 <= row["after"] <= 100 for row in rows)
-    # The gap measured while searching is that of the network that was kept.
-    measured = {row["budget"]: row["after"] for row in run.history[-1]["gap"]}
-    now = {
-        row["budget"]: row["after"]
-        for row in rows
-        if (row["edge_weight"], row["batch_norm"], row["stage"]) == ("learned", "as-trained", "both")
-    }
-    assert measured == {budget: now[budget] for budget in measured} and len(measured) == 2
+    cut = {"edge_weights": ["learned"], "batch_norms": ["as-trained"], "stages": ["both"]}
+    rows = accuracy_drops(network, config, splits.held_out, splits.weights, BUDGETS, **cut)
+    assert run.history[-1]["gap"] == rows  # measured while searching, of the network that was kept
+    assert len(rows) == len(BUDGETS) and "gap" in run.history[1]
     assert all(np.isfinite(part.operations).all() for part in weight_evolution(run).values())
-    cells = genotype_after(run, budget="4/14")
-    assert len(cells.normal.edges) == len(cells.reduce.edges) == 4
-    sizes = {"layers": 3, "channels": 2, "epochs": 1, "steps": 1, "threads": 1}
-    retrain(retrain_config(cells, "tiny", "digits", **sizes), tmp_path / "retrained", progress=False)
+    for budget, kept in zip(BUDGETS, (3, 2), strict=True):
+        cells = genotype_after(run, budget=budget)
+        assert len(cells.normal.edges) <= kept and len(cells.reduce.edges) <= kept
+    sizes = {"layers": 3, "channels": 4, "epochs": 1, "steps": 1, "threads": 1}
+    retrain(retrain_config(run.genotype, "tiny", "digits", **sizes), tmp_path / "retrained", progress=False)
     assert 0 <= read_run(tmp_path / "retrained").result["test_error"] <= 100
