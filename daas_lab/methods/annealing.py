@@ -22,7 +22,7 @@ class Annealing(Method):
     temperature: float = number(above=0, default=0.1)  # T at the end
 
     title: ClassVar[str] = "temperature alone"
-    colour: ClassVar[str] = "#999933"
+    colour: ClassVar[str] = "#BBCC33"
 
     @classmethod
     def settings(cls, protocol: str, epochs: int) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class DrNAS(Method):
     least_concentration: float = number(above=0, default=1e-3)
 
     title: ClassVar[str] = "DrNAS"
-    colour: ClassVar[str] = "#117733"
+    colour: ClassVar[str] = "#225522"
 
     def mix(self, architecture: Architecture, cell_type: str, at: Moment) -> Mixture:
         """In float64: a gamma draw of a small concentration underflows in float32."""

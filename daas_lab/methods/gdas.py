@@ -23,7 +23,7 @@ class GDAS(Method):
     tau_end: float = number(above=0, default=0.1)  # the source's: at last only those that compete for the argmax
 
     title: ClassVar[str] = "GDAS"
-    colour: ClassVar[str] = "#332288"
+    colour: ClassVar[str] = "#004488"
 
     def tau(self, at: Moment) -> float:
         """The temperature of an epoch: by shares of the search, so that it always ends at `tau_end`."""

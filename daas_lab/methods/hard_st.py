@@ -21,7 +21,7 @@ class HardST(Method):
     temperature: float = number(above=0, default=1.0)  # the same in all epochs: at none is there a selection gap
 
     title: ClassVar[str] = "Hard-ST"
-    colour: ClassVar[str] = "#882255"
+    colour: ClassVar[str] = "#BB5566"
 
     def mix(self, architecture: Architecture, cell_type: str, at: Moment) -> Mixture:
         """One-hot weights; edges rank by softmax(α)."""

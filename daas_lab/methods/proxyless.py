@@ -21,7 +21,7 @@ class Proxyless(Method):
     """
 
     title: ClassVar[str] = "ProxylessNAS"
-    colour: ClassVar[str] = "#44AA99"
+    colour: ClassVar[str] = "#000000"
 
     @classmethod
     def settings(cls, protocol: str, epochs: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ class RFDarts(Method):
     """
 
     title: ClassVar[str] = "RF-DARTS"
-    colour: ClassVar[str] = "#DDCC77"
+    colour: ClassVar[str] = "#663333"
     affine: ClassVar[bool] = True
 
     def trains_weight(self, name: str) -> bool:

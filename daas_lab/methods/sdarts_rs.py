@@ -23,7 +23,7 @@ class SDARTSRS(Method):
     epsilon_end: float = number(at_least=0, default=0.3)  # the source's: twice what a candidate weighs at first
 
     title: ClassVar[str] = "SDARTS-RS"
-    colour: ClassVar[str] = "#AA4499"
+    colour: ClassVar[str] = "#FFAABB"
 
     def epsilon(self, at: Moment) -> float:
         """How far a weight may be moved in an epoch."""
