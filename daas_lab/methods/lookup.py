@@ -22,6 +22,10 @@ _BUILT_IN = {
     "annealing": "annealing.Annealing",
     "rf_darts": "rf_darts.RFDarts",
     "random": "random.Random",
+    "fair_darts": "fair_darts.FairDARTS",
+    "beta_darts": "beta_darts.BetaDARTS",
+    "prox": "prox.Prox",
+    "asap": "asap.ASAP",
 }
 METHODS = tuple(_BUILT_IN)
 BASELINE, PAPERS = "darts", "da2s"  # the two that the paper compares

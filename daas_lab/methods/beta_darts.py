@@ -1,0 +1,34 @@
+"""β-DARTS (Ye et al., arXiv 2203.01665): a loss that keeps an edge's operation weights from moving apart.
+
+    L = L^C + λ(e) · mean over edges of log Σ_o exp(α_eo),    λ(e) = 50 · e / E
+
+(`Sunshine-Ye/Beta-DARTS:optimizers/darts/architect.py`; the mean over the edges of both cell types). Its gradient in α
+is a / (number of edges): what leads is pushed down most, *against* weights that are one-hot.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from daas_lab.fields import number
+from daas_lab.methods.method import Architecture, Method, Mixture, Moment
+
+
+@dataclass(frozen=True, kw_only=True)
+class BetaDARTS(Method):
+    """DARTS with the loss above."""
+
+    decay: float = number(at_least=0, default=50.0)  # λ in the last epoch, as published
+
+    title: ClassVar[str] = "β-DARTS"
+    colour: ClassVar[str] = "#882255"
+
+    def regularise(
+        self, architectures: Mapping[str, Architecture], mixtures: Mapping[str, Mixture], at: Moment
+    ) -> dict[str, Tensor]:
+        """λ(e) · mean logsumexp α."""
+        alphas = torch.cat([architecture.alphas for architecture in architectures.values()])
+        return {"decay_term": self.decay * at.epoch / at.epochs * alphas.logsumexp(dim=1).mean()}
