@@ -26,6 +26,10 @@ _BUILT_IN = {
     "beta_darts": "beta_darts.BetaDARTS",
     "prox": "prox.Prox",
     "asap": "asap.ASAP",
+    "xnas": "xnas.XNAS",
+    "gold_nas": "gold_nas.GoldNAS",
+    "dots": "dots.DOTS",
+    "p_darts": "p_darts.PDARTS",
 }
 METHODS = tuple(_BUILT_IN)
 BASELINE, PAPERS = "darts", "da2s"  # the two that the paper compares

@@ -174,12 +174,12 @@ class Method:
     # --- the cut ---
 
     def strengths(self, architecture: Architecture, cell_type: str, at: Moment) -> Strengths:
-        """How edges and operations rank: operations by their logit, edges by their largest operation weight (of the
-        logits' softmax, where there are logits: one-hot weights rank no edge)."""
+        """How edges and operations rank: operations by their logit, edges by b times their largest operation weight (of
+        the logits' softmax, where there are logits: one-hot weights rank no edge)."""
         mixture = self.mix(architecture, cell_type, at)
         logits = mixture.operation_logits
         weights = mixture.operations if logits is None else logits.softmax(dim=1)
-        return Strengths(mixture.ranks, weights[:, at.space.choices].amax(dim=1))
+        return Strengths(mixture.ranks, mixture.edges * weights[:, at.space.choices].amax(dim=1))
 
     def select(self, architectures: Mapping[str, Architecture], budget: EdgeBudget, at: Moment) -> Genotype:
         """The cell that `budget` keeps: the strongest edges, and on each the strongest operations."""

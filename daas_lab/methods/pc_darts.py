@@ -5,13 +5,15 @@ from typing import Any, ClassVar
 
 import torch
 
-from daas_lab.methods.method import Architecture, Method, Mixture, Moment, Strengths, split_nodes
+from daas_lab.methods.method import Architecture, Method, Mixture, Moment, split_nodes
 from daas_lab.space.cell_space import nodes_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class PCDarts(Method):
-    """b = softmax of β over a node's inputs (edge normalisation); a quarter of the channels pass the operations."""
+    """b = softmax of β over a node's inputs (edge normalisation); a quarter of the channels pass the operations.
+
+    Edges rank by b times their largest a, as published."""
 
     title: ClassVar[str] = "PC-DARTS"
     colour: ClassVar[str] = "#CC79A7"
@@ -28,8 +30,3 @@ class PCDarts(Method):
         alphas, betas = architecture
         edges = torch.cat([logits.softmax(dim=0) for logits in split_nodes(betas, nodes_of(len(betas)))])
         return Mixture(alphas.softmax(dim=1), edges, alphas, betas)
-
-    def strengths(self, architecture: Architecture, cell_type: str, at: Moment) -> Strengths:
-        """Edges rank by b times their largest a, as published."""
-        operations, largest = super().strengths(architecture, cell_type, at)
-        return Strengths(operations, self.mix(architecture, cell_type, at).edges * largest)

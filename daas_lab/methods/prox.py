@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from daas_lab.fields import number
+from daas_lab.methods.masks import one_hot
 from daas_lab.methods.method import Architecture, Method, Mixture, Moment
-from daas_lab.methods.pruning import one_hot
 from daas_lab.space.budget import EdgeBudget
 
 

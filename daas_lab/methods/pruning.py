@@ -8,8 +8,8 @@ Legend: E edges of a cell, O candidate operations.
 import torch
 from torch import Tensor
 
-from daas_lab.space.cell_space import Space
-from daas_lab.space.genotype import CellGenotype
+from daas_lab.methods.method import split_nodes
+from daas_lab.space.cell_space import Space, nodes_of
 
 GONE = -1e4
 
@@ -35,10 +35,37 @@ def prune(alphas: Tensor, leaving: Tensor, space: Space | None = None) -> int:
     return int(leaving.sum())
 
 
-def one_hot(cell: CellGenotype, space: Space, like: Tensor) -> Tensor:
-    """The weights of a discrete cell [E, O]: 1 for its operations, 0 for all else; type and device are those of
-    `like`."""
-    weights = torch.zeros(len(space.edges), len(space.operations), dtype=like.dtype)
-    for source, node, operation in cell.edges:
-        weights[space.edges.index((source, node)), space.operations.index(operation)] = 1
-    return weights.to(like.device)
+# --- over all that enters a node, as GOLD-NAS has it ------------------------------------------------------------------
+
+
+def node_sums(values: Tensor) -> Tensor:
+    """[E, O] → [E, 1]: for each edge the sum over all operations of all edges that enter its node."""
+    parts = split_nodes(values, nodes_of(len(values)))
+    return torch.cat([part.sum().expand(len(part), 1) for part in parts])
+
+
+def node_shares(alphas: Tensor) -> Tensor:
+    """p = σ(α) / Σ σ(α) over all that enters the node, [E, O]."""
+    weights = alphas.sigmoid()
+    return weights / node_sums(weights).clamp(min=torch.finfo(weights.dtype).tiny)
+
+
+def node_penalty(alphas: Tensor, least: float) -> Tensor:
+    """Σ [p > least] · log(1 + n p), n being how many candidates of the node have p > least: smallest where one has
+    all."""
+    p = node_shares(alphas)
+    counted = (p > least).to(p)
+    return (counted * (node_sums(counted) * p).log1p()).sum()
+
+
+@torch.no_grad()
+def prune_smallest(alphas: Tensor, free: Tensor, low: float, high: float) -> int:
+    """A round of pruning α [cell types, E, O]: every p ≤ `low` leaves, and the smallest of all other p if it is
+    ≤ `high`; only where `free`, which is kept up to date. Returns how many left."""
+    p = torch.stack([node_shares(part) for part in alphas]).masked_fill(~free, torch.inf)
+    leaving = p <= low
+    others = p.masked_fill(leaving, torch.inf).flatten()
+    smallest = others.argmin()
+    leaving.view(-1)[smallest] |= others[smallest] <= high
+    free &= ~leaving
+    return prune(alphas, leaving)

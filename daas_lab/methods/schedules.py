@@ -23,6 +23,14 @@ def progress(epoch: int, epochs: int, hold: int = 0) -> float:
     return max(0, epoch - hold) / max(1, epochs - hold)
 
 
+def stage(epoch: int, epochs: int, stages: int) -> tuple[int, int, int]:
+    """Which of several stages of (almost) the same length `epoch` is in, from 0; which of its epochs, from 0; and how
+    many it has."""
+    number = stages * (epoch - 1) // epochs
+    first, after = (-(-epochs * s // stages) for s in (number, number + 1))
+    return number, epoch - 1 - first, after - first
+
+
 def parse(text: str, field: str = "schedule") -> tuple[str, bool]:
     """`"log:delayed"` → `("log", True)`; what is neither one of the five functions nor `zero` is refused under the name
     `field`."""

@@ -131,6 +131,8 @@ def apply_gradients(
 ) -> None:
     """One step of `optimizer`, with gradients averaged over the processes (`averaged`: they are) and clipped."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if all(parameter.grad is None for parameter in parameters):
+        return  # all of them rest in this step, and a scaler refuses one that has nothing to scale
     if not averaged:
         distributed.average(parameter.grad for parameter in parameters)
     scaler.unscale_(optimizer)
