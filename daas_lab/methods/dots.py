@@ -5,8 +5,7 @@
 A set has as many inputs as the budget keeps (pairs at 8/14, as published), so that Σ b is that number. Of 70 epochs
 (`guyuchao/DOTS:pytorch/train_search.py`; here in shares) only weights are trained in 15, then α beside them in 15,
 while edges weigh 1. Then each edge keeps its strongest operation for good, 20 epochs train weights under even sets, and
-from e0 on β learns beside them, from their images (one level). The source keeps two operations an edge, the best with
-weights and the best without, and begins with a new network after the first 30.
+from e0 on β learns beside them, from their images (one level). The source keeps two operations; it restarts after 30.
 """
 
 from dataclasses import dataclass
@@ -39,6 +38,10 @@ class DOTS(Method):
     def settings(cls, protocol: str, epochs: int) -> dict[str, Any]:
         """α rests in the first phase."""
         return {"warmup": phases(epochs)[0]}
+
+    def check(self, config: Any) -> None:
+        """Sets of edges that can be listed."""
+        _ = [edge_sets(config.edge_budget.groups(name)) for name in CELL_TYPES]
 
     def start(self, space: Space, budget: EdgeBudget) -> Architecture:
         """All sets alike."""

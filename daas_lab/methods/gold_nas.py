@@ -25,8 +25,6 @@ from daas_lab.space.cell_space import CELL_TYPES, Space
 
 @dataclass(frozen=True, kw_only=True)
 class GoldNAS(Method):
-    """The gradual search above."""
-
     budget: str = "8/14"
     initial_noise: float = number(at_least=0, default=0.0)  # w = ½ for all, as published
     eta_min: float = number(at_least=0, default=0.01)  # of 2 operations an edge, as published: here times 2/O

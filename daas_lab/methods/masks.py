@@ -1,14 +1,18 @@
 """Cells, and sets of edges, as tensors of zeros and ones. Legend: E edges of a cell, O operations, S sets of edges."""
 
-from collections.abc import Sequence
+from functools import lru_cache
 from itertools import combinations
+from math import comb
 
 import torch
 from torch import Tensor
 
+from daas_lab.errors import refuse
 from daas_lab.space.budget import Group, nodes_in
 from daas_lab.space.cell_space import Space, cell_edges
 from daas_lab.space.genotype import CellGenotype
+
+MOST_SETS = 10_000  # of a group of nodes
 
 
 def one_hot(cell: CellGenotype, space: Space, like: Tensor) -> Tensor:
@@ -19,8 +23,13 @@ def one_hot(cell: CellGenotype, space: Space, like: Tensor) -> Tensor:
     return weights.to(like.device)
 
 
-def edge_sets(groups: Sequence[Group]) -> tuple[list[int], Tensor]:
+@lru_cache(maxsize=64)
+def edge_sets(groups: tuple[Group, ...]) -> tuple[list[int], Tensor]:
     """How many sets of edges each group can keep, and which edges they hold [S, E], group after group."""
+    for group in groups:
+        if comb(len(group.candidates()), group.keep) > MOST_SETS:
+            nodes = "+".join(map(str, group.nodes))
+            raise refuse(f"budget of node {nodes}", group.keep, f"one with at most {MOST_SETS} sets of edges to keep")
     sets = [list(combinations(group.candidates(), group.keep)) for group in groups]
     edges = cell_edges(2 + len(nodes_in(groups)))
     held = [[float(edge in chosen) for edge in edges] for part in sets for chosen in part]

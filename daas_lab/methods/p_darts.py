@@ -31,8 +31,6 @@ CELLS, OPERATIONS, STAGES = (5 / 8, 11 / 8, 17 / 8), (5, 3), 3
 
 @dataclass(frozen=True, kw_only=True)
 class PDARTS(Method):
-    """DARTS in the three stages above."""
-
     dropout_1: float = number(at_least=0, at_most=0.99, default=0.0)  # p_0 of the stages, as printed for CIFAR-10
     dropout_2: float = number(at_least=0, at_most=0.99, default=0.4)
     dropout_3: float = number(at_least=0, at_most=0.99, default=0.7)
