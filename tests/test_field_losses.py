@@ -248,7 +248,7 @@ def test_xnas_wipes_out_who_can_no_longer_win():
 
 
 def shares_by_hand(alphas):
-    weights = 1 / (1 + np.exp(-alphas))
+    weights = 1 / (1 + np.exp(np.minimum(-alphas, 700)))
     return np.array([weights[e] / weights[NODE[e] == NODE].sum() for e in range(14)])
 
 
