@@ -12,6 +12,7 @@ stage. The cut keeps two skips a cell: while there are more, the weakest gives w
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,17 +21,19 @@ import torch
 from daas_lab.fields import number
 from daas_lab.methods.method import Architecture, Method, Mixture, Moment, seed_of
 from daas_lab.methods.pruning import alive, prune
+from daas_lab.methods.rules import few_skips
 from daas_lab.methods.schedules import stage
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, SKIP
 from daas_lab.space.genotype import Genotype
-from daas_lab.space.selection import derive_cell_with_few
 
 CELLS, OPERATIONS, STAGES = (5 / 8, 11 / 8, 17 / 8), (5, 3), 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class PDARTS(Method):
+    """DARTS in three stages."""
+
     dropout_1: float = number(at_least=0, at_most=0.99, default=0.0)  # p_0 of the stages, as printed for CIFAR-10
     dropout_2: float = number(at_least=0, at_most=0.99, default=0.4)
     dropout_3: float = number(at_least=0, at_most=0.99, default=0.7)
@@ -71,9 +74,6 @@ class PDARTS(Method):
                 fresh = self.initial_noise * torch.randn(alphas.shape, generator=draws).to(alphas)
                 alphas.copy_(torch.where(alive(alphas), fresh, alphas))
 
-    def select(self, architectures: dict[str, Architecture], budget: EdgeBudget, at: Moment) -> Genotype:
-        cells, kept = [], (budget.operations, at.space.operations)
-        for name in CELL_TYPES:
-            weights = self.mix(architectures[name], name, at).operations.tolist()
-            cells.append(derive_cell_with_few(SKIP, self.skips, weights, budget.groups(name), *kept))
-        return Genotype(*cells)
+    def select(self, architectures: Mapping[str, Architecture], budget: EdgeBudget, at: Moment) -> Genotype:
+        """The strongest edges, with few skips."""
+        return Genotype(*(few_skips(self.skips, self, architectures[name], name, budget, at) for name in CELL_TYPES))

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from daas_lab.errors import one_of, refuse
 from daas_lab.methods.method import Architecture, Method, Moment
+from daas_lab.methods.pruning import GONE, alive
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, SKIP
 from daas_lab.space.genotype import CellGenotype, Genotype
 from daas_lab.space.selection import derive_cell
 
-GONE = -1e4  # an α whose weight is 0, as a softmax or as a sigmoid
 OWN, STRONGEST, THRESHOLD, SKIPS, PERTURBATION = RULES = ("own", "strongest", "threshold", "skips", "perturbation")
 
 
@@ -85,7 +85,7 @@ def few_skips(
     most: int, method: Method, architecture: Architecture, cell_type: str, budget: EdgeBudget, at: Moment
 ) -> CellGenotype:
     """The cell with at most `most` skip connections: while there are more, the weakest is taken from the choice, and
-    the edges are chosen anew by what is left."""
+    the edges are chosen anew by what is left. A budget that asks an edge for all its operations leaves no choice."""
     while True:
         operations, edges = method.strengths(architecture, cell_type, at)
         cell = _cell(operations, edges, cell_type, budget, at)
@@ -93,6 +93,9 @@ def few_skips(
         if len(skips) <= most:
             return cell
         alphas, skip = architecture.alphas.clone(), at.space.operations.index(SKIP)
+        skips = [e for e in skips if alive(alphas)[e, skip]]
+        if not skips:
+            return cell
         alphas[min(skips, key=lambda e: operations[e, skip].item()), skip] = GONE
         architecture = architecture._replace(alphas=alphas)
 

@@ -49,29 +49,6 @@ def derive_cell(
     return CellGenotype(tuple(edges), tuple(sorted({edge.node for edge in edges})))
 
 
-def derive_cell_with_few(
-    operation: str,
-    most: int,
-    weights: Sequence[Sequence[float]],
-    groups: Sequence[Group],
-    operations: int = 1,
-    names: Sequence[str] = PRIMITIVES,
-) -> CellGenotype:
-    """`derive_cell` of operation weights [E, O], edges by their largest: as long as the cell has more than `most` of
-    `operation`, the weakest of these is no candidate any more. A cell that is left no other choice keeps more."""
-    weights = [list(row) for row in weights]
-    edges = cell_edges(2 + len(nodes_in(groups)))
-    while True:
-        strongest = [max(row[o] for o in choices(names)) for row in weights]
-        cell = derive_cell(weights, strongest, groups, operations, names)
-        held = [edges.index(edge[:2]) for edge in cell.edges if edge.operation == operation]
-        place = names.index(operation) if held else None
-        left = [e for e in held if weights[e][place] >= 0]
-        if len(held) <= most or not left:
-            return cell
-        weights[min(left, key=lambda e: weights[e][place])][place] = -1.0
-
-
 def _candidates(names: Sequence[str], operations: int) -> list[int]:
     """Places of the names that a cell can have, of which each kept edge keeps `operations`."""
     candidates = choices(names)
