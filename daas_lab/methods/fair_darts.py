@@ -37,8 +37,8 @@ class FairDARTS(Method):
 
     def mix(self, architecture: Architecture, cell_type: str, at: Moment) -> Mixture:
         """a = σ(α); every edge weighs 1."""
-        alphas = architecture.alphas  # as logits too: operations rank by them, for σ saturates
-        return Mixture(alphas.sigmoid(), alphas.new_ones(len(alphas)), alphas)
+        alphas = architecture.alphas
+        return Mixture(alphas.sigmoid(), alphas.new_ones(len(alphas)))
 
     def regularise(
         self, architectures: Mapping[str, Architecture], mixtures: Mapping[str, Mixture], at: Moment
