@@ -3,6 +3,9 @@
 Legend: B batch, C channels of a cell, H = W side of its map.
 """
 
+import functools
+from collections.abc import Callable, Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,7 +15,7 @@ from daas_lab.config import FORMS, RetrainConfig, check_side
 from daas_lab.errors import one_of
 from daas_lab.networks.depthwise import speed_up
 from daas_lab.space.genotype import CellGenotype, Genotype
-from daas_lab.space.operations import FactorizedReduce, make_operation, relu_conv_norm
+from daas_lab.space.operations import OPERATIONS, FactorizedReduce, make_operation, relu_conv_norm
 
 
 class Cell(nn.Module):
@@ -97,33 +100,19 @@ class Network(nn.Module):
         super().__init__()
         one_of("form", form, FORMS)
         self.drop_path = 0.0
-        if form == "cifar":
-            stem_channels, before_reduces = 3 * channels, False
-            self.stem = nn.Sequential(_conv(image_channels, stem_channels), nn.BatchNorm2d(stem_channels))
-        else:
-            stem_channels, before_reduces = channels, True
-            self.stem = nn.Sequential(
-                _conv(image_channels, channels // 2, stride=2),
-                nn.BatchNorm2d(channels // 2),
-                nn.ReLU(),
-                _conv(channels // 2, channels, stride=2),
-                nn.BatchNorm2d(channels),
-            )
-            self.stem_2 = nn.Sequential(nn.ReLU(), _conv(channels, channels, stride=2), nn.BatchNorm2d(channels))
         self.form = form
+        self.stem = _stem(form, image_channels, channels)
+        if form == "imagenet":
+            self.stem_2 = _second_stem(channels)
         self.cells = nn.ModuleList()
-        channels_in = (stem_channels, stem_channels)
         self.auxiliary_layer = 2 * layers // 3
         self.auxiliary_head = None
-        for layer in range(layers):
-            reduces = layer in (layers // 3, 2 * layers // 3)
-            channels *= 2 if reduces else 1
-            cell_genotype = genotype.reduce if reduces else genotype.normal
-            self.cells.append(Cell(cell_genotype, channels_in, channels, (before_reduces, reduces)))
-            channels_in, before_reduces = (channels_in[1], len(cell_genotype.concat) * channels), reduces
+        for layer, (cell, *shape) in enumerate(_layers(genotype, form, channels, layers)):
+            self.cells.append(Cell(cell, *shape))
+            channels_out = len(cell.concat) * shape[1]
             if auxiliary and layer == self.auxiliary_layer:
-                self.auxiliary_head = AuxiliaryHead(channels_in[1], classes, form)
-        self.classifier = nn.Linear(channels_in[1], classes)
+                self.auxiliary_head = AuxiliaryHead(channels_out, classes, form)
+        self.classifier = nn.Linear(channels_out, classes)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Images [B, image channels, H, W] → logits [B, classes]; with the auxiliary ones in training, if there."""
@@ -136,6 +125,34 @@ class Network(nn.Module):
                 auxiliary_logits = self.auxiliary_head(states[1])
         logits = self.classifier(states[1].mean(dim=(2, 3)))
         return logits if auxiliary_logits is None else (logits, auxiliary_logits)
+
+
+def _layers(genotype: Genotype, form: str, channels: int, layers: int) -> Iterator[tuple]:
+    """The arguments of each layer's `Cell`: its genotype, the channels of its inputs, its own, and what reduces."""
+    channels_in = (3 * channels, 3 * channels) if form == "cifar" else (channels, channels)
+    before_reduces = form == "imagenet"  # the second stem does
+    for layer in range(layers):
+        reduces = layer in (layers // 3, 2 * layers // 3)
+        channels *= 2 if reduces else 1
+        cell = genotype.reduce if reduces else genotype.normal
+        yield cell, channels_in, channels, (before_reduces, reduces)
+        channels_in, before_reduces = (channels_in[1], len(cell.concat) * channels), reduces
+
+
+def _stem(form: str, image_channels: int, channels: int) -> nn.Sequential:
+    if form == "cifar":
+        return nn.Sequential(_conv(image_channels, 3 * channels), nn.BatchNorm2d(3 * channels))
+    return nn.Sequential(
+        _conv(image_channels, channels // 2, stride=2),
+        nn.BatchNorm2d(channels // 2),
+        nn.ReLU(),
+        _conv(channels // 2, channels, stride=2),
+        nn.BatchNorm2d(channels),
+    )
+
+
+def _second_stem(channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.ReLU(), _conv(channels, channels, stride=2), nn.BatchNorm2d(channels))
 
 
 def _conv(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
@@ -194,11 +211,36 @@ def count(
         default if value is None else value for default, value in zip(defaults, given, strict=True)
     )
     check_side(side, form)
-    sizes = {"channels": channels, "layers": layers, "classes": classes, "image_channels": image_channels}
+    parts = [(_stem, (form, image_channels, channels), image_channels, side)]
+    if form == "imagenet":
+        parts.append((_second_stem, (channels,), channels, side // 4))
+        side //= 8
+    for cell, channels_in, width, (before_reduces, reduces) in _layers(genotype, form, channels, layers):
+        if before_reduces:
+            parts.append((FactorizedReduce, (channels_in[0], width, True), channels_in[0], 2 * side))
+        else:
+            parts.append((relu_conv_norm, (channels_in[0], width, True), channels_in[0], side))
+        parts.append((relu_conv_norm, (channels_in[1], width, True), channels_in[1], side))
+        for edge in cell.edges:
+            stride = 2 if reduces and edge.source < 2 else 1
+            at = side // 2 if reduces and edge.source >= 2 else side
+            parts.append((OPERATIONS[edge.operation].make, (width, stride, True), width, at))
+        side //= 2 if reduces else 1
+    parts.append((nn.Linear, (len(cell.concat) * width, classes), len(cell.concat) * width, None))
+    parameters, multiply_adds = map(sum, zip(*(_size(*part) for part in parts), strict=True))
+    return {"parameters": parameters, "multiply_adds": multiply_adds}
+
+
+@functools.lru_cache(maxsize=4096)
+def _size(make: Callable[..., nn.Module], arguments: tuple, channels: int, side: int | None) -> tuple[int, int]:
+    """Parameters and multiply-adds of `make(*arguments)` for one map of `channels` and `side`, or for one vector."""
+    return module_size(lambda: make(*arguments), (channels,) if side is None else (channels, side, side))
+
+
+def module_size(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> tuple[int, int]:
+    """Parameters of a module, and the multiply-adds of its convolutions and matrices for one input of `shape`."""
     with torch.device("meta"):
-        network = Network(genotype, **sizes, form=form, auxiliary=False).eval()
-        counter = FlopCounterMode(display=False)
-        with torch.no_grad(), counter:
-            network(torch.empty(1, image_channels, side, side))
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    return {"parameters": parameters, "multiply_adds": counter.get_total_flops() // 2}
+        module = make().eval()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            module(torch.empty(1, *shape))
+    return sum(parameter.numel() for parameter in module.parameters()), counter.get_total_flops() // 2
