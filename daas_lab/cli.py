@@ -21,7 +21,7 @@ from daas_lab.runs.records import read_any
 from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget, every_edge
 from daas_lab.space.genotype import Genotype
 from daas_lab.space.operations import load_operations
-from daas_lab.space.text_forms import PUBLISHED, format_darts, load_genotype
+from daas_lab.space.text_forms import format_darts, load_genotype
 from daas_lab.train import discretize, distributed, evolution
 from daas_lab.train.search import load_supernet
 from daas_lab.train.splits import search_splits
@@ -87,18 +87,20 @@ def _parser() -> argparse.ArgumentParser:
     alone.add_argument("--json", action="store_true", help="a list of rows, accuracies in percent")
 
     retrain = _command(commands, "retrain", _retrain, "train a cell's network from scratch and state its test error")
-    retrain.add_argument("--genotype", required=True, help=f"a file, or {', '.join(PUBLISHED)}")
+    retrain.add_argument("--genotype", required=True, help="a file, or a published cell (daas-lab cells)")
     _add_training_options(retrain)
 
+    cells = _command(commands, "cells", _cells, "the published cells with their sizes, and what their sources state")
+    cells.add_argument("--json", action="store_true")
     count = _command(commands, "count", _count, "parameters and multiply-adds of a cell's network")
-    count.add_argument("genotype", metavar="GENOTYPE", help="a published name or a file")
+    count.add_argument("genotype", metavar="GENOTYPE", help="a published cell (daas-lab cells) or a file")
     count.add_argument("--form", default="cifar", help="cifar or imagenet (default: cifar)")
     for name in ("channels", "layers", "classes", "side"):
         count.add_argument(f"--{name}", help="default: the paper's for the form")
     count.add_argument("--json", action="store_true")
 
     draw = _command(commands, "draw", _draw, "draw both cells as a picture")
-    draw.add_argument("genotype", metavar="GENOTYPE", help="a published name or a file")
+    draw.add_argument("genotype", metavar="GENOTYPE", help="a published cell (daas-lab cells) or a file")
     draw.add_argument("--out", default="cells.svg", help="an .svg, .png or .dot file (default: cells.svg)")
 
     derive = _command(
@@ -202,11 +204,8 @@ def _search(options: argparse.Namespace) -> None:
     from daas_lab.train.search import search
 
     changes = _changes(options, config.SearchConfig)
-    _train(
-        options,
-        search,
-        compose.search_config(options.preset, options.dataset, options.method, options.protocol, **changes),
-    )
+    chosen = compose.search_config(options.preset, options.dataset, options.method, options.protocol, **changes)
+    _train(options, search, chosen)
 
 
 def _retrain(options: argparse.Namespace) -> None:
@@ -280,11 +279,7 @@ def _print_accuracies(rows: Sequence[dict], run_config: config.SearchConfig, ima
     which = "held-out" if run_config.held_out_images else "architecture"
     named = f"{run_config.dataset}, {run_config.method}, seed {run_config.seed}"
     print(f"accuracy (%) on {images} {which} images of {named}")
-    cells = [[key.replace("_", " ") for key in rows[0]]]
-    cells += [[f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+    print(tables.to_text(rows))
 
 
 def _budget_for(text: str, run_config: config.SearchConfig) -> EdgeBudget:
@@ -303,6 +298,13 @@ def _count(options: argparse.Namespace) -> None:
         print(json.dumps(result))
     else:
         print(f"{result['parameters']:,} parameters, {result['multiply_adds']:,} multiply-adds")
+
+
+def _cells(options: argparse.Namespace) -> None:
+    from daas_lab.studies import sizes
+
+    rows = sizes.cell_rows()
+    print(json.dumps(rows, indent=1) if options.json else sizes.format_cells(rows))
 
 
 def _draw(options: argparse.Namespace) -> None:

@@ -89,31 +89,56 @@ TABLE_5 = _rows(
 )
 
 
-class PublishedRows(NamedTuple):
-    """The rows of Tables 1 and 5 that stand for a published cell, and whether they are of the same cell."""
+class Counted(NamedTuple):
+    """What the size of a row of Table 1 or 5 is counted from: a published cell, or a network of `studies.sizes`."""
 
-    table_1: str | None
-    table_5: str | None
-    same_cell: bool  # False: the printed row is of another variant, or counted otherwise
+    what: str | None  # None: there is nothing to count
+    why: str = ""  # in a word, why the printed size is another, or why nothing is counted
 
 
-# The names of `text_forms.PUBLISHED`.
-PUBLISHED_ROWS = {
-    "NASNet": PublishedRows("NASNet-A + cutout", "NASNet-A", False),
-    "AmoebaNet": PublishedRows("AmoebaNet-B + cutout", "AmoebaNet-C", False),
-    "DARTS_V1": PublishedRows("DARTS (1st order) + cutout", None, False),
-    "DARTS_V2": PublishedRows("DARTS (2nd order) + cutout", "DARTS (2nd order)", True),
-    "PDARTS": PublishedRows("P-DARTS + cutout", "P-DARTS (CIFAR10)", True),
-    "PC_DARTS_CIFAR": PublishedRows("PC-DARTS + cutout", "PC-DARTS (CIFAR10)", True),
-    "PC_DARTS_IMAGENET": PublishedRows(None, None, False),
+_NO_CELL = Counted(None, "its code prints no cell")
+_OTHER_CELL = "another variant: the cell that is printed is AmoebaNet-A's"
+_LAYERWISE = Counted(None, "no cell: every layer has its own operations")
+_NORMS_TOO = "batch-norm and ReLU counted as well"
+_OWN_SKELETON = "printed for the source's own skeleton of cells, counted in DARTS's"
+
+# Table → architecture → what is counted, for every row.
+COUNTED = {
+    1: {
+        "DenseNet-BC": Counted("densenet_bc_190_40"),
+        "NASNet-A + cutout": Counted("NASNet", _OWN_SKELETON),
+        "AmoebaNet-B + cutout": Counted("AmoebaNet", _OTHER_CELL),
+        "Hierarchical Evolution": Counted(None, "no cell: motifs in motifs"),
+        "PNAS": Counted("PNASNet", _OWN_SKELETON),
+        "ENAS + cutout": Counted("ENASNet", _OWN_SKELETON),
+        "NAONet-WS": Counted(None, "its cell is not among those collected"),
+        "DARTS (1st order) + cutout": Counted("DARTS_V1", "its source prints one number for both orders"),
+        "DARTS (2nd order) + cutout": Counted("DARTS_V2"),
+        "SNAS (moderate) + cutout": Counted("SNAS_moderate"),
+        "ProxylessNAS + cutout": _LAYERWISE,
+        "P-DARTS + cutout": Counted("PDARTS"),
+        "PC-DARTS + cutout": Counted("PC_DARTS_CIFAR"),
+        "BayesNAS + cutout": _NO_CELL,
+        "DA²S + cutout": _NO_CELL,
+    },
+    5: {
+        "Inception-v1": Counted("googlenet", "multiply-adds of another implementation"),
+        "MobileNet": Counted("mobilenet_v1"),
+        "ShuffleNet 2× (v1)": Counted(None, "torchvision has version 2 only"),
+        "ShuffleNet 2× (v2)": Counted("shufflenet_v2_x2_0", "parameters of version 1; batch-norm counted as well"),
+        "NASNet-A": Counted("NASNet", _OWN_SKELETON),
+        "AmoebaNet-C": Counted("AmoebaNet", _OTHER_CELL),
+        "PNAS": Counted("PNASNet", _OWN_SKELETON),
+        "MnasNet-92": Counted("mnasnet1_0", "another variant: torchvision has MnasNet-B1"),
+        "DARTS (2nd order)": Counted("DARTS_V2", "multiply-adds: no count that we know (544 with batch-norm, ReLU)"),
+        "SNAS (mild)": Counted("SNAS_mild", "parameters as those of SNAS_moderate; multiply-adds fit no cell of SNAS"),
+        "ProxylessNAS (GPU)": _LAYERWISE,
+        "P-DARTS (CIFAR10)": Counted("PDARTS", _NORMS_TOO),
+        "PC-DARTS (CIFAR10)": Counted("PC_DARTS_CIFAR", _NORMS_TOO),
+        "BayesNAS": _NO_CELL,
+        "DA²S (CIFAR10)": _NO_CELL,
+    },
 }
-
-
-def published_row(name: str, table: int) -> dict | None:
-    """The row of Table 1 or 5 for the published cell `name`, or None where the paper has none."""
-    architecture = getattr(PUBLISHED_ROWS[name], f"table_{table}")
-    rows = {1: TABLE_1, 5: TABLE_5}[table]
-    return next((row for row in rows if row["architecture"] == architecture), None)
 
 
 # --- Tables 2 and 3: control functions --------------------------------------------------------------------------------

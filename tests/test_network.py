@@ -15,9 +15,8 @@ from daas_lab.space.genotype import CellGenotype, Edge, Genotype
 from daas_lab.space.selection import random_genotype
 from daas_lab.space.text_forms import PUBLISHED
 
-PAIRS = json.loads((Path(__file__).parent / "data" / "genotypes.json").read_text())
-
-# CIFAR form (36 channels, 20 cells, 10 classes) and ImageNet form (48, 14, 1000), without auxiliary head.
+SIZES = {"cifar": (36, 20, 10), "imagenet": (48, 14, 1000)}  # channels, layers, classes
+# Without auxiliary head, in either form.
 PARAMETERS = {
     "NASNet": (3_830_950, 5_564_320),
     "AmoebaNet": (3_145_078, 4_627_360),
@@ -36,16 +35,16 @@ def operation_parameters(name, c, stride):
         return 2 * (c * kernel**2 + c * c + 2 * c)
     if name.startswith("dil_conv"):
         return c * kernel**2 + c * c + 2 * c
-    if name == "conv_7x1_1x7":
-        return 2 * 7 * c * c + 2 * c
+    if name in ("conv_7x1_1x7", "conv_3x1_1x3"):
+        return 2 * kernel * c * c + 2 * c
     if name == "skip_connect" and stride == 2:
         return c * c + 2 * c
     return 0
 
 
-def network_parameters(cells, form):
-    """Parameters of the network of a cell of genotypes.json, from the sizes alone."""
-    c, layers, classes = (36, 20, 10) if form == "cifar" else (48, 14, 1000)
+def network_parameters(genotype, form):
+    """Parameters of the network of a genotype, from the sizes alone."""
+    c, layers, classes = SIZES[form]
     if form == "cifar":
         total, before, last = 27 * 3 * c + 2 * 3 * c, 3 * c, 3 * c
     else:
@@ -55,31 +54,44 @@ def network_parameters(cells, form):
         reduces = layer in (layers // 3, 2 * layers // 3)
         c *= 1 + reduces
         total += (before + last) * c + 2 * 2 * c  # both inputs are brought to c channels
-        cell = cells["reduce" if reduces else "normal"]
-        for operation, source in cell["operations"]:
+        cell = genotype.reduce if reduces else genotype.normal
+        for source, _, operation in cell.edges:
             total += operation_parameters(operation, c, 2 if reduces and source < 2 else 1)
-        before, last = last, len(cell["concat"]) * c
+        before, last = last, len(cell.concat) * c
     return total + last * classes + classes
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_parameter_counts_of_every_published_cell(name):
-    sizes = {"cifar": (36, 20, 10), "imagenet": (48, 14, 1000)}
-    for (form, (channels, layers, classes)), expected in zip(sizes.items(), PARAMETERS[name], strict=True):
-        with torch.device("meta"):
-            network = Network(
-                PUBLISHED[name], channels=channels, layers=layers, classes=classes, form=form, auxiliary=False
-            )
-        ours = sum(parameter.numel() for parameter in network.parameters())
-        assert ours == expected == network_parameters(PAIRS[name], form)
+@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("form", SIZES)
+def test_a_network_has_the_parameters_that_are_counted(name, form):
+    channels, layers, classes = SIZES[form]
+    with torch.device("meta"):
+        network = Network(
+            PUBLISHED[name], channels=channels, layers=layers, classes=classes, form=form, auxiliary=False
+        )
+    made = sum(parameter.numel() for parameter in network.parameters())
+    assert made == PARAMETERS[name][form == "imagenet"] == count(PUBLISHED[name], form)["parameters"]
 
 
-def test_every_cell_of_the_reference_is_published():
-    assert set(PAIRS) == set(PUBLISHED) == set(PARAMETERS)
+@pytest.mark.parametrize("form", SIZES)
+def test_parameter_counts_of_every_published_cell(form):
+    for name, genotype in PUBLISHED.items():
+        assert count(genotype, form)["parameters"] == network_parameters(genotype, form), name
 
 
-def test_multiply_adds_are_those_of_convolutions_and_classifier():
-    network = small(PUBLISHED["AmoebaNet"], layers=3, auxiliary=False).eval()
+def test_the_cells_of_the_reference_are_published():
+    for name, cells in json.loads((Path(__file__).parent / "data" / "genotypes.json").read_text()).items():
+        for cell_type in ("normal", "reduce"):
+            pairs, cell = cells[cell_type]["operations"], PUBLISHED[name].cell(cell_type)
+            assert [[edge.operation, edge.source] for edge in cell.edges] == pairs
+            assert [edge.node for edge in cell.edges] == [2 + n // 2 for n in range(len(pairs))]
+            assert list(cell.concat) == cells[cell_type]["concat"]
+
+
+@pytest.mark.parametrize("form", SIZES)
+@pytest.mark.parametrize("name", ["AmoebaNet", "SETN"])
+def test_multiply_adds_are_those_of_convolutions_and_classifier(name, form):
+    network = small(PUBLISHED[name], layers=4, auxiliary=False, form=form).eval()
     total = 0
 
     def add(module, _, output):
@@ -91,8 +103,8 @@ def test_multiply_adds_are_those_of_convolutions_and_classifier():
 
     for module in network.modules():
         module.register_forward_hook(add)
-    network(torch.zeros(1, 3, 16, 16))
-    assert count(PUBLISHED["AmoebaNet"], "cifar", 4, 3, 3, 16)["multiply_adds"] == total
+    network(torch.zeros(1, 3, 32, 32))
+    assert count(PUBLISHED[name], form, 4, 4, 3, 32)["multiply_adds"] == total
 
 
 def small(genotype, **changes):

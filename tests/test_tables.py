@@ -108,18 +108,24 @@ def test_scale_label():
     assert tables.scale_label("full", "digits").startswith("miniature")
 
 
-def test_table_1_takes_computed_parameters():
-    computed = {
-        "DARTS_V2": {"params_m": 3.349342},
-        "NASNet": {"params_m": 3.83},
-        "PC_DARTS_IMAGENET": {"params_m": 3.72},
-    }
-    rows = {row["architecture"]: row for row in tables.table_1(computed=computed)}
-    darts = rows["DARTS (2nd order) + cutout"]
-    assert (darts["reported_params_m"], darts["params_m"], darts["cell"]) == (3.3, 3.349342, "DARTS_V2")
-    assert "remark" not in darts
-    assert "another variant" in rows["NASNet-A + cutout"]["remark"]
-    assert rows["PC_DARTS_IMAGENET"]["params_m"] == 3.72
+def test_table_1_takes_counted_sizes():
+    sizes = [
+        {"architecture": "DARTS (1st order) + cutout", "cell": "DARTS_V1", "params_m": 3.169414, "remark": "a word"},
+        {"architecture": "DA²S + cutout", "remark": "nothing to count"},
+    ]
+    ours = [{"architecture": name, "error_mean": 12.0} for name in ("DARTS (1st order) + cutout", "DA²S + cutout")]
+    rows = tables.table_1(ours, sizes, "miniature")
+    assert len(rows) == len(paper.TABLE_1) + 1
+    counted, measured = (row for row in rows if row["architecture"].startswith("DARTS (1st"))
+    assert (counted["reported_params_m"], counted["params_m"], counted["remark"]) == (3.3, 3.169414, "a word")
+    assert "scale" not in counted and (measured["error_mean"], measured["scale"]) == (12.0, "miniature")
+    [da2s] = [row for row in rows if row["architecture"] == "DA²S + cutout"]
+    assert (da2s["error_mean"], da2s["remark"]) == (12.0, "nothing to count")
+
+
+def test_to_text():
+    rows = [{"edge_weight": "one", "drop": 7.125}, {"edge_weight": "learned", "drop": 12}]
+    assert tables.to_text(rows).splitlines() == ["edge weight  drop", "one          7.12", "learned        12"]
 
 
 def test_best_of():

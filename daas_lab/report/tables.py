@@ -158,29 +158,24 @@ def beside(reported: Iterable[Row], ours: Iterable[Row], keys: Sequence[str], sc
     return joined + [row for n, row in enumerate(ours) if n not in used]
 
 
-def table_1(ours: Iterable[Row] = (), computed: Mapping[str, Row] | None = None, scale: str | None = None) -> list[Row]:
-    """Table 1: errors on CIFAR-10. `ours` by `architecture`; `computed` published cell → `{"params_m", …}` of ours."""
-    return _with_published(paper.TABLE_1, 1, ours, computed, scale)
+def table_1(ours: Iterable[Row] = (), sizes: Iterable[Row] = (), scale: str | None = None) -> list[Row]:
+    """Table 1: errors on CIFAR-10. `ours` and `sizes` (`studies.sizes.table_sizes`) by `architecture`."""
+    return _with_sizes(paper.TABLE_1, ours, sizes, scale)
 
 
-def table_5(ours: Iterable[Row] = (), computed: Mapping[str, Row] | None = None, scale: str | None = None) -> list[Row]:
-    """Table 5: errors on ImageNet. `ours` by `architecture`; `computed` published cell → parameters, multiply-adds."""
-    return _with_published(paper.TABLE_5, 5, ours, computed, scale)
+def table_5(ours: Iterable[Row] = (), sizes: Iterable[Row] = (), scale: str | None = None) -> list[Row]:
+    """Table 5: errors on ImageNet. `ours` and `sizes` (`studies.sizes.table_sizes`) by `architecture`."""
+    return _with_sizes(paper.TABLE_5, ours, sizes, scale)
 
 
-def _with_published(reported, table: int, ours, computed, scale) -> list[Row]:
-    rows = []
-    for name, counts in (computed or {}).items():
-        row = paper.published_row(name, table)
-        remark = (
-            {} if paper.PUBLISHED_ROWS[name].same_cell else {"remark": "the printed row is of another variant or count"}
-        )
-        rows.append(
-            {"architecture": row["architecture"] if row else name, "cell": name} | counts | (remark if row else {})
-        )
+def _with_sizes(reported, ours, sizes, scale) -> list[Row]:
     # Counting parameters needs no training, so only results carry the scale they were measured at.
     results = [row if scale is None else row | {"scale": scale} for row in ours]
-    return beside(reported, rows + results, ("architecture",))
+    counted = [row for row in sizes if "cell" in row]
+    remarks = {row["architecture"]: {"remark": row["remark"]} for row in sizes if "cell" not in row}
+    return [
+        row | remarks.get(row["architecture"], {}) for row in beside(reported, counted + results, ("architecture",))
+    ]
 
 
 def table_2(ours: Iterable[Row] = (), scale: str | None = None) -> list[Row]:
@@ -239,6 +234,16 @@ def to_markdown(rows: Sequence[Row], columns: Sequence[str] | Mapping[str, str] 
     lines = [list(headers.values()), ["---"] * len(headers)]
     lines += [[_cell(row, key) for key in headers] for row in rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def to_text(rows: Sequence[Row]) -> str:
+    """The rows, all of the same keys, as columns for a terminal: texts to the left, numbers to the right."""
+    lines = [[key.replace("_", " ") for key in rows[0]], *([_cell(row, key) for key in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    sides = [str.ljust if isinstance(value, str) else str.rjust for value in rows[0].values()]
+    columns = list(zip(sides, widths, strict=True))
+    texts = ("  ".join(side(cell, width) for cell, (side, width) in zip(line, columns, strict=True)) for line in lines)
+    return "\n".join(map(str.rstrip, texts))
 
 
 def _header(key: str) -> str:

@@ -23,7 +23,7 @@ PRIMITIVES = (
     "dil_conv_5x5",
 )
 # Operations of published cells that the paper's super-network does not offer.
-EXTRA_PRIMITIVES = ("sep_conv_7x7", "conv_7x1_1x7")
+EXTRA_PRIMITIVES = ("sep_conv_7x7", "conv_7x1_1x7", "conv_3x1_1x3")
 SKIP = "skip_connect"
 NONE = "none"  # the edge passes nothing: a candidate of DARTS's first space, never part of a cell
 CELL_TYPES = ("normal", "reduce")

@@ -102,11 +102,12 @@ def _dil_conv(kernel: int):
     )
 
 
-def _conv_7x1_1x7(channels: int, stride: int, affine: bool) -> nn.Sequential:
-    return _named(
+def _conv_pair(kernel: int):
+    """A full convolution along the rows, then one along the columns."""
+    return lambda channels, stride, affine: _named(
         relu=nn.ReLU(),
-        conv_1=nn.Conv2d(channels, channels, (1, 7), (1, stride), (0, 3), bias=False),
-        conv_2=nn.Conv2d(channels, channels, (7, 1), (stride, 1), (3, 0), bias=False),
+        conv_1=nn.Conv2d(channels, channels, (1, kernel), (1, stride), (0, kernel // 2), bias=False),
+        conv_2=nn.Conv2d(channels, channels, (kernel, 1), (stride, 1), (kernel // 2, 0), bias=False),
         norm=nn.BatchNorm2d(channels, affine=affine),
     )
 
@@ -134,7 +135,8 @@ OPERATIONS = {
     "dil_conv_3x3": Operation(_dil_conv(3), "#009E73"),
     "dil_conv_5x5": Operation(_dil_conv(5), "#CC79A7"),
     "sep_conv_7x7": Operation(_sep_conv(7), "#332288"),
-    "conv_7x1_1x7": Operation(_conv_7x1_1x7, "#999933"),
+    "conv_7x1_1x7": Operation(_conv_pair(7), "#999933"),
+    "conv_3x1_1x3": Operation(_conv_pair(3), "#440044"),
     "none": Operation(lambda channels, stride, affine: Zero(stride), "#C4C4C4", free=True),
 }
 OWN_COLOURS = ("#8800EE", "#662200", "#AAEEAA", "#8866EE", "#000000")  # in the order in which they were named

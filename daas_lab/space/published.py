@@ -1,97 +1,18 @@
-"""Published cells, as printed with each method's code.
+"""Published cells by name, as printed with each method's code.
 
-In DARTS's form: normal cell, its concat, reduction cell, its concat; a cell is a list of (operation, source), two for
-each node from node 2 on, and here a line a node. `text_forms.PUBLISHED` has them as genotypes.
+`published.json` has them in the form of `Genotype.to_json`, each with its source (repository, file, name there), what
+the source states of sizes, and a remark. Edges that carry `none` and nodes that no edge enters are left out of a cell.
 """
 
-# fmt: off
-PUBLISHED_TUPLES = {
-    "NASNet": (
-        [("sep_conv_5x5", 1), ("sep_conv_3x3", 0),
-         ("sep_conv_5x5", 0), ("sep_conv_3x3", 0),
-         ("avg_pool_3x3", 1), ("skip_connect", 0),
-         ("avg_pool_3x3", 0), ("avg_pool_3x3", 0),
-         ("sep_conv_3x3", 1), ("skip_connect", 1)],
-        [2, 3, 4, 5, 6],
-        [("sep_conv_5x5", 1), ("sep_conv_7x7", 0),
-         ("max_pool_3x3", 1), ("sep_conv_7x7", 0),
-         ("avg_pool_3x3", 1), ("sep_conv_5x5", 0),
-         ("skip_connect", 3), ("avg_pool_3x3", 2),
-         ("sep_conv_3x3", 2), ("max_pool_3x3", 1)],
-        [4, 5, 6],
-    ),
-    "AmoebaNet": (
-        [("avg_pool_3x3", 0), ("max_pool_3x3", 1),
-         ("sep_conv_3x3", 0), ("sep_conv_5x5", 2),
-         ("sep_conv_3x3", 0), ("avg_pool_3x3", 3),
-         ("sep_conv_3x3", 1), ("skip_connect", 1),
-         ("skip_connect", 0), ("avg_pool_3x3", 1)],
-        [4, 5, 6],
-        [("avg_pool_3x3", 0), ("sep_conv_3x3", 1),
-         ("max_pool_3x3", 0), ("sep_conv_7x7", 2),
-         ("sep_conv_7x7", 0), ("avg_pool_3x3", 1),
-         ("max_pool_3x3", 0), ("max_pool_3x3", 1),
-         ("conv_7x1_1x7", 0), ("sep_conv_3x3", 5)],
-        [3, 4, 6],
-    ),
-    "DARTS_V1": (
-        [("sep_conv_3x3", 1), ("sep_conv_3x3", 0),
-         ("skip_connect", 0), ("sep_conv_3x3", 1),
-         ("skip_connect", 0), ("sep_conv_3x3", 1),
-         ("sep_conv_3x3", 0), ("skip_connect", 2)],
-        [2, 3, 4, 5],
-        [("max_pool_3x3", 0), ("max_pool_3x3", 1),
-         ("skip_connect", 2), ("max_pool_3x3", 0),
-         ("max_pool_3x3", 0), ("skip_connect", 2),
-         ("skip_connect", 2), ("avg_pool_3x3", 0)],
-        [2, 3, 4, 5],
-    ),
-    "DARTS_V2": (
-        [("sep_conv_3x3", 0), ("sep_conv_3x3", 1),
-         ("sep_conv_3x3", 0), ("sep_conv_3x3", 1),
-         ("sep_conv_3x3", 1), ("skip_connect", 0),
-         ("skip_connect", 0), ("dil_conv_3x3", 2)],
-        [2, 3, 4, 5],
-        [("max_pool_3x3", 0), ("max_pool_3x3", 1),
-         ("skip_connect", 2), ("max_pool_3x3", 1),
-         ("max_pool_3x3", 0), ("skip_connect", 2),
-         ("skip_connect", 2), ("max_pool_3x3", 1)],
-        [2, 3, 4, 5],
-    ),
-    "PDARTS": (
-        [("skip_connect", 0), ("dil_conv_3x3", 1),
-         ("skip_connect", 0), ("sep_conv_3x3", 1),
-         ("sep_conv_3x3", 1), ("sep_conv_3x3", 3),
-         ("sep_conv_3x3", 0), ("dil_conv_5x5", 4)],
-        [2, 3, 4, 5],
-        [("avg_pool_3x3", 0), ("sep_conv_5x5", 1),
-         ("sep_conv_3x3", 0), ("dil_conv_5x5", 2),
-         ("max_pool_3x3", 0), ("dil_conv_3x3", 1),
-         ("dil_conv_3x3", 1), ("dil_conv_5x5", 3)],
-        [2, 3, 4, 5],
-    ),
-    "PC_DARTS_CIFAR": (
-        [("sep_conv_3x3", 1), ("skip_connect", 0),
-         ("sep_conv_3x3", 0), ("dil_conv_3x3", 1),
-         ("sep_conv_5x5", 0), ("sep_conv_3x3", 1),
-         ("avg_pool_3x3", 0), ("dil_conv_3x3", 1)],
-        [2, 3, 4, 5],
-        [("sep_conv_5x5", 1), ("max_pool_3x3", 0),
-         ("sep_conv_5x5", 1), ("sep_conv_5x5", 2),
-         ("sep_conv_3x3", 0), ("sep_conv_3x3", 3),
-         ("sep_conv_3x3", 1), ("sep_conv_3x3", 2)],
-        [2, 3, 4, 5],
-    ),
-    "PC_DARTS_IMAGENET": (
-        [("skip_connect", 1), ("sep_conv_3x3", 0),
-         ("sep_conv_3x3", 0), ("skip_connect", 1),
-         ("sep_conv_3x3", 1), ("sep_conv_3x3", 3),
-         ("sep_conv_3x3", 1), ("dil_conv_5x5", 4)],
-        [2, 3, 4, 5],
-        [("sep_conv_3x3", 0), ("skip_connect", 1),
-         ("dil_conv_5x5", 2), ("max_pool_3x3", 1),
-         ("sep_conv_3x3", 2), ("sep_conv_3x3", 1),
-         ("sep_conv_5x5", 0), ("sep_conv_3x3", 3)],
-        [2, 3, 4, 5],
-    ),
-}
+import json
+from pathlib import Path
+
+from daas_lab.space.genotype import Genotype
+
+_CELLS = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+
+PUBLISHED = {cell["name"]: Genotype.from_json({"format": 1} | cell) for cell in _CELLS}
+
+# Name → `source`; where there are any, `stated` (form → parameters and multiply-adds in millions, as they are printed,
+# None where not) and `remark`.
+SOURCES = {cell["name"]: {key: cell[key] for key in ("source", "stated", "remark") if key in cell} for cell in _CELLS}

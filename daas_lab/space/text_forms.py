@@ -4,10 +4,10 @@ import ast
 import json
 from pathlib import Path
 
-from daas_lab.errors import LabError, refuse
+from daas_lab.errors import LabError, refuse, suggestion
 from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.space.genotype import CellGenotype, Edge, Genotype
-from daas_lab.space.published import PUBLISHED_TUPLES
+from daas_lab.space.published import PUBLISHED
 
 
 def load_genotype(name_or_path: "str | Path | Genotype | dict") -> Genotype:
@@ -18,12 +18,13 @@ def load_genotype(name_or_path: "str | Path | Genotype | dict") -> Genotype:
     if isinstance(name_or_path, dict):
         return Genotype.from_json(name_or_path)
     if not isinstance(name_or_path, (str, Path)):
-        raise refuse("genotype", name_or_path, "a Genotype, its JSON, a file, or one of " + ", ".join(PUBLISHED))
+        raise refuse("genotype", name_or_path, "a Genotype, its JSON, a file, or a name that `daas-lab cells` lists")
     if str(name_or_path) in PUBLISHED:
         return PUBLISHED[str(name_or_path)]
     path = Path(name_or_path)
     if not path.is_file():
-        raise refuse("genotype", str(name_or_path), "a file, or one of " + ", ".join(PUBLISHED))
+        allowed = "a file, or a name that `daas-lab cells` lists" + suggestion(name_or_path, PUBLISHED)
+        raise refuse("genotype", str(name_or_path), allowed)
     try:
         text = path.read_text(encoding="utf-8")
         if text.lstrip().startswith("Genotype("):
@@ -44,10 +45,6 @@ def from_darts(normal, normal_concat, reduce, reduce_concat) -> Genotype:
         edges = (Edge(int(source), 2 + k // 2, operation) for k, (operation, source) in enumerate(pairs))
         cells.append(CellGenotype(tuple(edges), tuple(concat)))
     return Genotype(*cells)
-
-
-# Name → genotype; the cells themselves are in published.py.
-PUBLISHED = {name: from_darts(*cells) for name, cells in PUBLISHED_TUPLES.items()}
 
 
 def parse_darts(text: str) -> Genotype:

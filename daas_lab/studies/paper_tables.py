@@ -8,14 +8,13 @@ import numpy as np
 from daas_lab.config import SearchConfig
 from daas_lab.methods import rules
 from daas_lab.methods.lookup import labelled_class
-from daas_lab.networks.derived import count
 from daas_lab.report.tables import Row
 from daas_lab.runs.folder import Run
 from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget
 from daas_lab.space.cell_space import input_edges
-from daas_lab.space.genotype import Genotype
 from daas_lab.studies import make
 from daas_lab.studies.settings import Settings
+from daas_lab.studies.sizes import size_of
 from daas_lab.train.discretize import attribution, weight_evolution
 from daas_lab.train.evolution import genotype_after, kept_weight, parameter_free
 from daas_lab.train.search import load_supernet
@@ -116,12 +115,6 @@ def ablation_rows(searches: Sequence[Run], settings: Settings) -> list[Row]:
         {"after_recalibrated": recalibrated[row["run"]]} | row | kept_weight(runs[row["run"]], settings.budget)
         for row in with_drops(retraining_rows(searches, settings, [settings.budget]), searches, settings)
     ]
-
-
-def size_of(cells: Genotype, form: str = "cifar") -> dict[str, float]:
-    """`params_m` and `multiply_adds_m`, both in millions, of the paper's network with these cells."""
-    size = count(cells, form)
-    return {"params_m": size["parameters"] / 1e6, "multiply_adds_m": size["multiply_adds"] / 1e6}
 
 
 def attribution_rows(run: Run, budget: str, settings: Settings) -> list[Row]:
