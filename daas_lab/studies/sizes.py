@@ -80,7 +80,7 @@ def agreement(printed: str, computed: float, auxiliary: float = 0.0) -> str | No
 
 def table_sizes(table: int) -> list[Row]:
     """A row for each one of Table 1 or 5: `architecture`; the `cell` or network that is counted, `params_m` and
-    `multiply_adds_m`; `remark`, why the printed size is another or there is nothing to count."""
+    `multiply_adds_m`; `remark`: as printed, or why not, or why there is nothing to count."""
     rows = []
     for printed in {1: paper.TABLE_1, 5: paper.TABLE_5}[table]:
         counted = paper.COUNTED[table][printed["architecture"]]
@@ -92,7 +92,7 @@ def table_sizes(table: int) -> list[Row]:
         elif counted.what:
             row |= {"cell": counted.what} | size_of(PUBLISHED[counted.what], {1: "cifar", 5: "imagenet"}[table])
         words = _words({key: str(printed[key]) for key in QUANTITIES if key in row and printed.get(key)}, row)
-        rows.append(row | {"remark": "; ".join(filter(None, (*words, counted.why)))})
+        rows.append(row | {"remark": "; ".join(filter(None, (*words, counted.why))) or "as printed"})
     return rows
 
 
