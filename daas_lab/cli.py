@@ -294,10 +294,8 @@ def _count(options: argparse.Namespace) -> None:
 
     sizes = {name: _count_option(options, name) for name in ("channels", "layers", "classes", "side")}
     result = count(load_genotype(options.genotype), options.form, **sizes)
-    if options.json:
-        print(json.dumps(result))
-    else:
-        print(f"{result['parameters']:,} parameters, {result['multiply_adds']:,} multiply-adds")
+    text = f"{result['parameters']:,} parameters, {result['multiply_adds']:,} multiply-adds"
+    print(json.dumps(result) if options.json else text)
 
 
 def _cells(options: argparse.Namespace) -> None:
