@@ -6,18 +6,23 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from daas_lab.compose import search_config
 from daas_lab.errors import LabError
 from daas_lab.methods.lookup import method_class
 from daas_lab.networks.depthwise import speed_up
 from daas_lab.networks.derived import Network, count
 from daas_lab.networks.fast_supernet import FastSuperNetwork, make_supernet
 from daas_lab.networks.supernet import SuperNetwork
+from daas_lab.runs.folder import read_run
 from daas_lab.space.budget import EdgeBudget, two_edges
 from daas_lab.space.cell_space import (
     CELL_TYPES,
     EXTRA_PRIMITIVES,
+    NAMED_SETS,
     NONE,
     PRIMITIVES,
+    SKIP,
+    WITH_SKIP,
     Space,
     canonical_operations,
     known_operations,
@@ -27,6 +32,7 @@ from daas_lab.space.cell_space import (
 from daas_lab.space.genotype import CellGenotype, Edge, Genotype
 from daas_lab.space.operations import OPERATIONS, make_candidate, make_operation, named_operations, parse_operations
 from daas_lab.space.selection import derive_cell, random_genotype
+from daas_lab.train.search import search
 
 OWN = """
 from torch import nn
@@ -59,7 +65,7 @@ def own(tmp_path):
 
 
 def test_the_table_is_what_cells_can_name_and_none():
-    assert set(OPERATIONS) == {*PRIMITIVES, *EXTRA_PRIMITIVES, NONE}
+    assert set(OPERATIONS) == {*PRIMITIVES, *EXTRA_PRIMITIVES, *WITH_SKIP, NONE}
     for name, operation in OPERATIONS.items():
         parameters = list(make_operation(name, 4, 1, affine=True).parameters())
         assert operation.free == (not parameters), name
@@ -322,3 +328,40 @@ def test_a_seed_gives_both_forms_the_same_numbers():
 def test_a_network_that_cannot_be_is_refused(changes, words):
     with pytest.raises(LabError, match=words):
         SuperNetwork(Space(4, ("none", "skip_connect", "max_pool_3x3")), method_class("darts")(), **SIZES | changes)
+
+
+# --- the paper's set without its favourite, and with it everywhere ----------------------------------------------------
+
+
+def test_named_sets():
+    assert parse_operations("no_skip") == tuple(name for name in PRIMITIVES if name != SKIP)
+    assert parse_operations("all_skip") == NAMED_SETS["all_skip"] == WITH_SKIP and len(WITH_SKIP) == 6
+    assert canonical_operations("no_skip") == ",".join(NAMED_SETS["no_skip"])
+    with pytest.raises(LabError, match="no_skip"):
+        parse_operations("no_skips")
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", WITH_SKIP)
+def test_an_operation_with_a_skip_beside_it_is_their_sum(name, stride):
+    together, x = make_candidate(name, 4, stride).double(), torch.randn(2, 4, 8, 8, dtype=torch.float64)
+    alone = make_candidate(name.removesuffix("_and_skip"), 4, stride).double()
+    names = {
+        key.removeprefix("branch.").replace("operation.", "pool." if "pool" in name else ""): value
+        for key, value in together.state_dict().items()
+        if key.startswith("branch.")
+    }
+    alone.load_state_dict(names)
+    skip = make_operation(SKIP, 4, stride, affine=False).double()
+    skip.load_state_dict(
+        {key.removeprefix("skip."): value for key, value in together.state_dict().items() if key.startswith("skip.")}
+    )
+    assert torch.allclose(together(x), alone(x) + skip(x), atol=1e-12)
+
+
+@pytest.mark.parametrize("operations", ["no_skip", "all_skip"])
+def test_a_named_set_is_searched(operations, tmp_path):
+    config = search_config("tiny", "digits", "darts", operations=operations, nodes=4, budget="1,1", epochs=1, steps=1)
+    search(config, tmp_path, progress=False)
+    kept = {edge.operation for name in CELL_TYPES for edge in read_run(tmp_path).genotype.cell(name).edges}
+    assert kept <= set(NAMED_SETS[operations])

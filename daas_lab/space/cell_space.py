@@ -4,7 +4,7 @@ Node numbers are those of the paper: 0 and 1 are the outputs of the two previous
 node j may take an edge from every i < j. Edges are listed by node, then by source: (0,2) (1,2) (0,3) (1,3) (2,3) …
 
 Operations go by name; what the names mean is the table in operations.py. A set of operations is written as a text of
-names of that table and of `FILE.py:function`, separated by commas; "" is the paper's seven.
+names of that table and of `FILE.py:function`, separated by commas, or as one of `NAMED_SETS`; "" is the paper's seven.
 """
 
 from collections.abc import Sequence
@@ -25,6 +25,10 @@ PRIMITIVES = (
 # Operations of published cells that the paper's super-network does not offer.
 EXTRA_PRIMITIVES = ("sep_conv_7x7", "conv_7x1_1x7", "conv_3x1_1x3")
 SKIP = "skip_connect"
+# The paper's other six, each with a skip connection beside it: o(x) + x. Of one set, `all_skip`.
+WITH_SKIP = tuple(f"{name}_and_skip" for name in PRIMITIVES if name != SKIP)
+# Sets that go by a name: what a method does without its favourite, and with it everywhere.
+NAMED_SETS = {"no_skip": tuple(name for name in PRIMITIVES if name != SKIP), "all_skip": WITH_SKIP}
 NONE = "none"  # the edge passes nothing: a candidate of DARTS's first space, never part of a cell
 CELL_TYPES = ("normal", "reduce")
 
@@ -34,7 +38,7 @@ own_operations: dict[str, str] = {}
 
 def known_operations() -> tuple[str, ...]:
     """The names of all operations that a cell can have in this process."""
-    return (*PRIMITIVES, *EXTRA_PRIMITIVES, *own_operations)
+    return (*PRIMITIVES, *EXTRA_PRIMITIVES, *WITH_SKIP, *own_operations)
 
 
 def cell_edges(nodes: int = 6) -> list[tuple[int, int]]:
@@ -81,11 +85,12 @@ class Space:
 
 def split_operations(text: str) -> list[str]:
     """The parts of a set of operations, checked as far as that goes without executing a file."""
-    parts = [part.strip() for part in text.split(",")] if text.strip() else list(PRIMITIVES)
-    table = (*PRIMITIVES, *EXTRA_PRIMITIVES, NONE)
+    named = NAMED_SETS.get(text.strip(), PRIMITIVES if not text.strip() else None)
+    parts = list(named) if named else [part.strip() for part in text.split(",")]
+    table = (*PRIMITIVES, *EXTRA_PRIMITIVES, *WITH_SKIP, NONE)
     for part in parts:
         if not is_own(part):
-            one_of("operations", part, (*table, "FILE.py:function"))
+            one_of("operations", part, (*table, "FILE.py:function", *NAMED_SETS))
         elif own_name(part) in table:
             raise refuse("operations", part, f"a function of another name: {own_name(part)} is the table's")
     names = list(map(operation_name, parts))

@@ -4,6 +4,7 @@ Shapes: every operation maps [B, C, H, W] to [B, C, H / stride, W / stride]. `af
 in the super-network, whose architecture weights take the part of the gain, True in a derived network.
 """
 
+import functools
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from daas_lab.errors import LabError, refuse
 from daas_lab.own_files import is_own, load_own, named_own
-from daas_lab.space.cell_space import SKIP, operation_name, own_operations, split_operations
+from daas_lab.space.cell_space import SKIP, WITH_SKIP, operation_name, own_operations, split_operations
 
 # --- modules ----------------------------------------------------------------------------------------------------------
 
@@ -112,6 +113,19 @@ def _conv_pair(kernel: int):
     )
 
 
+class _AndSkip(nn.ModuleDict):
+    """o(x) + skip(x); a pool's output is normalised, so that both are of one scale."""
+
+    def __init__(self, name: str, channels: int, stride: int, affine: bool):
+        parts = {"operation": make_operation(name, channels, stride, affine)}
+        if OPERATIONS[name].pools:
+            parts["norm"] = nn.BatchNorm2d(channels, affine=affine)
+        super().__init__({"branch": _named(**parts), "skip": _skip_connect(channels, stride, affine)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self["branch"](x) + self["skip"](x)
+
+
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
@@ -138,6 +152,11 @@ OPERATIONS = {
     "conv_7x1_1x7": Operation(_conv_pair(7), "#999933"),
     "conv_3x1_1x3": Operation(_conv_pair(3), "#440044"),
     "none": Operation(lambda channels, stride, affine: Zero(stride), "#C4C4C4", free=True),
+}
+OPERATIONS |= {
+    f"{name}_and_skip": Operation(functools.partial(_AndSkip, name), operation.colour)
+    for name, operation in OPERATIONS.items()
+    if f"{name}_and_skip" in WITH_SKIP
 }
 OWN_COLOURS = ("#8800EE", "#662200", "#AAEEAA", "#8866EE", "#000000")  # in the order in which they were named
 
