@@ -15,7 +15,13 @@ class NewerVersion(LabError):
 
 def refuse(field: str, value: object, allowed: str) -> LabError:
     """The one wording of every refusal, to be raised by the caller."""
-    return LabError(f"{field} = {value!r}: must be {allowed}")
+    text = repr(value)
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST - 1]}…"
+    return LabError(f"{field} = {text}: must be {allowed}")
+
+
+LONGEST = 200  # of a value in a message, where somebody gave a whole file's text
 
 
 def one_of(field: str, value: object, allowed) -> None:

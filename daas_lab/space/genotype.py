@@ -6,6 +6,8 @@ from typing import NamedTuple
 from daas_lab.errors import LabError, refuse, suggestion
 from daas_lab.space.cell_space import CELL_TYPES, known_operations
 
+MOST_NODES = 100  # more than any cell has: a larger number is a slip, and would be drawn for hours
+
 
 class Edge(NamedTuple):
     """One operation between two nodes. Several operations on the same pair are several of these."""
@@ -28,8 +30,9 @@ class CellGenotype:
         fed = {0, 1}
         for edge in self.edges:
             _check_operation(edge)
-            if edge.node < 2:
-                raise refuse(f"node of edge {tuple(edge)}", edge.node, "2 or more: nodes 0 and 1 are the cell's inputs")
+            if not 2 <= edge.node < MOST_NODES:
+                allowed = f"2 to {MOST_NODES - 1}: nodes 0 and 1 are the cell's inputs"
+                raise refuse(f"node of edge {tuple(edge)}", edge.node, allowed)
             if edge.source not in fed or edge.source >= edge.node:
                 inputs = ", ".join(str(node) for node in sorted(fed) if node < edge.node)
                 raise refuse(f"source of edge {tuple(edge)}", edge.source, f"an earlier node that has inputs: {inputs}")
