@@ -3,6 +3,7 @@
 import argparse
 import inspect
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from daas_lab import compose, config
 from daas_lab.data.sources import DATASETS
 from daas_lab.errors import LabError, one_of, refuse
+from daas_lab.fields import coerce
 from daas_lab.methods.lookup import METHODS, PAPERS
 from daas_lab.own_files import load_own
 from daas_lab.report import tables
@@ -331,13 +333,12 @@ def _genotype(options: argparse.Namespace) -> None:
         raise refuse("run", options.run_folder, "the folder of a search that has finished an epoch")
     last = len(run.alphas["normal"]) - 1 if run.alphas else 0  # a cell that was drawn has no epochs
     epoch = last if options.epoch is None else options.epoch
-    if not str(epoch).isdecimal() or int(epoch) > last:
-        raise refuse("epoch", epoch, f"0 to {last}, the epochs of this run")
+    epoch = coerce("epoch", int, epoch, {"at_least": 0, "at_most": last})
     budget = _budget_for(options.budget or run.config.budget, run.config)
-    cells = evolution.genotype_after(run, int(epoch), budget)
+    cells = evolution.genotype_after(run, epoch, budget)
     print(format_darts(cells) if options.darts else json.dumps(cells.to_json()))
     if run.config.searcher.trains:
-        print(evolution.close_choices_sentence(evolution.close_choices(run, int(epoch), budget)), file=sys.stderr)
+        print(evolution.close_choices_sentence(evolution.close_choices(run, epoch, budget)), file=sys.stderr)
 
 
 def _reproduce(options: argparse.Namespace) -> None:
@@ -367,7 +368,7 @@ def _sweep(options: argparse.Namespace) -> None:
     failed = sweep.make(asked, options.address)
     rows, shown = sweep.table(asked)
     if rows:
-        command, settings = f"daas-lab sweep {options.file}", asked.settings
+        command, settings = shlex.join(["daas-lab", "sweep", options.file]), asked.settings
         facts = provenance.provenance(settings.dataset, settings.preset, command, time.perf_counter() - begun)
         folder, single = settings.runs / "sweeps", sweep.rows_of(asked)
         saved = tables.save_table(Path(options.file).stem, rows, facts, folder, shown, single)
@@ -393,7 +394,5 @@ def _bench(options: argparse.Namespace) -> None:
 def _count_option(options: argparse.Namespace, name: str) -> int | None:
     value = getattr(options, name)
     limits = {spec.name: spec.metadata.get("at_least") for spec in fields(config.RetrainConfig)}
-    least = max(1, limits.get(name) or 1)
-    if value is not None and not (value.isdecimal() and int(value) >= least):
-        raise refuse(name, value, f"a whole number of at least {least}")
-    return None if value is None else int(value)
+    least, most = max(1, limits.get(name) or 1), 1024 if name == "threads" else 10_000
+    return None if value is None else coerce(name, int, value, {"at_least": least, "at_most": most})

@@ -1,13 +1,14 @@
 """Configurations composed from preset, data set, method and the user's own values; what cannot work is refused here."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
 from daas_lab.config import PRESETS, WITHOUT_METHOD, RetrainConfig, SearchConfig
-from daas_lab.data.sources import Dataset, canonical, facts_of
-from daas_lab.errors import LabError, one_of
-from daas_lab.fields import refuse_unknown, whole
+from daas_lab.data.sources import Dataset, DatasetFacts, canonical, facts_of
+from daas_lab.errors import LabError, one_of, refuse
+from daas_lab.fields import check_text, refuse_unknown, whole
 from daas_lab.methods.lookup import PAPERS, method_class
 from daas_lab.methods.protocols import PROTOCOLS
 from daas_lab.own_files import canonical_own, digest_of, is_own
@@ -38,10 +39,11 @@ def search_config(
     one_of("preset", preset, PRESETS)
     one_of("protocol", protocol, PROTOCOLS)
     searcher = method_class(method)
-    known = {spec.name for spec in fields(SearchConfig)} - {"numbers", "method_digest", "operations_digest"}
+    found = {"numbers", "data_digest", "method_digest", "operations_digest"}
+    known = {spec.name for spec in fields(SearchConfig)} - found
     own = {spec.name: spec for spec in fields(searcher)}
     refuse_unknown("search", changes, [*known, *own])
-    facts = facts_of(dataset)
+    facts = _facts_of(dataset, changes)
     operations = changes.pop("operations", None) or ""
     parse_operations(operations)
     defaults = {name: spec.default for name, spec in own.items() if spec.default is not MISSING}
@@ -76,7 +78,7 @@ def search_config(
     least_travel = settings.pop("least_travel", 0.0)
     values |= settings
     values |= {key: value for key, value in given.items() if key in known}
-    values["budget"] = given.get("budget", usual_budget(whole(values["nodes"], 3)))
+    values["budget"] = given.get("budget", usual_budget(whole(values["nodes"], 3, 12)))
     values.setdefault("crop_padding", max(1, whole(values["side"], 4) // 8))
     steps = max(1, (whole(values["weight_images"], 1)) // whole(values["batch_size"], 1))
     values.setdefault("steps", steps)
@@ -99,6 +101,15 @@ def search_config(
 ARCH_TRAVEL = 19_500 * 3e-4
 
 
+def _facts_of(dataset: str | Dataset, changes: Mapping[str, Any]) -> DatasetFacts:
+    """The facts of a data set, which no change may contradict."""
+    facts = facts_of(dataset)
+    for name in ("classes", "image_channels"):
+        if changes.get(name) is not None and str(changes[name]) != str(getattr(facts, name)):
+            raise refuse(name, changes[name], f"{getattr(facts, name)}, which dataset = {str(dataset)!r} has")
+    return facts
+
+
 def usual_budget(nodes: int) -> str:
     """Two edges a node: 8/14 for the paper's cell."""
     return str(EdgeBudget.parse(",".join(["2"] * (nodes - 2))))
@@ -117,8 +128,9 @@ def retrain_config(
 ) -> RetrainConfig:
     """The retraining of `genotype` (a value, a published name or a file), with any field changed by keyword."""
     one_of("preset", preset, PRESETS)
-    refuse_unknown("retrain", changes, [spec.name for spec in fields(RetrainConfig)])
-    facts = facts_of(dataset)
+    found = {"data_digest", "operations_digest"}
+    refuse_unknown("retrain", changes, [spec.name for spec in fields(RetrainConfig) if spec.name not in found])
+    facts = _facts_of(dataset, changes)
     values = {
         "data_digest": facts.digest,
         "seed": 0,
@@ -147,7 +159,9 @@ def retrain_config(
     values.setdefault("crop_padding", max(1, side // 8))
     values.setdefault("cutout", side // 2)
     values.setdefault("steps", max(1, whole(values["train_images"], 1) // whole(values["batch_size"], 1)))
-    load_operations(changes.get("operations") or "")
+    operations = changes.get("operations") or ""
+    check_text("operations", operations)
+    load_operations(operations)
     genotype = load_genotype(genotype)
     used = {edge.operation for name in CELL_TYPES for edge in genotype.cell(name).edges}
     own = [canonical_own(text) for name, text in sorted(own_operations.items()) if name in used]

@@ -5,7 +5,7 @@ refused here, before any long work starts. `identity.config_hash` covers exactly
 """
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -18,7 +18,7 @@ from daas_lab.methods.method import Method, Moment
 from daas_lab.methods.protocols import PROTOCOLS
 from daas_lab.own_files import is_own, load_own, own_name
 from daas_lab.presets import SEARCH_PRESETS
-from daas_lab.space.budget import EdgeBudget
+from daas_lab.space.budget import EdgeBudget, every_edge
 from daas_lab.space.cell_space import (
     Space,
     operation_name,
@@ -49,7 +49,7 @@ class SearchConfig:
     budget: str  # edges to keep, in the text form of EdgeBudget
     seed: int = number(at_least=0)
     # Images.
-    side: int = number(at_least=4)  # images are scaled or padded to side × side pixels
+    side: int = number(at_least=4, at_most=4096)  # images are scaled or padded to side × side pixels
     classes: int = number(at_least=2)
     image_channels: int = number(at_least=1)
     weight_images: int = number(at_least=1)  # images on which the network weights are trained
@@ -59,13 +59,13 @@ class SearchConfig:
     crop_padding: int = number(at_least=0)  # pixels of padding before the random crop
     flip: bool  # random horizontal flips
     # Super-network.
-    layers: int = number(at_least=2)  # cells
-    channels: int = number(at_least=2)  # initial channels C; the stem has 3 C
+    layers: int = number(at_least=3, at_most=1000)  # cells; of two, both would be reductions
+    channels: int = number(at_least=2, at_most=10_000)  # initial channels C; the stem has 3 C
     nodes: int = number(at_least=3, at_most=12)  # nodes of a cell, two inputs included
     partial_channels: int = number(at_least=1)  # K: 1/K of the channels pass through the operations
     # Training.
-    epochs: int = number(at_least=1)
-    steps: int = number(at_least=1)  # steps an epoch
+    epochs: int = number(at_least=1, at_most=1_000_000)
+    steps: int = number(at_least=1, at_most=1_000_000_000)  # steps an epoch
     batch_size: int = number(at_least=2)
     learning_rate: float = number(above=0)  # of the weights, at the start of the cosine
     learning_rate_min: float = number(at_least=0)  # and at its end
@@ -100,19 +100,26 @@ class SearchConfig:
         one_of("preset", self.preset, PRESETS)
         check_name(self.dataset)
         one_of("protocol", self.protocol, PROTOCOLS)
-        object.__setattr__(self, "numbers", tuple(sorted(dict(self.numbers).items())))
-        split_operations(self.operations)
-        check_fields(self)
-        check_side(self.side)
-        object.__setattr__(self, "budget", str(self._own_budget("budget", self.budget)))
-        gap_budgets = [self._own_budget("gap_budgets", text) for text in str(self.gap_budgets).split()]
-        object.__setattr__(self, "gap_budgets", " ".join(map(str, gap_budgets)))
         one_of("gap_edge_weight", self.gap_edge_weight, EDGE_WEIGHTS)
         for name in LAMBDAS:
             schedules.parse(getattr(self, name), name)
-        for name in ("alpha_delay", "warmup", "hold"):
-            if getattr(self, name) > self.epochs:
-                raise refuse(name, getattr(self, name), f"at most epochs = {self.epochs}")
+        object.__setattr__(self, "numbers", tuple(sorted(dict(self.numbers).items())))
+        object.__setattr__(self, "budget", str(EdgeBudget.parse(self.budget)))
+        split_operations(self.operations)
+        check_fields(self)
+        check_side(self.side)
+        budget = self._check_budget("budget", self.edge_budget)
+        if budget == replace(every_edge(self.nodes), operations=len(self.space.choices)):
+            raise refuse("budget", self.budget, "one that leaves something out: it keeps every operation of every edge")
+        gap_budgets = [self._check_budget("gap_budgets", text) for text in self.gap_budgets.split()]
+        object.__setattr__(self, "gap_budgets", " ".join(map(str, gap_budgets)))
+        for name in ("alpha_delay", "warmup"):
+            if getattr(self, name) >= self.epochs:
+                raise refuse(name, getattr(self, name), f"less than epochs = {self.epochs}, for α to move at all")
+        if self.hold > self.epochs:
+            raise refuse("hold", self.hold, f"at most epochs = {self.epochs}")
+        if self.crop_padding > self.side:
+            raise refuse("crop_padding", self.crop_padding, f"at most side = {self.side}")
         if self.channels % self.partial_channels:
             raise refuse("channels", self.channels, f"divisible by partial_channels = {self.partial_channels}")
         for name in ("weight_images", "architecture_images"):
@@ -134,12 +141,16 @@ class SearchConfig:
                 object.__setattr__(self, name, without)
             elif name not in declared and getattr(self, name) != without:
                 raise refuse(name, getattr(self, name), f"{without} for method {self.method}")
-        method = self.searcher
+        method = _searcher.__wrapped__(self)  # before its numbers are checked they may be anything, lists too
         names = dict(self.numbers)
         object.__setattr__(self, "numbers", tuple((name, getattr(method, name)) for name in sorted(names)))
         method.check(self)
+        travel = self.arch_learning_rate * self.steps * (self.epochs - max(self.alpha_delay, self.warmup))
+        if method.trains and travel < method.initial_noise:
+            why = f"α, which starts from noise of {method.initial_noise:g}, can move by {travel:.2g} in this search"
+            raise refuse("arch_learning_rate", self.arch_learning_rate, f"larger, or the noise decides: {why}")
 
-    def _own_budget(self, name: str, text: str) -> EdgeBudget:
+    def _check_budget(self, name: str, text: str | EdgeBudget) -> EdgeBudget:
         try:
             budget = EdgeBudget.parse(text)
             budget.check(self.space)
@@ -224,7 +235,7 @@ class RetrainConfig:
     operations_digest: str = ""  # of their files
     seed: int = number(at_least=0)
     # Images: all that are not test images, or the first `train_images` of them.
-    side: int = number(at_least=4)
+    side: int = number(at_least=4, at_most=4096)
     classes: int = number(at_least=2)
     image_channels: int = number(at_least=1)
     train_images: int = number(at_least=1)
@@ -237,13 +248,13 @@ class RetrainConfig:
     crops: str = "padded"
     # Derived network.
     form: str  # cifar or imagenet
-    layers: int = number(at_least=3)
-    channels: int = number(at_least=2)
+    layers: int = number(at_least=3, at_most=1000)
+    channels: int = number(at_least=2, at_most=10_000)
     drop_path: float = number(at_least=0, at_most=0.9)  # probability towards which it rises linearly from 0
     auxiliary_weight: float = number(at_least=0)  # of the auxiliary head's loss; 0: no head
     # Training.
-    epochs: int = number(at_least=1)
-    steps: int = number(at_least=1)  # steps an epoch
+    epochs: int = number(at_least=1, at_most=1_000_000)
+    steps: int = number(at_least=1, at_most=1_000_000_000)  # steps an epoch
     batch_size: int = number(at_least=2)
     learning_rate: float = number(above=0)
     schedule: str = "cosine"  # how the learning rate falls to 0: cosine or linear
@@ -260,7 +271,7 @@ class RetrainConfig:
     # Where it runs; none of these is part of the hash.
     device: str
     threads: int = number(at_least=0, at_most=1024)
-    workers: int = number(at_least=0, default=4)  # processes that read image files
+    workers: int = number(at_least=0, at_most=1024, default=4)  # processes that read image files
     tf32: bool = True  # TF32 in float32 products, on GPUs that have it
     deterministic: bool = False  # ask CUDA for the same bits every time; slower
     compile: bool = False  # the network by torch.compile
@@ -278,6 +289,8 @@ class RetrainConfig:
         if self.warmup and (self.schedule != "linear" or self.warmup >= self.epochs):
             raise refuse("warmup", self.warmup, f"0 with a cosine, else less than epochs = {self.epochs}")
         check_side(self.side, self.form)
+        if self.crop_padding > self.side:
+            raise refuse("crop_padding", self.crop_padding, f"at most side = {self.side}")
         if self.batch_size > self.train_images:
             raise refuse("batch_size", self.batch_size, f"at most train_images = {self.train_images}")
         _check_computation(self)

@@ -14,7 +14,7 @@ def number(
     return field(default=default, metadata={"at_least": at_least, "at_most": at_most, "above": above})
 
 
-def _coerce(name: str, kind: type, value: Any, limits: dict) -> Any:
+def coerce(name: str, kind: type, value: Any, limits: dict) -> Any:
     """`value` as `kind` within `limits`: texts such as "3e-4" count as the number they write, nothing is rounded."""
     bounds = [(f"{words} {limits[key]}", key) for key, words in _BOUND_WORDS.items() if limits.get(key) is not None]
     allowed = ("a whole number" if kind is int else "a number") + " ".join([""] + [words for words, _ in bounds])
@@ -24,35 +24,50 @@ def _coerce(name: str, kind: type, value: Any, limits: dict) -> Any:
         number = float(value)
         if kind is int and number != int(number):
             raise ValueError
+        exact = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
     except (TypeError, ValueError, OverflowError) as error:
         raise refuse(name, value, allowed) from error
     inside = {"at_least": number.__ge__, "at_most": number.__le__, "above": number.__gt__}
     if number != number or abs(number) == float("inf") or not all(inside[key](limits[key]) for _, key in bounds):
         raise refuse(name, value, allowed)
-    return kind(number)
+    return kind(exact if isinstance(exact, int) else number)  # a float has 53 bits, a seed may have more
 
 
-_KINDS = {"int": int, "float": float, "bool": bool}
+_KINDS = {"int": int, "float": float, "bool": bool, "str": str}
 _BOUND_WORDS = {"at_least": "of at least", "at_most": "of at most", "above": "above"}
 
 
 def check_fields(config: Any) -> None:
-    """Coerce every number and truth value of a frozen configuration; raises `LabError` naming a wrong one."""
+    """Coerce every number and truth value of a frozen configuration; raises `LabError` naming a wrong one, and what
+    stands where a text should."""
     for spec in fields(config):
         value = getattr(config, spec.name)
         kind = _KINDS.get(spec.type, spec.type)  # a text where annotations are not evaluated
         if kind in (int, float):
-            object.__setattr__(config, spec.name, _coerce(spec.name, kind, value, spec.metadata))
-        elif kind is bool and not isinstance(value, bool):
-            if str(value).lower() not in ("true", "false"):
-                raise refuse(spec.name, value, "true or false")
-            object.__setattr__(config, spec.name, str(value).lower() == "true")
+            object.__setattr__(config, spec.name, coerce(spec.name, kind, value, spec.metadata))
+        elif kind is bool:
+            object.__setattr__(config, spec.name, truth(spec.name, value))
+        elif kind is str:
+            check_text(spec.name, value)
 
 
-def whole(value: Any, at_least: int) -> int:
+def truth(name: str, value: Any) -> bool:
+    """True or False, or a text that writes one of them."""
+    if str(value).lower() not in ("true", "false"):
+        raise refuse(name, value, "true or false")
+    return str(value).lower() == "true"
+
+
+def check_text(name: str, value: Any) -> None:
+    """Raise unless `value` is a text that a file and a path can hold."""
+    if not isinstance(value, str) or "\0" in value:
+        raise refuse(name, value, "a text")
+
+
+def whole(value: Any, at_least: int, at_most: int = 10**9) -> int:
     """A number needed to fill in others; what is wrong with it is said by the field's own check."""
     try:
-        return max(at_least, int(float(value)))
+        return min(max(at_least, int(float(value))), at_most)
     except (TypeError, ValueError, OverflowError):
         return at_least
 

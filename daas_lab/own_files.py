@@ -39,8 +39,9 @@ def digest_of(field: str, text: str) -> str:
         raise refuse(field, text, "FILE.py:NAME")
     try:
         return hashlib.sha256(Path(file).expanduser().read_bytes()).hexdigest()[:16]
-    except OSError as error:
-        raise refuse(field, text, f"FILE.py:NAME of a file that can be read ({error.strerror})") from None
+    except (OSError, ValueError) as error:  # ValueError: what can be no path
+        why = getattr(error, "strerror", error)
+        raise refuse(field, text, f"FILE.py:NAME of a file that can be read ({why})") from None
 
 
 def load_own(field: str, text: str, digest: str = "") -> Any:

@@ -11,7 +11,7 @@ from daas_lab.errors import LabError, NewerVersion
 from daas_lab.identity import config_hash, from_document, to_document
 from daas_lab.methods.lookup import METHODS
 from daas_lab.methods.protocols import PROTOCOLS
-from daas_lab.studies.settings import Settings
+from daas_lab.studies.settings import Settings, parse_settings
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,25 @@ from daas_lab.studies.settings import Settings
         ({"channels": 6, "partial_channels": 4}, ["channels = 6", "divisible by partial_channels = 4"]),
         ({"batch_size": 97}, ["batch_size = 97", "at most weight_images = 96"]),
         ({"chanels": 4}, ["unknown search setting 'chanels'", "did you mean channels?"]),
+        ({"layers": 2}, ["layers = 2", "at least 3"]),
+        ({"classes": 12}, ["classes = 12", "10, which dataset = 'digits' has"]),
+        ({"image_channels": 3}, ["image_channels = 3", "1, which"]),
+        ({"data_digest": "0"}, ["unknown search setting 'data_digest'"]),
+        ({"lambda_1": 3}, ["lambda_1", "3", "linear"]),
+        ({"device": 0}, ["device = 0", "a text"]),
+        ({"operations": 3}, ["operations = 3", "a text"]),
+        ({"budget": "9" * 5000}, ["budget", "…", "8/14"]),
+        ({"method": "darts2", "radius": []}, ["radius = []", "a number"]),
+        # Nothing is searched: chance would be printed as its result.
+        ({"warmup": 3}, ["warmup = 3", "less than epochs = 3", "α"]),
+        ({"alpha_delay": 3}, ["alpha_delay = 3", "less than epochs = 3", "α"]),
+        ({"epochs": 1, "warmup": 1}, ["warmup = 1", "less than epochs = 1"]),
+        ({"arch_learning_rate": 1e-30}, ["arch_learning_rate = 1e-30", "the noise decides"]),
+        ({"method": "darts", "arch_learning_rate": 1e-4}, ["arch_learning_rate", "noise of 0.001", "0.0009"]),
+        ({"operations": "sep_conv_3x3", "budget": "2,3,4,5"}, ["operations", "sep_conv_3x3", "two or more"]),
+        ({"operations": "sep_conv_3x3,none"}, ["operations", "two or more"]),
+        ({"budget": "2,3,4,5*7"}, ["budget = '2,3,4,5*7'", "leaves something out"]),
+        ({"operations": "skip_connect,max_pool_3x3", "budget": "2,3,4,5*2"}, ["budget", "leaves something out"]),
     ],
 )
 def test_bad_searches_name_field_value_and_what_is_allowed(changes, words):
@@ -71,6 +90,16 @@ def test_bad_retrainings_name_field_value_and_what_is_allowed(changes, words):
         retrain_config(**({"genotype": "DARTS_V2", "preset": "tiny", "dataset": "digits"} | changes))
     assert all(word in str(error.value) for word in words), error.value
     assert "\n" not in str(error.value)
+
+
+def test_a_search_that_keeps_every_edge_or_every_operation_still_chooses():
+    for budget in ("2,3,4,5", "8/14*7", "2,3,4,4*7"):
+        assert search_config("tiny", "digits", budget=budget).budget == budget
+
+
+def test_a_whole_number_is_not_rounded():
+    for seed in (2**53 + 1, str(2**53 + 1), 2**70 + 1):
+        assert search_config("tiny", "digits", seed=seed).seed == int(seed)
 
 
 def test_texts_count_as_the_numbers_they_write():
@@ -134,7 +163,7 @@ def test_every_number_of_a_method_is_in_the_configuration_and_its_hash(method):
     config = search_config("tiny", "digits", method)
     assert dict(config.numbers).keys() >= {"initial_noise"}
     for name, value in config.numbers:
-        other = not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else value / 2
+        other = not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else 0.6 * value + 0.37
         changed = search_config("tiny", "digits", method, **{name: other})
         assert dict(changed.numbers)[name] == other and config_hash(changed) != config_hash(config), name
 
@@ -160,3 +189,40 @@ def test_what_older_versions_wrote_is_brought_up_to_date_and_a_newer_field_is_na
 def test_five_nodes_have_a_budget_of_their_own_and_one_search_serves_them_all():
     config = Settings(preset="tiny", dataset="digits").search("darts", 0, nodes=5, budget="2,2,1")
     assert config.nodes == 5 and config == Settings(preset="tiny", dataset="digits").search("darts", 0, nodes=5)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "read"),
+    [
+        *(("publish", text, True) for text in ("true", "True", "TRUE", True)),
+        *(("records", text, False) for text in ("false", "False", False)),
+        *(("epochs", text, 3) for text in ("3", 3, 3.0, "3.0")),
+        *(("retrain_epochs", text, None) for text in (None, "none", "None")),
+        ("workers", "2", 2),
+        *(("seeds", text, (0, 1)) for text in ("[0, 1]", "0,1", "0, 1", "(0, 1)", [0, 1], (0, 1))),
+        *(("seeds", text, (3,)) for text in ("3", "[3]", 3)),
+        ("budget", "1,1,2,2", "6/14"),
+    ],
+)
+def test_papermill_passes_on_texts(name, given, read):
+    assert getattr(parse_settings({name: given}), name) == read
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        *(("publish", value) for value in ("yes", "", 1, None)),
+        *(("epochs", value) for value in ("ten", 0, "2.5", True, [3])),
+        *(("seeds", value) for value in ("", "[]", "0 1", "[0.5]", "true", True, "[0, 0]", None, "[" * 9999)),
+        *(("workers", value) for value in (-1, "none", 1e9)),
+        *(
+            (name, value)
+            for name in ("preset", "dataset", "protocol", "budget", "device")
+            for value in (3, None, ["x"])
+        ),
+        *((name, value) for name in ("runs", "figures", "data") for value in ("", 3, None, "a\0b")),
+    ],
+)
+def test_a_parameter_that_cannot_be_is_named(name, given):
+    with pytest.raises(LabError, match=rf"^{name}\b"):
+        parse_settings({name: given})

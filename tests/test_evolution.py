@@ -29,7 +29,7 @@ from daas_lab.train.evolution import (
 from daas_lab.train.search import load_supernet, search
 from daas_lab.train.splits import search_splits
 
-PLAIN = search_config("tiny", "digits", "da2s", epochs=4, steps=2, seed=3, layers=2, channels=2)
+PLAIN = search_config("tiny", "digits", "da2s", epochs=4, steps=2, seed=3, layers=3, channels=2)
 MEASURED = replace(PLAIN, gap_every=3, gap_budgets="8/14 3/14", gap_edge_weight="one")
 
 

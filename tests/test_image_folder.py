@@ -185,7 +185,7 @@ def own(count=240, classes=3):
 
 def test_ones_own_arrays_are_one_object(tmp_path):
     mine = own()
-    config = search_config("tiny", mine, "darts", epochs=1, steps=2, layers=2, channels=2, batch_size=8)
+    config = search_config("tiny", mine, "darts", epochs=1, steps=2, layers=3, channels=2, batch_size=8)
     assert (config.dataset, config.classes, config.image_channels, config.flip) == ("own:stripes", 3, 1, False)
     search(config, tmp_path / "s", mine, progress=False)
     retraining = retrain_config("PDARTS", "tiny", mine, epochs=3, steps=8, learning_rate=0.1, threads=1)

@@ -179,9 +179,9 @@ def test_drop_path_spares_plain_skips_and_evaluation():
 
 
 def test_the_configuration_decides_the_network():
-    config = retrain_config("PDARTS", "tiny", "digits", auxiliary_weight=0, classes=7)
+    config = retrain_config("PDARTS", "tiny", "digits", auxiliary_weight=0)
     network = build_network(config)
-    assert network.auxiliary_head is None and network.classifier.out_features == 7
+    assert network.auxiliary_head is None and network.classifier.out_features == config.classes
     assert len(network.cells) == config.layers and network.stem[0].in_channels == config.image_channels
     names = ("form", "channels", "layers", "classes", "side", "image_channels")
     counted = count(config.cells, **{name: getattr(config, name) for name in names})

@@ -101,7 +101,7 @@ def test_the_history_holds_every_epoch_and_alpha_rests_at_first(undisturbed):
     ],
 )
 def test_a_loss_that_is_not_finite_stops_the_search_and_names_it(spoilt_groups, rate, words, tmp_path, monkeypatch):
-    config = search_config("tiny", "digits", "darts", threads=1, layers=2, channels=2, held_out_images=16, epochs=4)
+    config = search_config("tiny", "digits", "darts", threads=1, layers=3, channels=2, held_out_images=16, epochs=4)
 
     def spoil(optimizer, *rates):
         spoilt = len(rates) == spoilt_groups and epochs_done(tmp_path) == 2

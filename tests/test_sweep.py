@@ -115,7 +115,19 @@ def test_cuda_takes_a_gpu_a_run_and_the_file_may_share_it(tmp_path):
         ({"retrain": {"chanels": 4}}, ["chanels", "channels"]),
         ({"retrain": {"channels": 1}}, ["channels", "1", "at least 2"]),
         ({"retrain": {"genotype": "DARTS_V2"}}, ["retrain: genotype", "search"]),
+        *(({"search": {name: 3}}, [name, "3"]) for name in ("method", "budget", "lambda_c", "operations")),
+        *(({"search": {name: None}}, [name, "None"]) for name in ("method", "budget", "lambda_c", "epochs")),
+        *(({"search": {name: [["3"]]}}, [name, "[['3']]"]) for name in ("method", "budget", "lambda_c", "epochs")),
+        ({"search": {"method": ["darts", None]}}, ["search: method", "None"]),
+        ({"retrain": {"form": 3}}, ["form", "3", "cifar"]),
+        ({"retrain": {"epochs": None}}, ["retrain: epochs", "None"]),
+        *(
+            ({name: value}, [name, repr(value)])
+            for name in ("preset", "dataset", "protocol", "seeds", "runs", "data", "device")
+            for value in (None, 3.5, [["3"]], {"a": 1})
+        ),
         ({"cpus": 0}, ["cpus", "0", "above 0"]),
+        *(({"cpus": value}, ["cpus", "a whole number"]) for value in (None, "1", [1], float("nan"), 10**40)),
         ({"gpus": -1}, ["gpus", "-1", "at least 0"]),
         ({"gpus": 1.5}, ["gpus", "1.5", "a whole number or less than 1"]),
         ({"gpus": "all"}, ["gpus", "all", "number"]),
@@ -137,7 +149,7 @@ def test_missing_data_is_named_when_runs_are_to_be_made(tmp_path, capsys):
     assert "dataset = 'cifar10'" in capsys.readouterr().err and not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("content", ["search: [", "- 1\n- 2\n", None])
+@pytest.mark.parametrize("content", ["search: [", "- 1\n- 2\n", None, "seeds: 2020-99-99", "[" * 9999, "a: !!x 1"])
 def test_a_file_that_is_none_is_refused(tmp_path, capsys, content):
     path = tmp_path / "s.yaml"
     if content is not None:

@@ -8,6 +8,7 @@ is too large for that is a `FileSet` (image_files.py), which both kinds of batch
 import gzip
 import math
 import os
+import shlex
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -213,7 +214,7 @@ def _imagenet_folder(data: Path) -> Path:
     raise LabError(
         f"dataset = 'imagenet': no folders train/ and val/ with a folder of images a class in {data / 'imagenet'} or "
         f"{data}; get the archives from https://image-net.org/download and unpack them there with "
-        f"`python -c \"from torchvision.datasets import ImageNet; [ImageNet('{data}', s) for s in ('train', 'val')]\"`"
+        + _python(f"from torchvision.datasets import ImageNet; [ImageNet({str(data)!r}, s) for s in ('train', 'val')]")
     )
 
 
@@ -256,7 +257,12 @@ def _torchvision_class(name: str):
 
 
 def _download(name: str, data: Path) -> str:
-    return f"`python -c \"from torchvision.datasets import {name}; {name}('{data}', download=True)\"`"
+    return _python(f"from torchvision.datasets import {name}; {name}({str(data)!r}, download=True)")
+
+
+def _python(code: str) -> str:
+    """The command that executes a line of Python, whatever quotes and paths are in it."""
+    return f"`{shlex.join(['python', '-c', code])}`"
 
 
 _READERS = {

@@ -12,6 +12,7 @@ import numpy as np
 from daas_lab.data.image_folder import folder_facts
 from daas_lab.data.picture import check_range
 from daas_lab.errors import LabError, one_of, refuse, say_once
+from daas_lab.fields import check_text
 from daas_lab.own_files import canonical_own, digest_of, is_own, load_own, named_own, own_name
 
 
@@ -153,6 +154,8 @@ def _called(text: str, digest: str) -> Dataset:
 
 def check_name(dataset: object) -> None:
     """Raise unless `dataset` is a data set's name, a `Dataset` or the text of one."""
+    if not isinstance(dataset, Dataset):
+        check_text("dataset", dataset)
     if str(dataset).strip() == "folder:":
         raise refuse("dataset", dataset, "folder:PATH, with the path of a folder of images")
     if not str(dataset).startswith(("folder:", "own:")) and not is_own(str(dataset)):
@@ -188,9 +191,9 @@ def canonical(dataset: str | Dataset) -> str:
 
 
 def short_name(dataset: str) -> str:
-    """A data set's name that can be part of a file's, and of any text."""
+    """A data set's name that can be part of a file's, and of any text; file systems take 255 bytes."""
     name = Path(dataset.partition(":")[2]).name or "folder" if ":" in dataset else dataset
-    return os.fsencode(name).decode(errors="replace")
+    return os.fsencode(name).decode(errors="replace").encode()[:150].decode(errors="ignore")
 
 
 def _facts(classes: int, channels: int, side: int, images: int, flips: bool, digest: str) -> DatasetFacts:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -63,4 +64,4 @@ def export(genotype: Genotype, path: str | Path) -> str:
     except OSError as error:
         raise refuse("file", str(path), f"in a folder that can be made ({error.strerror})") from error
     write_atomically(path, json.dumps(genotype.to_json(), indent=2) + "\n")
-    return f"daas-lab retrain --genotype {path} --out {path.with_suffix('')}"
+    return shlex.join(["daas-lab", "retrain", "--genotype", str(path), "--out", str(path.with_suffix(""))])

@@ -16,6 +16,7 @@ except ImportError as error:
 
 import base64
 import contextlib
+import shlex
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -71,7 +72,8 @@ def run_explorer(settings: Settings, first: str | None = None, second: str | Non
     """
     found = explorer.searches(settings.runs, settings.figures / "records")
     if not found:
-        raise LabError(f"no search in {settings.runs}: make one with daas-lab search … --out {settings.runs / 'NAME'}")
+        out = shlex.quote(str(settings.runs / "NAME"))
+        raise LabError(f"no search in {settings.runs}: make one with daas-lab search … --out {out}")
     names = [first or explorer.first_choice(found), second or explorer.second_choice(found)]
     for name in names:
         one_of("run", name, found)

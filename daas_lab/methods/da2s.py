@@ -29,7 +29,7 @@ class DA2S(Method):
     regulariser_factor: float = number(at_least=0, default=0.1)
     edge_factor: float = number(at_least=0, default=4.0)  # λ_β = 4 λ_2
     square_factor: float = number(at_least=0, default=0.2)
-    first_edge_node: int = number(at_least=2, default=3)
+    first_edge_node: int = number(at_least=2, at_most=12, default=3)
     initial_noise: float = number(at_least=0, default=1e-4)
     authors_log: bool = True
     steepens: bool = True

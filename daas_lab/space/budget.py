@@ -33,6 +33,9 @@ BUDGET_SYNTAX = (
 )
 
 
+_COUNT = r"[0-9]{1,3}"  # of edges or operations, or a node's number
+
+
 @dataclass(frozen=True)
 class EdgeBudget:
     """How many edges each intermediate node, or group of nodes, keeps in either cell type.
@@ -92,7 +95,7 @@ class EdgeBudget:
         if isinstance(text, EdgeBudget):
             return text
         body, star, operations = str(text).strip().partition("*")
-        if star and not operations.isdecimal():
+        if star and not re.fullmatch(_COUNT, operations):
             raise refuse("budget", text, BUDGET_SYNTAX)
         separate = re.fullmatch(r"\s*normal=([^=;]*);\s*reduce=([^=;]*)", body)
         if separate:
@@ -126,9 +129,9 @@ def _parse_groups(body: str, text: object) -> tuple[Group, ...]:
     body = body.replace(" ", "")
     if body in NAMED_BUDGETS:
         return NAMED_BUDGETS[body]
-    if re.fullmatch(r"\d+(,\d+)*", body):
+    if re.fullmatch(rf"{_COUNT}(,{_COUNT})*", body):
         return tuple(Group((node,), int(keep)) for node, keep in enumerate(body.split(","), start=2))
-    item = r"(?:\{\d+(?:\+\d+)+\}|\d+):\d+"
+    item = rf"(?:\{{{_COUNT}(?:\+{_COUNT})+\}}|{_COUNT}):{_COUNT}"
     if re.fullmatch(rf"{item}(,{item})*", body):
         split = (part.rsplit(":", 1) for part in body.split(","))
         return tuple(Group(tuple(map(int, nodes.strip("{}").split("+"))), int(keep)) for nodes, keep in split)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from daas_lab.errors import one_of, refuse
+from daas_lab.fields import check_text
 from daas_lab.own_files import canonical_own, digest_of, is_own, own_name
 
 PRIMITIVES = (
@@ -85,6 +86,7 @@ class Space:
 
 def split_operations(text: str) -> list[str]:
     """The parts of a set of operations, checked as far as that goes without executing a file."""
+    check_text("operations", text)
     named = NAMED_SETS.get(text.strip(), PRIMITIVES if not text.strip() else None)
     parts = list(named) if named else [part.strip() for part in text.split(",")]
     table = (*PRIMITIVES, *EXTRA_PRIMITIVES, *WITH_SKIP, NONE)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import subprocess
 import sys
 import time
@@ -64,9 +65,9 @@ def save_results(
 
 def command_text(stem: str, settings: Settings) -> str:
     """The command that makes a notebook's results again, for their provenance."""
-    output = f"runs/notebooks/{settings.preset}/{stem}.ipynb"
-    options = " ".join(f"-p {name} '{text}'" for name, text in _options(settings) if name not in _PATHS)
-    return f"papermill notebooks/{stem}.ipynb {output} {options}".rstrip()
+    files = f"notebooks/{stem}.ipynb", f"runs/notebooks/{settings.preset}/{stem}.ipynb"
+    options = (word for name, text in _options(settings) if name not in _PATHS for word in ("-p", name, text))
+    return shlex.join(["papermill", *files, *options])
 
 
 _PATHS = ("runs", "figures", "data")

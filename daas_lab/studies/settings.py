@@ -8,8 +8,12 @@ from typing import Any
 
 from daas_lab.compose import retrain_config, search_config
 from daas_lab.config import PRESETS, RetrainConfig, SearchConfig
+from daas_lab.data.sources import check_name
 from daas_lab.errors import LabError, one_of, refuse, suggestion
+from daas_lab.fields import check_text, coerce, number, truth
 from daas_lab.methods.lookup import BASELINE, PAPERS, method_class
+from daas_lab.methods.protocols import PROTOCOLS
+from daas_lab.space.budget import EdgeBudget
 from daas_lab.train.distributed import open_device
 
 
@@ -22,14 +26,14 @@ class Settings:
     seeds: tuple[int, ...] = (0,)
     budget: str = "8/14"
     protocol: str = "authors"
-    epochs: int | None = None  # of the searches; None: the preset's
-    retrain_epochs: int | None = None  # of the retrainings; None: the preset's
+    epochs: int | None = number(at_least=1, default=None)  # of the searches; None: the preset's
+    retrain_epochs: int | None = number(at_least=1, default=None)  # of the retrainings; None: the preset's
     runs: Path = Path("runs")
     figures: Path = Path("figures")  # where published pictures go
     data: Path = Path("data")
     publish: bool = False  # pictures go to `figures`, not to <runs>/figures/<preset>
     records: bool = True  # published records stand for runs, and publishing leaves them
-    workers: int = 0  # runs side by side; 0: one a core, or one on a GPU
+    workers: int = number(at_least=0, at_most=1024, default=0)  # runs side by side; 0: one a core, or one on a GPU
     device: str = "cpu"
 
     @property
@@ -83,32 +87,49 @@ def read_settings(namespace: dict[str, Any]) -> Settings:
 
 def parse_settings(given: Mapping[str, Any]) -> Settings:
     """Settings from what users write, each value refused by name; whether data and device are there is not asked."""
-    settings = Settings(**{name: _read_setting(name, value) for name, value in given.items()})
+    limits = {spec.name: spec.metadata for spec in fields(Settings) if spec.metadata}
+    values = {}
+    for name, value in given.items():
+        if name == "seeds":
+            values[name] = _read_seeds(value)
+        elif name in ("runs", "figures", "data"):
+            values[name] = _read_folder(name, value)
+        elif name in ("publish", "records"):
+            values[name] = truth(name, value)
+        elif name in limits:  # papermill passes on "none" as a text
+            absent = name != "workers" and str(value).lower() == "none"
+            values[name] = None if absent else coerce(name, int, value, limits[name])
+        elif name == "dataset":
+            check_name(value)
+            values[name] = value
+        elif name == "budget":
+            values[name] = str(EdgeBudget.parse(value))
+        else:
+            check_text(name, value)
+            values[name] = value
+    settings = Settings(**values)
     one_of("preset", settings.preset, PRESETS)
+    one_of("protocol", settings.protocol, PROTOCOLS)
     return settings
 
 
-def _read_setting(name: str, value: Any) -> Any:
-    if name == "seeds":
-        try:
-            values = json.loads(value) if isinstance(value, str) else value
-            seeds = [values] if isinstance(values, int) else list(values)
-            if not seeds or any(type(seed) is not int or seed < 0 for seed in seeds) or len(set(seeds)) != len(seeds):
-                raise ValueError
-        except (TypeError, ValueError) as error:
-            raise refuse("seeds", value, "different whole numbers of at least 0, e.g. [0, 1, 2]") from error
-        return tuple(seeds)
-    if name in ("runs", "figures", "data"):
-        if not isinstance(value, (str, Path)) or not str(value):
-            raise refuse(name, value, "the path of a folder")
-        path = Path(value).expanduser()
-        return path if path.is_absolute() else project_folder() / path
-    if name == "workers":
-        if type(value) is not int or value < 0:
-            raise refuse("workers", value, "a whole number of at least 0")
-    elif name in ("publish", "records") and not isinstance(value, bool):
-        raise refuse(name, value, "true or false")
-    return value
+def _read_seeds(value: Any) -> tuple[int, ...]:
+    """Seeds from a list, one number, or a text of either, with or without brackets."""
+    try:
+        values = json.loads(f"[{value.strip().strip('[]()')}]") if isinstance(value, str) else value
+        seeds = [values] if isinstance(values, int) else list(values)
+        if not seeds or any(type(seed) is not int or seed < 0 for seed in seeds) or len(set(seeds)) != len(seeds):
+            raise ValueError
+    except (TypeError, ValueError, RecursionError) as error:
+        raise refuse("seeds", value, "different whole numbers of at least 0, e.g. [0, 1, 2]") from error
+    return tuple(seeds)
+
+
+def _read_folder(name: str, value: Any) -> Path:
+    if not isinstance(value, (str, Path)) or not str(value) or "\0" in str(value):
+        raise refuse(name, value, "the path of a folder")
+    path = Path(value).expanduser()
+    return path if path.is_absolute() else project_folder() / path
 
 
 def project_folder() -> Path:

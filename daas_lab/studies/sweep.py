@@ -102,10 +102,10 @@ def _read_yaml(path: Path) -> dict:
     yaml = _imported("yaml")
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise refuse("sweep", str(path), "a file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LabError(f"{path} is no YAML: {error}") from error
+    except OSError as error:
+        raise refuse("sweep", str(path), f"a file that can be read ({error.strerror})") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no text, or a day of no calendar
+        raise LabError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
         raise LabError(f"{path}: must hold keys and values; known: {', '.join(KEYS)}")
     return document
@@ -115,18 +115,18 @@ def _check_group(key: str, group: Any, config_class: type) -> None:
     """Raise unless `group` maps names of fields to values, and none that has its place at the top of the file."""
     if not isinstance(group, Mapping):
         raise refuse(key, group, "fields, each with a value or a list of values")
-    known = [spec.name for spec in fields(config_class)]
-    if config_class is SearchConfig:
-        for method in _as_list(group.get("method", PAPERS)):
-            known += [spec.name for spec in fields(method_class(method))]
-    refuse_unknown(key, group, known)
     elsewhere = {"seed": "given as seeds, at the top of the file", "genotype": "left out: the cells are the searches'"}
     elsewhere |= {name: f"given as {name}, at the top of the file" for name in SETTINGS}
     for name, value in group.items():
         if name in elsewhere:
             raise refuse(f"{key}: {name}", value, elsewhere[name])
-        if value == [] or isinstance(value, Mapping):
+        if value == [] or any(one is None or isinstance(one, (list, Mapping)) for one in _as_list(value)):
             raise refuse(f"{key}: {name}", value, "a value or a list of values")
+    known = [spec.name for spec in fields(config_class)]
+    if config_class is SearchConfig:
+        for method in _as_list(group.get("method", PAPERS)):
+            known += [spec.name for spec in fields(method_class(method))]
+    refuse_unknown(key, group, known)
 
 
 def _combinations(group: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -141,7 +141,7 @@ def _as_list(value: Any) -> list:
 def _amount(name: str, value: Any, above: float | None = None) -> float:
     """A number of processors: Ray gives a share of one, or several whole ones."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not value >= 0 or value == above or (value > 1 and not float(value).is_integer()):
+    if not number or not 0 <= value < 10**6 or value == above or (value > 1 and value % 1):
         raise refuse(name, value, f"a whole number or less than 1, {'above' if above == 0 else 'at least'} 0")
     return value
 
