@@ -9,29 +9,26 @@ from torch import Tensor
 
 from daas_lab.fields import number
 from daas_lab.methods import losses, schedules
-from daas_lab.methods.method import Architecture, Method, Mixture, Moment, Strengths, split_nodes
+from daas_lab.methods.method import Architecture, Mixture, Moment, Strengths, split_nodes
+from daas_lab.methods.prioritised import Prioritised
 from daas_lab.methods.protocols import PROTOCOLS
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import Space, nodes_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class DA2S(Method):
+class DA2S(Prioritised):
     """L^C + factor · λ_c (λ_1 L^O + 4 λ_2 L^E), Eq. (7), with β capped at 1 in the forward pass and in the loss alike.
 
     The defaults are those of the protocol `authors`; `numbers` has what `paper` changes.
     """
 
     budget: str = "8/14"  # how many edges Eq. (4) asks of each node
-    lambda_c: str = "linear"  # control function of the whole regulariser
-    lambda_1: str = "log:delayed"  # of the operation loss
-    lambda_2: str = "const"  # of the edge loss
+    lambda_1: str = "log:delayed"
     regulariser_factor: float = number(at_least=0, default=0.1)
-    edge_factor: float = number(at_least=0, default=4.0)  # λ_β = 4 λ_2
     square_factor: float = number(at_least=0, default=0.2)
     first_edge_node: int = number(at_least=2, at_most=12, default=3)
     initial_noise: float = number(at_least=0, default=1e-4)
-    authors_log: bool = True
     steepens: bool = True
     scales_edges: bool = True
 
@@ -81,11 +78,6 @@ class DA2S(Method):
                 edges.append(n * inputs.softmax(dim=0) if self.scales_edges else inputs.softmax(dim=0))
         return Mixture(logits.softmax(dim=1), torch.cat(edges), logits, capped)
 
-    def lambdas(self, at: Moment) -> tuple[float, float, float]:
-        """λ_c, λ_1 and λ_2 of an epoch."""
-        texts = (self.lambda_c, self.lambda_1, self.lambda_2)
-        return tuple(schedules.coefficient(text, at.epoch, at.epochs, self.authors_log) for text in texts)
-
     def unweighted(
         self, architectures: Mapping[str, Architecture], mixtures: Mapping[str, Mixture]
     ) -> tuple[Tensor, Tensor]:
@@ -96,23 +88,6 @@ class DA2S(Method):
         betas = {name: architecture.betas for name, architecture in architectures.items()}
         targets = {name: budget.targets(name) for name in betas}
         return operation, losses.edge_loss(betas, targets, self.first_edge_node, self.square_factor)
-
-    def regularise(
-        self, architectures: Mapping[str, Architecture], mixtures: Mapping[str, Mixture], at: Moment
-    ) -> dict[str, Tensor]:
-        """The two losses of Eq. (7), each with its weight."""
-        operation, edge = self.unweighted(architectures, mixtures)
-        return losses.prioritised_terms(
-            operation, edge, *self.lambdas(at), factor=self.regulariser_factor, edge_factor=self.edge_factor
-        )
-
-    def measure(
-        self, architectures: Mapping[str, Architecture], mixtures: Mapping[str, Mixture], at: Moment
-    ) -> dict[str, float]:
-        """Also L^E without its weight, and the λ."""
-        _, edge = self.unweighted(architectures, mixtures)
-        lambdas = dict(zip(("lambda_c", "lambda_1", "lambda_2"), self.lambdas(at), strict=True))
-        return super().measure(architectures, mixtures, at) | {"edge_loss": float(edge)} | lambdas
 
     def strengths(self, architecture: Architecture, cell_type: str, at: Moment) -> Strengths:
         """Edges rank by β; those of a node without β by their largest operation weight, also beside another node's β,

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from daas_lab.fields import number
 from daas_lab.methods import losses, schedules
 from daas_lab.methods.method import Architecture, Method, Mixture, Moment, Strengths
+from daas_lab.methods.prioritised import Prioritised
 from daas_lab.methods.projection import CEILING, project
 from daas_lab.methods.protocols import PROTOCOLS
 from daas_lab.space.budget import EdgeBudget, Group
@@ -18,7 +19,7 @@ from daas_lab.space.cell_space import Space, cell_edges, nodes_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class DA2SExact(Method):
+class DA2SExact(Prioritised):
     """b = σ(y + τ) with Σ b = k over the candidates of each group of nodes, and a = softmax(α / T).
 
     Half of the search is DARTS; then k falls from all edges to the budget, T from 1 to `temperature`, and the losses
@@ -28,15 +29,10 @@ class DA2SExact(Method):
     budget: str = "8/14"
     hold: int = number(at_least=0, default=0)  # epochs before λ, k and the temperature begin to move
     temperature: float = number(above=0, default=0.1)  # T at the end
-    lambda_c: str = "linear"
-    lambda_1: str = "const"
-    lambda_2: str = "const"
     regulariser_factor: float = number(at_least=0, default=0.5)
-    edge_factor: float = number(at_least=0, default=4.0)
     # The share of the epochs after `hold` in which k falls; in the rest what is left can settle.
     fall: float = number(above=0, at_most=1, default=0.5)
     node_worth: float = number(at_least=0, default=3.0)  # of a joint group's node, in the scores of what leaves it
-    authors_log: bool = True
 
     title: ClassVar[str] = "exact budgets"
     colour: ClassVar[str] = "#009E73"
@@ -86,31 +82,15 @@ class DA2SExact(Method):
         """λ_c, λ_1 and λ_2 of an epoch: 0 during the hold."""
         if at.epoch <= self.hold:
             return 0.0, 0.0, 0.0
-        after = at.epoch - self.hold, at.epochs - self.hold
-        texts = (self.lambda_c, self.lambda_1, self.lambda_2)
-        return tuple(schedules.coefficient(text, *after, self.authors_log) for text in texts)
+        return super().lambdas(at._replace(epoch=at.epoch - self.hold, epochs=at.epochs - self.hold))
 
-    def unweighted(self, mixtures: Mapping[str, Mixture]) -> tuple[Tensor, Tensor]:
+    def unweighted(
+        self, architectures: Mapping[str, Architecture], mixtures: Mapping[str, Mixture]
+    ) -> tuple[Tensor, Tensor]:
         """Eq. (3), and the binary entropy of b."""
         keep = EdgeBudget.parse(self.budget).operations
         operation = losses.operation_loss({name: mixture.operation_logits for name, mixture in mixtures.items()}, keep)
         return operation, losses.exact_edge_loss({name: mixture.edge_logits for name, mixture in mixtures.items()})
-
-    def regularise(
-        self, architectures: Mapping[str, Architecture], mixtures: Mapping[str, Mixture], at: Moment
-    ) -> dict[str, Tensor]:
-        """Both losses, weighted as in Eq. (7)."""
-        return losses.prioritised_terms(
-            *self.unweighted(mixtures), *self.lambdas(at), factor=self.regulariser_factor, edge_factor=self.edge_factor
-        )
-
-    def measure(
-        self, architectures: Mapping[str, Architecture], mixtures: Mapping[str, Mixture], at: Moment
-    ) -> dict[str, float]:
-        """Also L^E without its weight, and the λ."""
-        _, edge = self.unweighted(mixtures)
-        lambdas = dict(zip(("lambda_c", "lambda_1", "lambda_2"), self.lambdas(at), strict=True))
-        return super().measure(architectures, mixtures, at) | {"edge_loss": float(edge)} | lambdas
 
     def strengths(self, architecture: Architecture, cell_type: str, at: Moment) -> Strengths:
         """Edges rank by the scores that are projected."""
