@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from daas_lab import paper
+from daas_lab.methods.lookup import METHODS
 from daas_lab.space.budget import NAMED_BUDGETS
 
 ROOT = Path(__file__).parent.parent
@@ -284,6 +285,20 @@ def test_ablation_losses(root):
     assert all(1 / 7 <= row["kept_operations_mean"] <= 1 and 0 < row["kept_edges_mean"] <= 1 for row in rows)
     # DARTS's edges all weigh 1: what is kept is a matter of counting.
     assert rows[0]["kept_edges_mean"] == pytest.approx((1 + 2 / 3 + 2 / 4 + 2 / 5) / 4)
+
+
+@pytest.mark.slow
+def test_the_field(root):
+    rows = results("the_field", root, *BRIEFLY, pictures=["the_field"])
+    methods = [row for row in ours(rows) if row["method"] != "random"]
+    found = {(row["method"], row["budget"]) for row in methods}
+    assert found == {(name, budget) for name in METHODS if name != "random" for budget in ("8/14", "4/14")}
+    check_percentages(methods, "before", "after", "control", "after_recalibrated", "error")
+    for row in methods:
+        assert row["selection_part_mean"] + row["computation_part_mean"] == pytest.approx(row["drop_mean"])
+    costs = {row["method"]: row["of_darts"] for row in rows if row.get("costs")}
+    assert costs.keys() == set(METHODS) - {"random"} and costs["darts"] == 1 < costs["darts2"]
+    assert {row["method"] for row in ours(rows)} == set(METHODS)
 
 
 @pytest.mark.slow
