@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Whole files: the tests of some share what the first of them has made.
 SIDE_BY_SIDE := -n auto --dist loadfile
 
-.PHONY: help quickstart test test-all test-cuda lab figures lint clean
+.PHONY: help quickstart test test-all test-cuda lab figures lint audit clean
 
 help:
 	@echo "make quickstart   the effect itself, on digits: notebooks/00_quickstart.ipynb, headless, in half its epochs"
@@ -15,6 +15,7 @@ help:
 	@echo "make lab          JupyterLab, with notebooks/explore.ipynb open"
 	@echo "make figures      all notebooks, headless (PRESET=tiny, mini or full)"
 	@echo "make lint         ruff on code and notebooks"
+	@echo "make audit        known holes in the installed packages, asked of PyPI"
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.12"'
@@ -40,7 +41,7 @@ test-cuda: .venv/installed
 	$(BIN)/python -m pytest -m cuda
 
 lab: .venv/installed
-	$(BIN)/python -m jupyter lab notebooks/explore.ipynb
+	$(BIN)/python -m jupyter lab --ServerApp.ip=127.0.0.1 notebooks/explore.ipynb
 
 figures: .venv/installed
 	$(BIN)/daas-lab reproduce --preset $(PRESET)
@@ -48,6 +49,10 @@ figures: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+audit: .venv/installed
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/python -m pip_audit --skip-editable
 
 clean:
 	rm -rf .venv runs/notebooks

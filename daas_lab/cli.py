@@ -12,7 +12,7 @@ from pathlib import Path
 
 from daas_lab import compose, config
 from daas_lab.data.sources import DATASETS
-from daas_lab.errors import LabError, one_of, refuse
+from daas_lab.errors import STOPPED, LabError, ending_well, one_of, refuse
 from daas_lab.fields import coerce
 from daas_lab.methods.lookup import METHODS, PAPERS
 from daas_lab.own_files import load_own
@@ -37,13 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(arguments)
         for text in getattr(options, "own", ()):
             _name(text)
-        options.run(options)
+        with ending_well():
+            options.run(options)
     except (LabError, OSError) as error:  # OSError: a folder that cannot be made, a disk that is full
         print(f"daas-lab: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("daas-lab: stopped; the same command goes on from the last epoch", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stopped:
+        print(f"daas-lab: {STOPPED}", file=sys.stderr)
+        return next(iter(stopped.args), 130)
     return 0
 
 

@@ -16,7 +16,7 @@ from daas_lab.methods import schedules
 from daas_lab.methods.lookup import recorded_class
 from daas_lab.methods.method import Method, Moment
 from daas_lab.methods.protocols import PROTOCOLS
-from daas_lab.own_files import is_own, load_own, own_name
+from daas_lab.own_files import digest_of, is_own, load_own, named_own, own_name
 from daas_lab.presets import SEARCH_PRESETS
 from daas_lab.space.budget import EdgeBudget, every_edge
 from daas_lab.space.cell_space import (
@@ -25,7 +25,7 @@ from daas_lab.space.cell_space import (
     split_operations,
 )
 from daas_lab.space.genotype import Genotype
-from daas_lab.space.operations import load_operations
+from daas_lab.space.operations import load_operations, named_operations
 
 PRESETS = tuple(SEARCH_PRESETS)
 EDGE_WEIGHTS = ("one", "learned", "renormalised")  # of the edges that a discretization keeps (discretize.py)
@@ -217,6 +217,15 @@ def name_own_files(config: "SearchConfig | RetrainConfig") -> None:
     if isinstance(config, SearchConfig) and config.method_digest:
         load_own("method", config.method, config.method_digest)
     load_operations(config.operations, config.operations_digest)
+
+
+def check_named(config: "SearchConfig | RetrainConfig") -> None:
+    """Raise unless all code of one's own that a configuration names was named in this process; nothing is executed."""
+    named_operations(config.operations, config.operations_digest)
+    if isinstance(config, SearchConfig) and config.method_digest:
+        named_own("method", config.method, config.method_digest)
+    if is_own(config.dataset):
+        named_own("dataset", config.dataset, digest_of("dataset", config.dataset))
 
 
 # Fields that only some methods have a use for → their value for all others.

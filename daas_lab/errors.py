@@ -1,8 +1,15 @@
 """The errors that a user can cause. The command line prints them as one line and exits with 2."""
 
+import contextlib
 import difflib
+import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from functools import cache
+
+STOPPED = "stopped; the same command goes on from the last epoch"
 
 
 class LabError(ValueError):
@@ -41,3 +48,29 @@ def suggestion(value: object, allowed) -> str:
 def say_once(line: str) -> None:
     """One line on stderr, once in a process: of what can be used, but may not be what the user meant."""
     print(line.encode(errors="backslashreplace").decode(), file=sys.stderr)  # names of files need not be UTF-8
+
+
+@contextlib.contextmanager
+def ending_well() -> Iterator[None]:
+    """Inside, SIGTERM (of `kill`, of a cluster's time limit) stops a command as Ctrl-C does: KeyboardInterrupt(143). At
+    the end what was printed is written, while an error can still be said: a full disk, a reader that has gone."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt(128 + number)
+
+    mine = threading.current_thread() is threading.main_thread()  # signals are the main thread's
+    before = signal.signal(signal.SIGTERM, interrupt) if mine else None
+    try:
+        yield
+        _flush()
+    finally:
+        if mine:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again when it ends
+        raise

@@ -8,7 +8,7 @@ from typing import Any
 
 from daas_lab.config import RetrainConfig, SearchConfig
 from daas_lab.errors import NewerVersion, one_of
-from daas_lab.methods.lookup import method_class
+from daas_lab.methods.lookup import recorded_class
 from daas_lab.own_files import is_own, own_name
 from daas_lab.space.cell_space import operation_name
 
@@ -87,7 +87,7 @@ def upgrade(document: Mapping[str, Any]) -> dict[str, Any]:
     """A search's configuration with the numbers that the versions before did not write: as they always were."""
     if document.get("method_digest") or "numbers" in document:
         return dict(document)
-    searcher = method_class(document["method"])
+    searcher = recorded_class(document["method"], "")  # a file that a document names is not executed
     known = {spec.name for spec in fields(SearchConfig)}
     numbers = {spec.name: spec.default for spec in fields(searcher) if spec.name not in known}
     always = searcher.always_under(document["protocol"])

@@ -1,11 +1,16 @@
 """What tests need beside Python, and how they run: what is missing is skipped with its reason, and named at the end.
 
-With DAAS_LAB_REQUIRE_ALL=1, as in CI, which can install it all, a skipped test fails the session.
+With DAAS_LAB_REQUIRE_ALL=1, as in CI, which can install it all, a skipped test fails the session. Faults that were
+tried and survived are named there too; with DAAS_LAB_FAULTS=FILE they become the table that README shows.
 """
 
+import json
 import os
+import platform
+import re
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -46,6 +51,33 @@ def pytest_runtest_setup(item):
             pytest.skip(NO_GPU)
 
 
+@pytest.fixture
+def seen(request, tmp_path):
+    """seen(line, exit code): what a user sees of the fault that the test is marked with."""
+    [fault] = request.node.get_closest_marker("fault").args
+
+    request.node.user_properties.append(("tried", fault))
+
+    def note(line, code=None):
+        line = line.replace(str(tmp_path), "…").replace(platform.node(), "HOST")
+        line = re.sub(r'(process |"pid": )\d+', r"\1PID", re.sub(r'"start": "[^"]*"', '"start": "…"', line))
+        request.node.user_properties.append(("fault", {"fault": fault, "seen": line, "exit_code": code}))
+
+    return note
+
+
+def _survived(reporter) -> list[dict]:
+    """A row for every fault: how many tests have tried it, what was seen first, and the exit code."""
+    rows: dict[str, dict] = {}
+    for report in sorted(reporter.stats.get("passed", ()), key=lambda report: report.nodeid):
+        for name, note in report.user_properties if report.when == "call" else ():
+            if name == "tried":
+                rows.setdefault(note, {"fault": note, "tried": 0})["tried"] += 1
+            elif name == "fault":
+                rows[note["fault"]] = note | rows[note["fault"]]
+    return [rows[name] for name in sorted(rows)]
+
+
 def _skipped(reporter) -> Counter:
     """Reason → number of tests, or of files, that were skipped for it."""
     return Counter(report.longrepr[2].removeprefix("Skipped: ") for report in reporter.stats.get("skipped", ()))
@@ -64,3 +96,7 @@ def pytest_terminal_summary(terminalreporter):
     packages = [package for name, (package, _) in NEEDS.items() if any(f"{name} is" in reason for reason in skipped)]
     if packages:
         terminalreporter.write_line(f"all that is missing: apt-get install {' '.join(packages)}")
+    if rows := _survived(terminalreporter):
+        terminalreporter.write_line(f"faults tried and survived: {', '.join(row['fault'] for row in rows)}")
+        if path := os.environ.get("DAAS_LAB_FAULTS"):
+            Path(path).write_text(json.dumps({"rows": rows}, indent=1, ensure_ascii=False) + "\n")

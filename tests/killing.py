@@ -7,7 +7,8 @@ import random
 import signal
 import sys
 
-from daas_lab.runs.folder import is_finished, writer
+from daas_lab.runs.folder import is_finished
+from daas_lab.runs.lock import writer
 
 
 def killed_at_random(train, root, kills):

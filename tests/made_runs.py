@@ -3,6 +3,9 @@
 import torch
 
 from daas_lab.compose import search_config
+from daas_lab.runs.epoch_log import Entry, write_entries
+from daas_lab.runs.files import write_atomically
+from daas_lab.runs.folder import as_lines
 from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.train.writer import open_run
 
@@ -16,12 +19,14 @@ def write_search(folder, method="da2s", preset="full", dataset="cifar10", finish
         drawn = config.searcher.start(config.space, config.edge_budget.only(name))
         start |= {f"{kind}_{name}": value for kind, value in drawn._asdict().items()}
     end = {name: 3 * torch.randn(value.shape) for name, value in start.items()}
+    entries = [Entry(0, None, start)]
+    for epoch in range(1, config.epochs + 1):
+        record = {"epoch": epoch, "train_loss": 2 / epoch, "held_out_accuracy": 90 - 80 / epoch}
+        snapshot = {name: start[name] + epoch / config.epochs * end[name] for name in start}
+        entries.append(Entry(epoch, record, snapshot))
     with open_run(folder, config) as writer:
-        writer.snapshots.append(start)
-        for epoch in range(1, config.epochs + 1):
-            writer.snapshots.append({name: start[name] + epoch / config.epochs * end[name] for name in start})
-            writer.history.append({"epoch": epoch, "train_loss": 2 / epoch, "held_out_accuracy": 90 - 80 / epoch})
-        writer._write_out()
+        write_entries(folder, entries)
+        write_atomically(folder / "history.jsonl", as_lines(entry.record for entry in entries[1:]))
         if finish:
             writer.finish({})
     return folder

@@ -15,7 +15,8 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from daas_lab.lab import live
-from daas_lab.runs.folder import read_run, writer
+from daas_lab.runs.folder import read_run
+from daas_lab.runs.lock import writer
 from daas_lab.space.text_forms import PUBLISHED, load_genotype
 from tests.jupyter import ROOT, choose_menu, complaints, jupyter_lab, open_notebook
 from tests.made_runs import write_search

@@ -9,7 +9,8 @@ from daas_lab.compose import search_config
 from daas_lab.errors import LabError
 from daas_lab.identity import config_hash
 from daas_lab.lab import live
-from daas_lab.runs.folder import read_config, read_run, writer
+from daas_lab.runs.folder import read_config, read_run
+from daas_lab.runs.lock import writer
 from tests.made_runs import write_search
 from tests.waiting import wait_until
 

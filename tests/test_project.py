@@ -2,18 +2,25 @@
 
 import ast
 import json
+import os
 import re
+import shlex
+import socket
 import subprocess
 import sys
 import tomllib
+import urllib.error
+import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
 from daas_lab.methods.lookup import METHODS
 from daas_lab.space.cell_space import NONE
 from daas_lab.space.operations import OPERATIONS
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
 CONDA_NAMES = {"torch": "pytorch", "graphviz": "python-graphviz"}
@@ -172,3 +179,37 @@ def test_a_notebook_ends_by_saving_its_results_under_its_own_name(path):
     *_, last = (cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code")
     saved = "".join("".join(last["source"]).split())
     assert f'save_results("{path.stem}",settings,' in saved or path.stem == "explore"
+
+
+@pytest.mark.slow
+def test_make_lab_listens_on_loopback_and_asks_for_a_token(tmp_path):
+    told = subprocess.run(["make", "-n", "lab", "-o", ".venv/installed"], cwd=ROOT, capture_output=True, text=True)
+    [line] = [line for line in told.stdout.splitlines() if " jupyter lab " in line]
+    words = shlex.split(line)[1:-1]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    own = {f"JUPYTER_{name}_DIR": str(tmp_path / name) for name in ("CONFIG", "RUNTIME")}
+    options = ["--no-browser", "--allow-root", f"--port={port}", "--ServerApp.port_retries=0"]
+    with open(tmp_path / "log", "wb") as log:
+        command = [sys.executable, *words, *options]
+        server = subprocess.Popen(command, cwd=tmp_path, env=os.environ | own, stdout=log, stderr=log)
+    try:
+        wait_until(lambda: b"token=" in (tmp_path / "log").read_bytes() or server.poll() is not None)
+        assert server.poll() is None, (tmp_path / "log").read_text()
+        listening = [c.laddr for c in psutil.Process(server.pid).net_connections() if c.status == psutil.CONN_LISTEN]
+        assert {ip for ip, number in listening if number == port} == {"127.0.0.1"} == {ip for ip, _ in listening}
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/api/contents")
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_the_table_of_faults_has_those_that_tests_try():
+    tree = ast.parse((ROOT / "tests" / "test_faults.py").read_text())
+    marks = [
+        node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "fault"
+    ]
+    rows = json.loads((ROOT / "figures" / "faults.json").read_text())["rows"]
+    assert {row["fault"] for row in rows} == {mark.args[0].value for mark in marks}

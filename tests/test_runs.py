@@ -1,5 +1,7 @@
 """A run's folder: what is written stays whole, whatever happens to the process, the file or the disk."""
 
+import hashlib
+import io
 import json
 import os
 import resource
@@ -7,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,15 +17,16 @@ import torch
 from daas_lab.compose import retrain_config, search_config
 from daas_lab.errors import LabError, NewerVersion
 from daas_lab.runs import folder as folder_module
+from daas_lab.runs.epoch_log import LOGS, read_entries
+from daas_lab.runs.files import write_atomically
 from daas_lab.runs.folder import (
     is_finished,
     is_whole,
     read_checkpoint,
     read_finished,
     read_run,
-    write_atomically,
-    writer,
 )
+from daas_lab.runs.lock import writer
 from daas_lab.space.text_forms import PUBLISHED
 from daas_lab.train.search import search
 from daas_lab.train.writer import RunWriter, open_run
@@ -31,8 +35,10 @@ from daas_lab.train.writer import RunWriter, open_run
 def saved_run(folder, epochs=3):
     """A run of which `epochs` epochs were saved, each with a state that names it."""
     with open_run(folder, search_config("tiny", "digits")) as run:
+        run.snapshot = {"alphas_normal": torch.zeros(14, 7)}
+        run.begin()
         for epoch in range(1, epochs + 1):
-            run.snapshots.append({"alphas_normal": torch.full((14, 7), float(epoch))})
+            run.snapshot = {"alphas_normal": torch.full((14, 7), float(epoch))}
             run.save_epoch(
                 {"epoch": epoch, "train_loss": 1 / epoch}, {"weights": torch.full((300,), float(epoch))}, 0.5
             )
@@ -54,11 +60,11 @@ def test_a_run_holds_its_history_snapshots_and_the_last_two_states(tmp_path):
     folder = saved_run(tmp_path / "run")
     run = read_run(folder)
     assert [record["epoch"] for record in run.history] == [1, 2, 3] and run.seconds == 1.5
-    assert run.alphas["normal"][:, 0, 0].tolist() == [1, 2, 3]
+    assert run.alphas["normal"][:, 0, 0].tolist() == [0, 1, 2, 3]
     assert (read_checkpoint(folder)[0]["weights"] == 3).all()
     assert not is_finished(folder) and not run.finished
     with open_run(folder, search_config("tiny", "digits")) as again:
-        assert (again.resume()["weights"] == 3).all() and len(again.history) == len(again.snapshots) == 3
+        assert (again.resume()["weights"] == 3).all() and again.epoch == again.record["epoch"] == 3
         again.finish({"genotype.json": "null"})
     assert is_finished(folder)
 
@@ -68,18 +74,19 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_it_and_the_log_says_so
     folder = saved_run(tmp_path / "run")
     damage(folder / "checkpoint.pt", how)
     run = RunWriter(folder)
-    assert (run.resume()["weights"] == 2).all() and len(run.history) == 2
+    assert (run.resume()["weights"] == 2).all() and run.epoch == 2
     messages = capfd.readouterr().err
     assert "checkpoint.pt is damaged" in messages and "checkpoint.previous.pt" in messages
     assert [record["epoch"] for record in read_run(folder).history] == [1, 2]
     # The next checkpoint keeps the whole one, and does not keep the damaged one in its place.
     run.save_epoch({"epoch": 3}, {"weights": torch.full((300,), 33.0)}, 0.5)
+    assert read_run(folder).seconds == 1.5  # an epoch that was made twice took its time once
     damage(folder / "checkpoint.pt", 0.5)
     assert (RunWriter(folder).resume()["weights"] == 2).all()
-    # Weights and epoch are of the same checkpoint, and an epoch that was made twice took its time once.
+    # Weights and epoch are of the same checkpoint.
     state, epoch = read_checkpoint(folder)
     assert (state["weights"] == 2).all() and epoch == 2
-    assert read_run(folder).seconds == 1.5
+    assert read_run(folder).seconds == 1.0
 
 
 def test_without_a_whole_checkpoint_the_run_begins_again_and_says_so(tmp_path, capfd):
@@ -135,36 +142,76 @@ def test_a_folder_in_which_nothing_was_computed_takes_another_configuration(tmp_
         assert folder_module.read_config(tmp_path).learning_rate == 0.025
 
 
-def test_a_full_disk_is_a_clear_error_and_both_checkpoints_stay(tmp_path):
+@pytest.mark.parametrize(("limit", "file"), [(1000, "epochs.log"), (5000, "checkpoint.pt")])
+def test_a_full_disk_is_a_clear_error_and_both_checkpoints_stay(tmp_path, limit, file):
     """The system refuses to write more than the limit to any file, as it does on a full disk."""
     folder = saved_run(tmp_path / "run")
-    before = {name: (folder / name).read_bytes() for name in folder_module.CHECKPOINTS}
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
     run = RunWriter(folder)
     run.resume()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
     try:
         with pytest.raises(LabError) as error:
             run.save_epoch({"epoch": 4}, {"weights": torch.zeros(100_000)}, 0.5)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, ignored)
-    assert str(folder / "checkpoint.pt") in str(error.value) and "File too large" in str(error.value)
-    assert {name: (folder / name).read_bytes() for name in folder_module.CHECKPOINTS} == before
+    assert str(folder / file) in str(error.value) and "File too large" in str(error.value)
     assert not list(folder.glob(".*.tmp")), "nothing half-written is left"
-    assert (RunWriter(folder).resume()["weights"] == 3).all()
+    run = RunWriter(folder)
+    assert (run.resume()["weights"] == 3).all() and run.epoch == 3
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_no_space_left_on_the_device_is_said_by_the_name_of_the_file(tmp_path):
-    """The temporary file leads to the system's device that is always full."""
+def test_a_last_line_that_is_half_written_is_dropped(tmp_path):
+    """As a kill in the middle of a line leaves the files to which one is added."""
     folder = saved_run(tmp_path / "run")
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for name in ("epochs.log", "epochs.copy.log", "history.jsonl", "timing.jsonl"):
+        (folder / name).write_bytes(whole[name] + whole[name].splitlines()[-1][:-9])
+    assert len(read_run(folder).history) == 3 and read_run(folder).seconds == 1.5
+    assert (RunWriter(folder).resume()["weights"] == 3).all()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
+
+
+def test_an_epoch_costs_the_same_however_many_came_before(tmp_path):
+    """Counted in bytes that the system is asked to write."""
+    folder = saved_run(tmp_path / "run", epochs=1)
     run = RunWriter(folder)
     run.resume()
-    (folder / f".checkpoint.pt.{os.getpid()}.tmp").symlink_to("/dev/full")
-    with pytest.raises(LabError, match=r"checkpoint\.pt.*No space left on device"):
-        run.save_epoch({"epoch": 4}, {"weights": torch.zeros(100_000)}, 0.5)
-    assert (RunWriter(folder).resume()["weights"] == 3).all()
+
+    def written(epoch):
+        before = Path("/proc/self/io").read_text()
+        run.save_epoch({"epoch": epoch, "train_loss": 0.5}, {"weights": torch.zeros(300)}, 0.5)
+        asked = (line.split() for text in (before, Path("/proc/self/io").read_text()) for line in text.splitlines())
+        return -int.__sub__(*(int(value) for name, value in asked if name == "wchar:"))
+
+    cost = [written(epoch) for epoch in range(2, 60)]
+    assert max(cost) < 1.02 * cost[0]
+    assert len(read_run(folder).history) == 59
+
+
+def test_a_run_that_an_older_version_began_goes_on(tmp_path):
+    """Its checkpoint held history, α and β itself, and there was no log."""
+    folder = saved_run(tmp_path / "run")
+    saved = folder_module.load_checkpoint(folder)
+    entries = read_entries(folder)
+    old = {"state": saved["state"], "history": [entry.record for entry in entries[1:]]}
+    buffer = io.BytesIO()
+    torch.save(old | {"snapshots": [entry.snapshot for entry in entries]}, buffer)
+    content = buffer.getvalue()
+    (folder / "checkpoint.pt").write_bytes(content + hashlib.sha256(content).digest())
+    logs = {name: (folder / name).read_bytes() for name in LOGS}
+    for name in LOGS:
+        (folder / name).unlink()
+    assert read_checkpoint(folder)[1] == 3
+    run = RunWriter(folder)
+    assert (run.resume()["weights"] == 3).all() and run.epoch == 3
+    assert {name: (folder / name).read_bytes() for name in LOGS} == logs
+    (folder / "DONE").touch()  # and what it had finished is read
+    assert [record["epoch"] for record in read_run(folder).history] == [1, 2, 3]
 
 
 def test_a_process_killed_while_it_writes_leaves_the_old_or_the_new(tmp_path):
@@ -172,7 +219,7 @@ def test_a_process_killed_while_it_writes_leaves_the_old_or_the_new(tmp_path):
     path = tmp_path / "file"
     program = (
         "import sys, pathlib\n"
-        "from daas_lab.runs.folder import write_atomically\n"
+        "from daas_lab.runs.files import write_atomically\n"
         "while True:\n"
         "    for letter in 'ab':\n"
         "        write_atomically(pathlib.Path(sys.argv[1]), letter * 2_000_000)\n"

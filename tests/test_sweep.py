@@ -14,7 +14,8 @@ import pytest
 
 from daas_lab import cli
 from daas_lab.compose import search_config
-from daas_lab.runs.folder import epochs_done, is_finished, read_run, writer
+from daas_lab.runs.folder import epochs_done, is_finished, read_run
+from daas_lab.runs.lock import writer
 from daas_lab.studies.make import run_folder, run_name
 from daas_lab.studies.sweep import planned, read_sweep, rows_of
 from daas_lab.train.search import search

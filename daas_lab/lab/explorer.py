@@ -6,6 +6,7 @@ before a slider moves through them. Nothing moves from frame to frame but what t
 Legend: T = epochs + 1 entries of an evolution, index 0 = the start; E edges of a cell; O operations.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -17,7 +18,7 @@ from daas_lab.errors import LabError, refuse
 from daas_lab.methods import rules
 from daas_lab.methods.lookup import METHODS, method_class
 from daas_lab.report.plots import DASHES, FAINT, INK, LINE_COLOURS
-from daas_lab.runs.folder import Run
+from daas_lab.runs.folder import Run, epochs_done, read_config
 from daas_lab.runs.records import read_any
 from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges, nodes_of
@@ -42,12 +43,23 @@ def searches(runs: str | Path, records: str | Path | None = None) -> dict[str, P
 
     Where a run and its record are both there, the run stands for itself. Records are told by their names.
     """
-    found = {path.parent.name: path.parent for path in sorted(Path(runs).glob("*/architecture.safetensors"))}
+    found = {
+        path.parent.name: path.parent for path in sorted(Path(runs).glob("*/config.json")) if _has_epochs(path.parent)
+    }
     if records is None:
         return found
     untrained = {"retrain", *(name for name in METHODS if not method_class(name).trains)}  # these have no epochs
     published = (path for path in sorted(Path(records).glob("*.json")) if path.stem.split("-")[0] not in untrained)
     return found | {path.stem: path for path in published if path.stem not in found}
+
+
+def _has_epochs(folder: Path) -> bool:
+    """Whether a folder is that of a search with α and β in it; a damaged one counts, and is named where it is read."""
+    if (folder / "architecture.safetensors").is_file():
+        return True
+    with contextlib.suppress(LabError):
+        return epochs_done(folder) > 0 and isinstance(read_config(folder), SearchConfig)
+    return False
 
 
 def read_search(path: str | Path) -> Run:

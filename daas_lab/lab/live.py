@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from daas_lab.compose import search_config
-from daas_lab.config import SearchConfig
+from daas_lab.config import SearchConfig, check_named
 from daas_lab.data.batches import check_available
-from daas_lab.errors import LabError
+from daas_lab.errors import STOPPED, LabError
 from daas_lab.identity import config_hash
-from daas_lab.runs.folder import epochs_done, is_finished, read_config, writer
+from daas_lab.runs.folder import epochs_done, is_finished, read_config
+from daas_lab.runs.lock import writer
 
 LOG = "log.txt"  # in the run's folder: what the process has printed
 POLL = 0.1  # seconds
@@ -57,6 +58,7 @@ def search_command(config: SearchConfig, folder: str | Path, data: str | Path = 
 def start(config: SearchConfig, folder: str | Path, data: str | Path = "data") -> None:
     """Begin a search, or go on with it, in a detached process. Refused where one is at work or done."""
     folder = Path(folder).resolve()
+    check_named(config)  # the command names its files again: not those that only a folder has named
     check_available(config.dataset, data)
     before = status(folder)
     if before.state in ("starting", "running", "finished"):
@@ -64,7 +66,8 @@ def start(config: SearchConfig, folder: str | Path, data: str | Path = "data") -
     if (folder / "config.json").is_file() and config_hash(read_config(folder)) != config_hash(config):
         raise LabError(f"run folder {folder} holds another configuration; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / LOG, "wb") as log:
+    (folder / LOG).unlink(missing_ok=True)
+    with open(folder / LOG, "xb") as log:
         _started[folder] = subprocess.Popen(
             search_command(config, folder, data),
             stdin=subprocess.DEVNULL,
@@ -121,6 +124,8 @@ def _failure(log: Path) -> str:
     if not lines:
         return ""
     last = lines[-1]
+    if last.endswith(STOPPED):
+        return ""
     return last if last.startswith("daas-lab: ") or any(line.startswith("Traceback") for line in lines) else ""
 
 

@@ -3,27 +3,28 @@
     config.json               the complete configuration, and the library versions that made the run
     history.jsonl             one record an epoch; nothing in it depends on the machine or the clock
     timing.jsonl              seconds of every epoch, and of the parts that are measured apart
-    architecture.safetensors  α and β at the start and after every epoch (searches)
-    checkpoint.pt             everything that a resume needs; checkpoint.previous.pt is the one before it
+    epochs.log                records, α and β of the epochs so far (`epoch_log`); epochs.copy.log is the same again
+    checkpoint.pt             the state that a resume needs beside these; checkpoint.previous.pt is the one before it
+    architecture.safetensors  α and β at the start and after every epoch, once a search is finished
     genotype.json             the cell that was found (searches)
+    result.json               test error and sizes (retrainings)
+    gap.json, cells.json      accuracy drops, and cells by a measured rule: measured since
     lock                      pid, host and start of the process that writes, held by the system's file lock
     log.txt                   what a search printed that was started from a notebook (`live.py`)
-    DONE                      written last
+    DONE                      written last: the SHA-256 of every file that holds a result
 
-Every file is written under a temporary name, synced and renamed. The checkpoint is the truth: history and snapshots are
-part of it and written out again when a run is resumed.
+Files are written under a temporary name, synced and renamed, those of one line an epoch are only added to. Checkpoint
+and log are the truth: when a run is resumed, the other files are written from them.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
 import os
-import platform
+import pickle
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,101 +36,13 @@ from safetensors.torch import load as load_safetensors
 
 from daas_lab.config import RetrainConfig, SearchConfig
 from daas_lab.errors import LabError, NewerVersion, refuse
-from daas_lab.identity import KINDS, from_document
+from daas_lab.identity import KINDS, config_hash, from_document
+from daas_lab.runs.epoch_log import LOGS, read_entries, stacked
+from daas_lab.runs.files import write_atomically
 from daas_lab.space.genotype import Genotype
 
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")
-
-
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Replace `path` by `content` or leave it as it was, whenever the process or the machine dies."""
-    write_keeping(path, content.encode() if isinstance(content, str) else content)
-
-
-def write_keeping(path: Path, content: bytes, previous: Path | None = None) -> None:
-    """As `write_atomically`; what was at `path` is kept as `previous`; where writing fails both stay as they are."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if previous is not None and path.is_file():
-            os.replace(path, previous)
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise LabError(f"cannot write {path}: {error.strerror}; what was there before is intact") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` last through a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-# --- lock -------------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def locked(folder: Path, patience: float = 0.2) -> Iterator[None]:
-    """Be the one process that writes to `folder`, or raise `LabError` with the pid and host of the one that does, if it
-    still does after `patience` seconds.
-
-    The system drops the lock of a process that dies, so a dead writer's folder is simply taken over.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise refuse("run folder", str(folder), f"a folder that can be written ({error.strerror})") from error
-    try:
-        try:
-            _take_lock(descriptor, patience)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 1000, 0).decode().strip() or "an unknown process"
-            raise LabError(f"run folder {folder} is being written by another process: {holder}") from None
-        os.ftruncate(descriptor, 0)
-        holder = {"pid": os.getpid(), "host": platform.node(), "start": time.strftime("%Y-%m-%d %H:%M:%S")}
-        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _take_lock(descriptor: int, patience: float) -> None:
-    # Whoever asks for the `writer` holds the lock for an instant; that must not pass for a process that writes.
-    until = time.monotonic() + patience
-    while True:
-        try:
-            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.02)
-
-
-def writer(folder: str | Path) -> dict | None:
-    """`{"pid", "host", "start"}` of the living process that writes to `folder`, or None."""
-    try:
-        descriptor = os.open(Path(folder) / "lock", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return None
-    except BlockingIOError:
-        return json.loads(os.pread(descriptor, 1000, 0).decode() or "{}")
-    finally:
-        os.close(descriptor)
-
-
-# --- reading ----------------------------------------------------------------------------------------------------------
+RESULTS = ("config.json", "history.jsonl", "architecture.safetensors", "genotype.json", "result.json")
 
 
 @dataclass(frozen=True)
@@ -173,7 +86,10 @@ def read_config(folder: str | Path) -> SearchConfig | RetrainConfig:
         raise LabError(f"run = {str(folder)!r}: must be a run's folder, and {path} is missing")
     with naming_damage(path):
         header = json.loads(path.read_text(encoding="utf-8"))
-        return from_document(header["kind"], header["config"])
+        config = from_document(header["kind"], header["config"])
+        if header["hash"] != config_hash(config):
+            raise LabError(f"hash = {header['hash']!r}: its configuration's is {config_hash(config)!r}")
+        return config
 
 
 def read_search_config(folder: str | Path) -> SearchConfig:
@@ -188,27 +104,39 @@ def read_run(folder: str | Path) -> Run:
     """Everything recorded in a run's folder, finished or not."""
     folder = Path(folder)
     config = read_config(folder)
-    arrays = {}
-    if (folder / "architecture.safetensors").is_file():
-        with naming_damage(folder / "architecture.safetensors"):
-            arrays = load_safetensors((folder / "architecture.safetensors").read_bytes())
+    finished = is_finished(folder)
+    if finished:
+        _check_digests(folder)
+    history, arrays = _read_epochs(folder, finished)
     genotype, header = _read_json(folder / "genotype.json", None), _read_json(folder / "config.json", {})
     with naming_damage(folder / "genotype.json"):
         genotype = genotype and Genotype.from_json(genotype)
     return Run(
         folder=folder,
         config=config,
-        history=_read_lines(folder / "history.jsonl"),
+        history=history,
         seconds=sum(entry["seconds"] for entry in timings(folder)),
-        finished=is_finished(folder),
+        finished=finished,
         alphas={name.removeprefix("alphas_"): array.numpy() for name, array in arrays.items() if "alphas" in name},
         betas={name.removeprefix("betas_"): array.numpy() for name, array in arrays.items() if "betas" in name},
         genotype=genotype,
-        gap=_gap(folder),
+        gap=_measured(folder, "gap.json", []),
         result=_read_json(folder / "result.json", {}),
         origin={name: header.get(name) for name in ("versions", "machine")},
-        cells=_read_json(folder / "cells.json", {}),
+        cells=_measured(folder, "cells.json", {}),
     )
+
+
+def _read_epochs(folder: Path, finished: bool) -> tuple[list[dict], dict[str, torch.Tensor]]:
+    """History, α and β; those of a run that is being made are in its log alone whole at any moment."""
+    with naming_damage(folder / LOGS[0]):
+        entries = [] if finished else read_entries(folder)
+        if entries:
+            return [entry.record for entry in entries[1:]], stacked(entries)
+    path = folder / "architecture.safetensors"
+    with naming_damage(path):
+        arrays = load_safetensors(path.read_bytes()) if path.is_file() else {}
+    return _read_lines(folder / "history.jsonl"), arrays
 
 
 def epochs_done(folder: str | Path) -> int:
@@ -247,10 +175,15 @@ def read_checkpoint(folder: str | Path) -> tuple[dict[str, Any], int]:
     saved = load_checkpoint(Path(folder))
     if saved is None:
         raise LabError(f"run = {str(folder)!r}: must hold a checkpoint, and {newest} is missing or damaged")
-    epoch = len(saved["history"])
+    epoch = epoch_of(saved)
     if is_finished(folder) and epoch < read_config(folder).epochs:
         raise LabError(f"damaged file {newest}: of this finished run only the weights of epoch {epoch} are left")
     return saved["state"], epoch
+
+
+def epoch_of(saved: dict[str, Any]) -> int:
+    """The number of epochs behind a checkpoint; those of older versions hold the history itself."""
+    return saved["epoch"] if "epoch" in saved else len(saved["history"])
 
 
 def load_checkpoint(folder: Path, sets_aside: bool = False) -> dict[str, Any] | None:
@@ -262,18 +195,28 @@ def load_checkpoint(folder: Path, sets_aside: bool = False) -> dict[str, Any] | 
     for path in (folder / name for name in CHECKPOINTS):
         if not path.is_file():
             continue
-        whole = path.read_bytes()
-        content, digest = whole[:-32], whole[-32:]
-        if hashlib.sha256(content).digest() == digest:
+        saved = _unpacked(path.read_bytes())
+        if saved is not None:
             if damaged:
                 print(f"going on from the one before it, {path}", file=sys.stderr)
-            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            return saved
         damaged = True
         print(f"checkpoint {path} is damaged", file=sys.stderr)
         if sets_aside:
             os.replace(path, path.with_suffix(".damaged"))
     if damaged and sets_aside:
         print(f"no checkpoint of {folder} is whole: the run begins again", file=sys.stderr)
+    return None
+
+
+def _unpacked(whole: bytes) -> dict[str, Any] | None:
+    """What a checkpoint holds, tensors and plain values only, or None if it is not as it was written or holds code."""
+    content, digest = whole[:-32], whole[-32:]
+    if hashlib.sha256(content).digest() != digest or not content.startswith(b"PK"):  # ours are zip archives
+        return None
+    with contextlib.suppress(pickle.UnpicklingError, RuntimeError, ValueError, KeyError, TypeError, EOFError):
+        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return saved if isinstance(saved, dict) and "state" in saved and {"epoch", "history"} & saved.keys() else None
     return None
 
 
@@ -304,19 +247,57 @@ def _read_lines(path: Path) -> list[dict]:
         return [dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
 
-def _gap(folder: Path) -> list[dict]:
-    """The accuracy drops measured so far; what is damaged counts as not measured."""
+def _measured(folder: Path, name: str, missing: Any) -> Any:
+    """What was measured after the run, so far; what is damaged counts as not measured."""
     with contextlib.suppress(LabError):
-        return _read_json(folder / "gap.json", [])
-    return []
+        return missing if _differs(folder / name, _digests(folder)) else _read_json(folder / name, missing)
+    return missing
+
+
+# --- DONE -------------------------------------------------------------------------------------------------------------
+
+
+def seal(folder: Path, names: Iterable[str]) -> None:
+    """Note in DONE what these files of a finished run hold, so that damage does not pass for a result."""
+    digests = {}
+    with contextlib.suppress(LabError):  # a damaged one is written anew
+        digests = _digests(folder)
+    digests |= {name: _digest(folder / name) for name in names if (folder / name).is_file()}
+    write_atomically(folder / "DONE", json.dumps(digests, indent=1) + "\n")
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """File → digest; none of a run that an older version finished."""
+    path = folder / "DONE"
+    with naming_damage(path):
+        return dict(json.loads(path.read_bytes() or b"{}")) if path.is_file() else {}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _differs(path: Path, digests: dict[str, str]) -> bool:
+    return path.name in digests and (not path.is_file() or _digest(path) != digests[path.name])
+
+
+def _check_digests(folder: Path) -> None:
+    digests = _digests(folder)
+    for name in RESULTS:
+        if _differs(folder / name, digests):
+            raise LabError(f"damaged file {folder / name}: its content is not what the run wrote")
 
 
 def timings(folder: Path) -> list[dict]:
     """What is left of the seconds of every epoch: no result depends on them, so that damage there stops nothing."""
-    with contextlib.suppress(LabError):
-        return [entry for entry in _read_lines(folder / "timing.jsonl") if {"epoch", "seconds"} <= entry.keys()]
-    return []
+    path, found = folder / "timing.jsonl", {}
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            entry = json.loads(line)
+            found[entry["epoch"]] = entry | {"seconds": float(entry["seconds"])}
+    return list(found.values())  # an epoch that was made twice took the time of the second
 
 
-def as_lines(records: list[dict]) -> str:
+def as_lines(records: Iterable[dict]) -> str:
+    """One JSON document a line."""
     return "".join(json.dumps(record) + "\n" for record in records)

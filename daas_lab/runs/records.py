@@ -11,7 +11,8 @@ import numpy as np
 
 from daas_lab.errors import LabError
 from daas_lab.identity import config_hash, from_document, to_document
-from daas_lab.runs.folder import Run, kind_of, read_run, write_atomically
+from daas_lab.runs.files import write_atomically
+from daas_lab.runs.folder import Run, kind_of, read_run
 from daas_lab.space.genotype import Genotype
 
 FORMAT = 1

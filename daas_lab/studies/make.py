@@ -22,7 +22,9 @@ from daas_lab.data.sources import short_name
 from daas_lab.errors import LabError
 from daas_lab.identity import config_hash
 from daas_lab.methods import rules
-from daas_lab.runs.folder import Run, epochs_done, locked, read_finished, read_run, write_atomically, writer
+from daas_lab.runs.files import write_atomically
+from daas_lab.runs.folder import Run, epochs_done, read_finished, read_run, seal
+from daas_lab.runs.lock import locked, writer
 from daas_lab.runs.records import read_record, write_record
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.studies.settings import Settings
@@ -240,3 +242,4 @@ def measure_drops(
     with locked(folder, patience=60):  # another process may have measured something else meanwhile
         rows += [row for row in read_run(folder).gap if row not in rows]
         write_atomically(folder / "gap.json", json.dumps(rows, indent=1) + "\n")
+        seal(folder, ["gap.json"])

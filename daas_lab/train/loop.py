@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -195,11 +196,32 @@ class StepLosses:
         broken = (~values.isfinite()).nonzero()
         if len(broken):
             step, term = broken[0].tolist()
-            raise LabError(
-                f"{list(self.values)[term]} = {values[step, term].item()} in epoch {epoch}, step {step + 1}: "
-                + (f"must be finite; the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "must be finite")
-            )
+            raise _not_finite(list(self.values)[term], values[step, term].item(), epoch, step + 1)
         return dict(zip(self.values, values.double().mean(dim=0).tolist(), strict=True))
+
+
+def _not_finite(term: str, value: float, epoch: int, step: int) -> LabError:
+    kept = f"; the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else ""
+    return LabError(f"{term} = {value} in epoch {epoch}, step {step}: must be finite{kept}")
+
+
+def _check_finite(values: Mapping[str, Any], epoch: int, steps: int) -> None:
+    """Raise unless what an epoch leaves is finite, weights too: its last step's loss was computed before its update."""
+    for name, value in values.items():
+        numbers = torch.as_tensor(value) if isinstance(value, float | Tensor) else torch.zeros(())
+        if numbers.is_floating_point() and not numbers.isfinite().all():
+            raise _not_finite(name, numbers[~numbers.isfinite()][0].item(), epoch, steps)
+
+
+def restore(folder: str | Path, stateful: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Give modules and optimizers the state of a checkpoint of the run in `folder`."""
+    try:
+        for name, item in stateful.items():
+            item.load_state_dict(state[name])
+    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+        raise LabError(
+            f"the checkpoint of {folder} is not one of its configuration: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def run_epochs(
@@ -208,24 +230,21 @@ def run_epochs(
     stateful: Mapping[str, Any],
     train_epoch: Callable[[int, Callable[[], Any]], dict],
     *,
-    on_start: Callable[[], None] = lambda: None,
     on_resume: Callable[[int], None] = lambda epoch: None,
     progress: bool = True,
 ) -> None:
     """Train the epochs that `writer`'s run still lacks, from its checkpoint if it has one.
 
     `stateful` name → module or optimizer is what a resume restores. `train_epoch(epoch, tick)` trains one epoch, calls
-    `tick()` after every step and returns its record; `on_start` is called for a new run only,
-    `on_resume(last epoch)` before an old one is restored.
+    `tick()` after every step and returns its record; `on_resume(last epoch)` is called before an old run is restored.
     """
     state = writer.resume()
     if state is None:
-        on_start()
+        writer.begin()
     else:
-        on_resume(len(writer.history))
-        for name, item in stateful.items():
-            item.load_state_dict(state[name])
-    done = len(writer.history)
+        on_resume(writer.epoch)
+        restore(writer.folder, stateful, state)
+    done = writer.epoch
     images = config.steps * config.batch_size
     options = {"initial": done * images, "unit_scale": True, "disable": not (progress and distributed.is_main())}
     with progress_bar(config.epochs * images, " images", **options) as bar:
@@ -233,6 +252,7 @@ def run_epochs(
             begun = time.perf_counter()
             record = {"epoch": epoch} | train_epoch(epoch, lambda: bar.update(config.batch_size))
             state = {name: item.state_dict() for name, item in stateful.items()}
+            _check_finite(record | state["network"], epoch, config.steps)
             writer.save_epoch(record, state, time.perf_counter() - begun)
             accuracies = {name: f"{value:.3g}" for name, value in record.items() if name.endswith("accuracy")}
             bar.set_postfix({"epoch": f"{epoch}/{config.epochs}"} | accuracies)

@@ -19,7 +19,9 @@ from daas_lab.errors import LabError
 from daas_lab.methods.method import Mixture
 from daas_lab.methods.rules import PERTURBATION
 from daas_lab.networks.supernet import SuperNetwork
-from daas_lab.runs.folder import locked, read_run, write_atomically
+from daas_lab.runs.files import write_atomically
+from daas_lab.runs.folder import read_run, seal
+from daas_lab.runs.lock import locked
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.space.genotype import Genotype
@@ -52,6 +54,7 @@ def keep_perturbed_cells(folder: Path, data: str | Path | Dataset, budgets: list
         cells = read_run(folder).cells
         cells = cells | {PERTURBATION: cells.get(PERTURBATION, {}) | found}
         write_atomically(folder / "cells.json", json.dumps(cells, indent=1) + "\n")
+        seal(folder, ["cells.json"])
 
 
 def perturbed_cells(network: SuperNetwork, images: ImageSet, budgets: list[EdgeBudget], seed: int) -> list[Genotype]:

@@ -109,7 +109,7 @@ def _retrain(
 
     stateful = {"network": network, "optimizer": optimizer} | ({"scaler": scaler} if scaler.is_enabled() else {})
     run_epochs(writer, config, stateful, train_epoch, progress=progress)
-    last = writer.history[-1]
+    last = writer.record
     result = {name: last[name] for name in ("test_error", "test_error_top_5") if name in last} | _size(config)
     writer.finish({"result.json": json.dumps(result) + "\n"})
 

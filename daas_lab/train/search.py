@@ -41,6 +41,7 @@ from daas_lab.train.loop import (
     micro_batches,
     place,
     prepare,
+    restore,
     run_epochs,
     set_learning_rate,
 )
@@ -103,7 +104,7 @@ def load_supernet(folder: str | Path) -> tuple[SuperNetwork, SearchConfig]:
     state, epoch = read_checkpoint(folder)
     network = build_supernet(config, epoch=epoch)
     network.at = config.moment(epoch)
-    network.load_state_dict(state["network"])
+    restore(folder, {"network": network}, state)
     return network, config
 
 
@@ -172,7 +173,7 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
         record["train_accuracy"] = 100 * distributed.sum_over_processes(correct).item() / images
         record["held_out_loss"], record["held_out_accuracy"] = evaluate(network, held_out)
         method.after_epoch(SearchState(network, config, epoch, weights, held_out))
-        writer.snapshots.append(_snapshot(network))
+        writer.snapshot = _snapshot(network)
         with torch.no_grad():
             record |= method.measure(network.architectures(), network.mixtures(), network.at)
         if budgets := config.gap_budgets_of(epoch):
@@ -191,17 +192,17 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
             writer.timings["gap_seconds"] = time.perf_counter() - begun
         return record
 
+    writer.snapshot = _snapshot(network)
     run_epochs(
         writer,
         config,
         {"network": network, "weight_optimizer": weight_optimizer, "arch_optimizer": arch_optimizer}
         | ({"scaler": scaler} if scaler.is_enabled() else {}),
         train_epoch,
-        on_start=lambda: writer.snapshots.append(_snapshot(network)),
         on_resume=fit_depth,
         progress=progress,
     )
-    _finish(config, writer, writer.snapshots[-1])
+    _finish(config, writer, writer.snapshot)
 
 
 def make_optimizers(config: SearchConfig, network: SuperNetwork) -> tuple[torch.optim.SGD, torch.optim.Adam]:

@@ -1,12 +1,15 @@
 """A run that is being made: its epochs are written as they come, and a resume goes on from the last one.
 
-Files and their order are those of `runs.folder`. The checkpoint is the truth: history and snapshots are part of it.
+Files and their order are those of `runs.folder`. An epoch is in the log before its checkpoint is written, so that the
+checkpoint says how much of the log counts.
 """
 
 import contextlib
 import hashlib
 import io
 import json
+import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,76 +19,111 @@ import torch
 from safetensors.torch import save as save_safetensors
 
 from daas_lab.config import RetrainConfig, SearchConfig
-from daas_lab.errors import LabError
+from daas_lab.errors import LabError, NewerVersion
 from daas_lab.identity import config_hash, to_document
+from daas_lab.runs.epoch_log import LOGS, Entry, add_entry, read_entries, stacked, write_entries
+from daas_lab.runs.files import append, write_atomically, write_keeping
 from daas_lab.runs.folder import (
     CHECKPOINTS,
+    RESULTS,
     as_lines,
+    epoch_of,
     kind_of,
     load_checkpoint,
-    locked,
+    naming_damage,
     read_config,
+    seal,
     timings,
-    write_atomically,
-    write_keeping,
 )
+from daas_lab.runs.lock import locked
 from daas_lab.runs.provenance import machine, versions
 from daas_lab.train import distributed
 
 
 @dataclass
 class RunWriter:
-    """A run that is being made: what its epochs have recorded so far, and where it is kept."""
+    """A run that is being made: how far it is, and where it is kept. What is on disk is not held in memory."""
 
     folder: Path
-    history: list[dict] = field(default_factory=list)
-    snapshots: list[dict[str, torch.Tensor]] = field(default_factory=list)
+    config_hash: str = ""
+    epoch: int = 0  # the last one that was saved
+    record: dict = field(default_factory=dict)  # of that epoch
+    snapshot: dict[str, torch.Tensor] = field(default_factory=dict)  # α and β, as the trainer left them last
     timings: dict[str, float] = field(default_factory=dict)  # parts of the epoch's seconds, by name
     on_epoch: Callable[[], None] = lambda: None  # called when an epoch is on disk
+    pid: int = field(default_factory=os.getpid)
 
     def resume(self) -> dict[str, Any] | None:
         """The state of the last epoch that was saved, or None for a new run."""
-        saved = distributed.from_main(load_checkpoint(self.folder, True) if distributed.is_main() else None)
+        saved = distributed.from_main(self._last_saved() if distributed.is_main() else None)
         if saved is None:
             return None
-        self.history, self.snapshots = saved["history"], saved["snapshots"]
-        self._write_out()
-        return saved["state"]
+        state, (self.epoch, self.record, self.snapshot) = saved
+        return state
 
-    def save_epoch(self, record: dict, state: dict[str, Any], seconds: float) -> None:
-        """Add an epoch's record and make `state` the checkpoint; snapshots were appended by the trainer."""
-        self.history.append(record)
+    def _last_saved(self) -> tuple[dict[str, Any], Entry] | None:
+        """State and log entry of the last epoch that both hold; the files of one line an epoch end with it."""
+        saved = load_checkpoint(self.folder, sets_aside=True)
+        if saved is None:
+            return None
+        if "history" in saved:  # of an older version, without a log
+            snapshots = saved["snapshots"] or [{}] * (1 + len(saved["history"]))
+            records = [None, *saved["history"]]
+            entries = [Entry(*entry) for entry in zip(range(len(records)), records, snapshots, strict=True)]
+        else:
+            with naming_damage(self.folder / LOGS[0]):
+                entries = read_entries(self.folder)[: saved["epoch"] + 1]
+        if len(entries) <= (epoch := epoch_of(saved)):
+            lost = f"neither {' nor '.join(LOGS)} of {self.folder} holds all of the {epoch} epochs"
+            print(f"{lost}: the run begins again", file=sys.stderr)
+            return None
+        write_entries(self.folder, entries)
+        write_atomically(self.folder / "history.jsonl", as_lines(entry.record for entry in entries[1:]))
+        measured = [line for line in timings(self.folder) if line["epoch"] <= epoch]
+        write_atomically(self.folder / "timing.jsonl", as_lines(measured))
+        return saved["state"], entries[-1]
+
+    def begin(self) -> None:
+        """Log the start of a new run; `snapshot` was set by the trainer."""
         if not distributed.is_main():
             return
+        write_entries(self.folder, [Entry(0, None, self.snapshot)])
+        for name in ("history.jsonl", "timing.jsonl"):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def save_epoch(self, record: dict, state: dict[str, Any], seconds: float) -> None:
+        """Add an epoch's record and make `state` the checkpoint; `snapshot` was set by the trainer."""
+        self.epoch, self.record = record["epoch"], record
+        if not distributed.is_main():
+            return
+        if os.getpid() != self.pid:
+            raise LabError(f"run folder {self.folder}: written by process {self.pid}, of which this one is a fork")
+        add_entry(self.folder, Entry(self.epoch, record, self.snapshot))
         buffer = io.BytesIO()
-        torch.save({"state": state, "history": self.history, "snapshots": self.snapshots}, buffer)
+        torch.save({"epoch": self.epoch, "config_hash": self.config_hash, "state": state}, buffer)
         content = buffer.getvalue()
         current, previous = (self.folder / name for name in CHECKPOINTS)
         write_keeping(current, content + hashlib.sha256(content).digest(), previous)
+        append(self.folder / "history.jsonl", as_lines([record]).encode())
         measured = {name: round(value, 3) for name, value in ({"seconds": seconds} | self.timings).items()}
-        lines = [line for line in timings(self.folder) if line["epoch"] < record["epoch"]]
-        lines.append({"epoch": record["epoch"]} | measured)
-        write_atomically(self.folder / "timing.jsonl", as_lines(lines))
+        append(self.folder / "timing.jsonl", as_lines([{"epoch": self.epoch} | measured]).encode())
         self.timings = {}
-        self._write_out()
         self.on_epoch()
 
     def finish(self, files: dict[str, str]) -> None:
-        """Write the last files (name → content) and then DONE."""
+        """Write α and β of all epochs and the last files (name → content), and then DONE."""
         if not distributed.is_main():
             return
+        with naming_damage(self.folder / LOGS[0]):
+            entries = read_entries(self.folder)
+            if self.epoch and len(entries) <= self.epoch:
+                raise LabError(f"of {self.epoch} epochs only {max(0, len(entries) - 1)} are whole in either copy")
+            arrays = stacked(entries)
+        if arrays:
+            write_atomically(self.folder / "architecture.safetensors", save_safetensors(arrays))
         for name, content in files.items():
             write_atomically(self.folder / name, content)
-        write_atomically(self.folder / "DONE", "")
-
-    def _write_out(self) -> None:
-        if not distributed.is_main():
-            return
-        write_atomically(self.folder / "history.jsonl", as_lines(self.history))
-        if self.snapshots:
-            names = self.snapshots[0]
-            stacked = {name: torch.stack([snapshot[name] for snapshot in self.snapshots]) for name in names}
-            write_atomically(self.folder / "architecture.safetensors", save_safetensors(stacked))
+        seal(self.folder, RESULTS)
 
 
 @contextlib.contextmanager
@@ -99,17 +137,35 @@ def open_run(folder: str | Path, config: SearchConfig | RetrainConfig) -> Iterat
         yield RunWriter(folder)
         return
     with locked(folder):
+        for half_written in folder.glob(".*.tmp"):
+            half_written.unlink()
         path = folder / "config.json"
-        if path.is_file() and config_hash(there := read_config(folder)) != config_hash(config):
-            # Where nothing was computed (the first epoch diverged, say) there is nothing to protect.
-            if any((folder / name).exists() for name in ("DONE", *CHECKPOINTS)):
-                raise _other_config(folder, there, config)
+        if path.is_file() and not _is_there(config, folder):
             path.unlink()
         if not path.is_file():
             header = {"kind": kind_of(config), "hash": config_hash(config), "config": to_document(config)}
             header |= {"versions": versions(), "machine": machine()}
             write_atomically(path, json.dumps(header, indent=2) + "\n")
-        yield RunWriter(folder)
+        yield RunWriter(folder, config_hash(config))
+
+
+def _is_there(config: SearchConfig | RetrainConfig, folder: Path) -> bool:
+    """Whether the folder's configuration is `config`; False if another one may take its place. Else `LabError`."""
+    try:
+        there = read_config(folder)
+    except NewerVersion:
+        raise
+    except LabError as damage:
+        saved = load_checkpoint(folder)
+        if saved is None or saved.get("config_hash") != config_hash(config):
+            raise
+        print(f"{damage}; written again, for the checkpoint is of this configuration", file=sys.stderr)
+        return False
+    # Where nothing was computed (the first epoch diverged, say) there is nothing to protect.
+    same = config_hash(there) == config_hash(config)
+    if not same and any((folder / name).exists() for name in ("DONE", *CHECKPOINTS)):
+        raise _other_config(folder, there, config)
+    return same
 
 
 def _other_config(folder: Path, there: SearchConfig | RetrainConfig, ours: SearchConfig | RetrainConfig) -> LabError:
