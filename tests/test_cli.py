@@ -185,3 +185,19 @@ def test_a_record_knows_the_cell_of_every_epoch(capsys, searched, tmp_path):
         assert printed[0] == printed[1]
     assert parse_genotype(printed[0]) == read_run(searched).genotype
     assert "two for each node" in refused(capsys, "genotype", str(record), "--darts", "--budget", "4/14")
+
+
+def test_the_cell_and_the_drop_by_another_rule(searched, capsys):
+    cells = {}
+    for rule in ("own", "strongest", "skips:0", "threshold:1"):
+        assert cli.main(["genotype", str(searched), "--select", rule]) == 0
+        cells[rule] = json.loads(capsys.readouterr().out)
+    assert cells["own"] == cells["strongest"]
+    assert not any("skip_connect" in edge for name in ("normal", "reduce") for edge in cells["skips:0"][name]["edges"])
+    assert [len(cells["threshold:1"][name]["edges"]) for name in ("normal", "reduce")] == [1, 1]
+    command = ["gap", str(searched), "--budget", "8/14", "--stage", "both", "--json"]
+    assert cli.main([*command, "--select", "skips:0"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["select"] for row in rows} == {"skips:0"} and len(rows) == 6
+    assert cli.main([*command, "--select", "skips"]) == 2
+    assert "skips:2" in capsys.readouterr().err

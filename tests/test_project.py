@@ -41,6 +41,7 @@ PLACES = [
     ("report",),
     ("studies",),
     ("lab",),
+    ("commands",),
     ("cli",),
     ("__main__",),
 ]

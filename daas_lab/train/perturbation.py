@@ -35,9 +35,9 @@ BATCH = 64  # of the source
 IMAGES = 2000  # of the architecture images at most
 
 
-def keep_perturbed_cells(folder: Path, data: str | Path | Dataset, budgets: list[str], threads: int = 0) -> None:
+def keep_perturbed_cells(folder: str | Path, data: str | Path | Dataset, budgets: list[str], threads: int = 0) -> None:
     """Choose the cells of a finished search for `budgets` that it lacks, and keep them in its folder: cells.json."""
-    run = read_run(folder)
+    folder, run = Path(folder), read_run(folder)
     if not run.finished:
         raise LabError(f"run = {str(folder)!r}: must be finished before its cells are chosen by {PERTURBATION}")
     kept = run.cells.get(PERTURBATION, {})

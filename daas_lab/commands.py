@@ -1,0 +1,250 @@
+"""What each command of `daas-lab` does, from its parsed options (cli.py)."""
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from daas_lab import compose, config
+from daas_lab.errors import LabError, one_of, refuse
+from daas_lab.fields import coerce
+from daas_lab.methods import rules
+from daas_lab.report import tables
+from daas_lab.runs import provenance
+from daas_lab.runs.folder import read_run, read_search_config
+from daas_lab.runs.records import read_any
+from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget, every_edge
+from daas_lab.space.genotype import Genotype
+from daas_lab.space.text_forms import format_darts, load_genotype
+from daas_lab.train import discretize, distributed, evolution
+from daas_lab.train.perturbation import keep_perturbed_cells
+from daas_lab.train.search import load_supernet
+from daas_lab.train.splits import search_splits
+
+
+def run_search(options: argparse.Namespace) -> None:
+    from daas_lab.train.search import search
+
+    changes = _changes(options, config.SearchConfig)
+    chosen = compose.search_config(options.preset, options.dataset, options.method, options.protocol, **changes)
+    _train(options, search, chosen)
+
+
+def run_retrain(options: argparse.Namespace) -> None:
+    from daas_lab.train.retrain import retrain
+
+    changes = _changes(options, config.RetrainConfig)
+    _train(options, retrain, compose.retrain_config(options.genotype, options.preset, options.dataset, **changes))
+
+
+def _train(
+    options: argparse.Namespace, trainer: Callable, settings: config.SearchConfig | config.RetrainConfig
+) -> None:
+    """Run a trainer as the options say, or only say what that would take."""
+    if options.estimate:
+        from daas_lab.studies.estimate import describe, estimate
+
+        print(describe(settings, estimate(settings)))
+        return
+    if not options.out:
+        raise refuse("--out", options.out, "the run's folder")
+    if options.tensorboard:
+        from daas_lab.studies.events import follow
+
+        trainer(settings, options.out, options.data, on_epoch=follow(options.out))
+    else:
+        trainer(settings, options.out, options.data)
+    if distributed.is_main():
+        print(options.out)
+
+
+def run_gap(options: argparse.Namespace) -> None:
+    allowed = {
+        "edge_weight": discretize.EDGE_WEIGHTS,
+        "batch_norm": discretize.BATCH_NORMS,
+        "stage": discretize.STAGES,
+    }
+    chosen = {name: getattr(options, name) or values for name, values in allowed.items()}
+    for name, values in chosen.items():
+        for value in values:
+            one_of(name, value, allowed[name])
+    run_config = read_search_config(options.run_folder)
+    budgets = dict.fromkeys(_budget_for(budget, run_config) for budget in options.budget or NAMED_BUDGETS)
+    cells = {str(budget): _cells(options, budget) for budget in budgets}
+    network, _ = load_supernet(options.run_folder)
+    splits = search_splits(run_config, options.data)
+    lists = {f"{name}s": values for name, values in chosen.items()}
+    rows = discretize.accuracy_drops(
+        network, run_config, splits.held_out, splits.weights, budgets, cells=cells, **lists
+    )
+    if options.select != rules.OWN:
+        rows = [{"select": options.select} | row for row in rows]
+    _print_accuracies(rows, run_config, len(splits.held_out), options.json)
+
+
+def _cells(options: argparse.Namespace, budget: EdgeBudget, epoch: int = -1) -> Genotype:
+    """The cell of a run at a budget, by the rule that the options name; a measured rule measures first."""
+    if options.select == rules.PERTURBATION and Path(options.run_folder).is_dir():
+        if epoch != -1:
+            raise refuse("epoch", epoch, f"the last one for {options.select}, which needs the network's weights")
+        keep_perturbed_cells(options.run_folder, options.data, [str(budget)])
+    return evolution.genotype_after(read_any(options.run_folder), epoch, budget, options.select)
+
+
+def run_attribution(options: argparse.Namespace) -> None:
+    one_of("edge_weight", options.edge_weight, discretize.EDGE_WEIGHTS)
+    one_of("batch_norm", options.batch_norm, discretize.BATCH_NORMS)
+    if options.out:
+        _check_picture(options.out)
+    run_config = read_search_config(options.run_folder)
+    budget = _budget_for(options.budget or run_config.budget, run_config)
+    network, _ = load_supernet(options.run_folder)
+    splits = search_splits(run_config, options.data)
+    choice = {"edge_weight": options.edge_weight, "batch_norm": options.batch_norm}
+    rows = discretize.attribution(network, run_config, splits.held_out, splits.weights, budget, **choice)
+    _print_accuracies(rows, run_config, len(splits.held_out), options.json)
+    if options.out:
+        cells = evolution.genotype_after(read_run(options.run_folder), -1, every_edge(run_config.nodes))
+        _save_cells(cells, options.out, discretize.attribution_values(rows), "points of accuracy lost")
+
+
+def _print_accuracies(rows: Sequence[dict], run_config: config.SearchConfig, images: int, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    which = "held-out" if run_config.held_out_images else "architecture"
+    named = f"{run_config.dataset}, {run_config.method}, seed {run_config.seed}"
+    print(f"accuracy (%) on {images} {which} images of {named}")
+    print(tables.to_text(rows))
+
+
+def _budget_for(text: str, run_config: config.SearchConfig) -> EdgeBudget:
+    budget = EdgeBudget.parse(text)
+    if budget.nodes != run_config.nodes:
+        raise refuse("budget", str(budget), f"for the {run_config.nodes - 2} intermediate nodes of this run")
+    return budget
+
+
+def run_count(options: argparse.Namespace) -> None:
+    from daas_lab.networks.derived import count
+
+    sizes = {name: _count_option(options, name) for name in ("channels", "layers", "classes", "side")}
+    result = count(load_genotype(options.genotype), options.form, **sizes)
+    text = f"{result['parameters']:,} parameters, {result['multiply_adds']:,} multiply-adds"
+    print(json.dumps(result) if options.json else text)
+
+
+def run_cells(options: argparse.Namespace) -> None:
+    from daas_lab.studies import sizes
+
+    rows = sizes.cell_rows()
+    print(json.dumps(rows, indent=1) if options.json else sizes.format_cells(rows))
+
+
+def run_draw(options: argparse.Namespace) -> None:
+    _check_picture(options.out)
+    for written in _save_cells(load_genotype(options.genotype), options.out):
+        print(written)
+
+
+def _check_picture(path: str) -> None:
+    one_of("ending of --out", Path(path).suffix, (".svg", ".png", ".dot"))
+
+
+def _save_cells(cells: Genotype, out: str, values: Mapping | None = None, label: str = "value") -> list[Path]:
+    from daas_lab.report.drawing import missing_dot_notice, save_cells
+
+    path = Path(out)
+    written = save_cells(cells, path.stem, path.parent, values=values, value_label=label, formats=(path.suffix[1:],))
+    if path.suffix != ".dot" and (notice := missing_dot_notice()):
+        print(notice, file=sys.stderr)
+    return written
+
+
+def run_genotype(options: argparse.Namespace) -> None:
+    run = read_any(options.run_folder)
+    if not isinstance(run.config, config.SearchConfig) or not (run.alphas or run.genotype):
+        raise refuse("run", options.run_folder, "the folder of a search that has finished an epoch")
+    last = len(run.alphas["normal"]) - 1 if run.alphas else 0  # a cell that was drawn has no epochs
+    epoch = last if options.epoch is None else options.epoch
+    epoch = coerce("epoch", int, epoch, {"at_least": 0, "at_most": last})
+    budget = _budget_for(options.budget or run.config.budget, run.config)
+    cells = _cells(options, budget, -1 if options.epoch is None else epoch)
+    print(format_darts(cells) if options.darts else json.dumps(cells.to_json()))
+    if run.config.searcher.trains and options.select == rules.OWN:
+        print(evolution.close_choices_sentence(evolution.close_choices(run, epoch, budget)), file=sys.stderr)
+
+
+def run_reproduce(options: argparse.Namespace) -> None:
+    names = ("preset", "seeds", "publish", "workers", "device", "data", "runs")
+    dataset = options.dataset or ("cifar10" if options.preset == "full" else "fashion_mnist")
+    from daas_lab.studies import notebooks
+    from daas_lab.studies.settings import read_settings
+
+    settings = read_settings({"dataset": dataset} | {name: getattr(options, name) for name in names})
+    rows = notebooks.reproduce(settings, options.notebook)
+    for row in rows:
+        print(f"{row['notebook']:<32} {row['seconds']:>6} s  {row['result']}")
+    if any(row["result"] != "done" for row in rows):
+        raise LabError("not every notebook ended well; the same command goes on where they stopped")
+
+
+def run_sweep(options: argparse.Namespace) -> None:
+    from daas_lab.studies import sweep
+
+    begun, asked = time.perf_counter(), sweep.read_sweep(options.file)
+    if options.dry_run:
+        for name, state in sweep.planned(asked):
+            print(f"{state:<16} {name}")
+        cells = sum(map(len, asked.searches.values()))
+        print(f"{len(asked.searches)} searches, {cells} cells, {cells * len(asked.retrainings)} retrainings")
+        return
+    failed = sweep.make(asked, options.address)
+    rows, shown = sweep.table(asked)
+    if rows:
+        command, settings = shlex.join(["daas-lab", "sweep", options.file]), asked.settings
+        facts = provenance.provenance(settings.dataset, settings.preset, command, time.perf_counter() - begun)
+        folder, single = settings.runs / "sweeps", sweep.rows_of(asked)
+        saved = tables.save_table(Path(options.file).stem, rows, facts, folder, shown, single)
+        print(shown, *saved, sep="\n")
+    for name, error in failed.items():
+        print(f"{name}: {error}", file=sys.stderr)
+    if failed:
+        raise LabError(f"runs that failed: {len(failed)}; the same command tries them again and reuses the others")
+
+
+def run_bench(options: argparse.Namespace) -> None:
+    threads, repeats = _count_option(options, "threads"), _count_option(options, "repeats")
+    import torch
+
+    from daas_lab.studies import bench
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    result = bench.run(options.sizes, options.device, repeats)
+    print(json.dumps(result, indent=1) if options.json else bench.format_table(result))
+
+
+def _count_option(options: argparse.Namespace, name: str) -> int | None:
+    value = getattr(options, name)
+    limits = {spec.name: spec.metadata.get("at_least") for spec in fields(config.RetrainConfig)}
+    least, most = max(1, limits.get(name) or 1), 1024 if name == "threads" else 10_000
+    return None if value is None else coerce(name, int, value, {"at_least": least, "at_most": most})
+
+
+def _changes(options: argparse.Namespace, config_class: type) -> dict:
+    named = {"preset", "dataset", "method", "protocol", "genotype"}
+    known = {spec.name for spec in fields(config_class)} - named - {"numbers", "method_digest"}
+    changes = {name: getattr(options, name) for name in known if getattr(options, name, None) is not None}
+    for assignment in options.set:
+        name, sign, value = assignment.partition("=")
+        if not sign:
+            raise refuse("--set", assignment, "FIELD=VALUE")
+        if name in named:
+            raise refuse("--set", assignment, f"of another field: this one is given as --{name}")
+        changes[name.replace("-", "_")] = value
+    return changes
