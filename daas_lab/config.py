@@ -41,8 +41,7 @@ class SearchConfig:
     data_digest: str = ""  # of the names and sizes of a folder's files, or of one's own images
     method: str  # one of METHODS, or FILE.py:Class
     method_digest: str = ""  # of the file of one's own
-    # The method's numbers that are no fields of this class: (name, value), …
-    numbers: tuple[tuple[str, Any], ...] = ()
+    numbers: tuple[tuple[str, Any], ...] = ()  # the method's that are no fields of this class: (name, value), …
     protocol: str  # paper or authors
     operations: str = ""  # the candidates: names and FILE.py:function with commas between them; "": the paper's seven
     operations_digest: str = ""  # of the files of one's own
@@ -83,8 +82,7 @@ class SearchConfig:
     lambda_2: str  # of the edge loss
     # How it is computed.
     precision: str = "float32"  # of the network's operations, by autocast: float32, bfloat16 or float16
-    # A batch passes in so many parts, one by one or on as many processes, each with batch-norm statistics of its own.
-    micro_batches: int = number(at_least=1, default=1)
+    micro_batches: int = number(at_least=1, default=1)  # parts in which a batch passes, each with its own statistics
     sync_batch_norm: bool = False  # of retrainings only
     # What is measured beside the search without changing it, and where it runs: none of these is part of the hash.
     gap_every: int = number(at_least=0, default=0)  # every so many epochs: the accuracy if discretized now; 0: never
@@ -252,9 +250,7 @@ class RetrainConfig:
     crop_padding: int = number(at_least=0)
     flip: bool
     cutout: int = number(at_least=0)  # side of the square that is blanked; 0: none
-    # padded: images in memory, padded and cropped. resized: files read at every use, random resized crops, jittered
-    # colours.
-    crops: str = "padded"
+    crops: str = "padded"  # of images in memory; resized: of files read at every use, their colours jittered
     # Derived network.
     form: str  # cifar or imagenet
     layers: int = number(at_least=3, at_most=1000)
@@ -274,8 +270,7 @@ class RetrainConfig:
     label_smoothing: float = number(at_least=0, at_most=1)
     # How it is computed.
     precision: str = "float32"  # of the network's operations, by autocast: float32, bfloat16 or float16
-    # A batch passes in so many parts, one by one or on as many processes, each with batch-norm statistics of its own.
-    micro_batches: int = number(at_least=1, default=1)
+    micro_batches: int = number(at_least=1, default=1)  # parts in which a batch passes, each with its own statistics
     sync_batch_norm: bool = False  # statistics over all processes (CUDA)
     # Where it runs; none of these is part of the hash.
     device: str

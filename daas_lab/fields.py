@@ -1,7 +1,7 @@
 """Fields of a configuration: numbers within limits, coerced from what users write, refused by name."""
 
-from collections.abc import Iterable
-from dataclasses import MISSING, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, Field, field, fields
 from typing import Any
 
 from daas_lab.errors import LabError, refuse, suggestion
@@ -16,8 +16,7 @@ def number(
 
 def coerce(name: str, kind: type, value: Any, limits: dict) -> Any:
     """`value` as `kind` within `limits`: texts such as "3e-4" count as the number they write, nothing is rounded."""
-    bounds = [(f"{words} {limits[key]}", key) for key, words in _BOUND_WORDS.items() if limits.get(key) is not None]
-    allowed = ("a whole number" if kind is int else "a number") + " ".join([""] + [words for words, _ in bounds])
+    allowed = _in_words(kind, limits)
     if isinstance(value, bool):
         raise refuse(name, value, allowed)
     try:
@@ -28,9 +27,21 @@ def coerce(name: str, kind: type, value: Any, limits: dict) -> Any:
     except (TypeError, ValueError, OverflowError) as error:
         raise refuse(name, value, allowed) from error
     inside = {"at_least": number.__ge__, "at_most": number.__le__, "above": number.__gt__}
-    if number != number or abs(number) == float("inf") or not all(inside[key](limits[key]) for _, key in bounds):
+    kept = all(inside[key](limit) for key, limit in limits.items() if limit is not None)
+    if number != number or abs(number) == float("inf") or not kept:
         raise refuse(name, value, allowed)
     return kind(exact if isinstance(exact, int) else number)  # a float has 53 bits, a seed may have more
+
+
+def _in_words(kind: type, limits: Mapping) -> str:
+    bounds = [f"{words} {limits[key]}" for key, words in _BOUND_WORDS.items() if limits.get(key) is not None]
+    return " ".join(["a whole number" if kind is int else "a number", *bounds])
+
+
+def allowed_values(spec: Field) -> str:
+    """What a field may hold, in the words of its refusals; nothing for a text."""
+    kind = _KINDS.get(spec.type, spec.type)
+    return "true or false" if kind is bool else _in_words(kind, spec.metadata) if kind in (int, float) else ""
 
 
 _KINDS = {"int": int, "float": float, "bool": bool, "str": str}
