@@ -83,10 +83,10 @@ def test_a_search_is_the_one_that_a_notebook_asks_for(tmp_path):
     assert list(sweep.searches) == asked
 
 
-def test_the_example_of_the_readme_can_be_read(tmp_path):
-    text = (Path(__file__).parent.parent / "README.md").read_text()
+def test_the_example_of_the_documentation_can_be_read(tmp_path):
+    text = (Path(__file__).parent.parent / "docs" / "how-to" / "cluster.md").read_text()
     path = tmp_path / "sweep.yaml"
-    path.write_text(text.split("```yaml\n")[1].split("```")[0])
+    path.write_text(text.split('```yaml title="sweep.yaml"\n')[1].split("```")[0])
     sweep = read_sweep(path)
     assert len(sweep.searches) == 3 + 2 * 2 * 3 and len(sweep.retrainings) == 2
 
