@@ -78,13 +78,14 @@ def table(stem: str, *asked: str) -> str:
             kept = [[row[name] for name in columns] for row in named if wanted.items() <= row.items()]
             if kept:
                 lines = [columns, ["---"] * len(columns), *kept]
-                return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+                return "\n".join(f"| {' | '.join(line)} |".replace(" ± ", "\u00a0±\u00a0") for line in lines)
     raise ValueError(f"figures/{stem}.md has no rows of {'; '.join(asked)}")
 
 
 def sentences(stem: str) -> str:
     """What is said below a table, without its provenance."""
-    return "\n\n".join(text for text in blocks(stem) if text[0] not in "|#" and "- Data: " not in text[:8])
+    texts = [text for text in blocks(stem) if text[0] not in "|#" and text[-1] != ":"]
+    return "\n\n".join(text for text in texts if not text.startswith("- Data:"))
 
 
 def everything(stem: str) -> str:

@@ -14,6 +14,7 @@ import daas_lab
 from daas_lab import cli, compose, config
 from daas_lab.fields import allowed_values
 from daas_lab.methods.lookup import METHODS, method_class
+from daas_lab.methods.protocols import Protocol
 
 # The columns of the tables of fields.
 PRESETS = {"tiny": "digits", "quick": "digits", "mini": "fashion_mnist", "full": "cifar10"}
@@ -54,11 +55,11 @@ def _fields(made: list[Any]) -> str:
     comments, rows = _comments(type(made[0])), []
     for spec in fields(made[0]):
         beside, above = comments[spec.name]
-        rows += [[f"**{above.rstrip('.')}**", *[""] * (2 + len(made))]] if above else []
+        rows += [[f"**{above.rstrip('.')}**", *[""] * (1 + len(made))]] if above else []
         values = [str(getattr(one, spec.name)) for one in made]
         shown = [f"`{value}`" if 0 < len(value) < 20 else "" for value in values]
-        rows.append([f"`{spec.name}`", beside, allowed_values(spec), *shown])
-    return _table(["field", "meaning", "allowed", *map(", ".join, PRESETS.items())], rows)
+        rows.append([f"`{spec.name}`", "; ".join(filter(None, [beside, allowed_values(spec)])), *shown])
+    return _table(["field", "meaning", *map(", ".join, PRESETS.items())], rows)
 
 
 def _comments(owner: type) -> dict[str, tuple[str, str]]:
@@ -76,9 +77,12 @@ def methods() -> str:
     parts, known = [], {spec.name for spec in fields(config.SearchConfig)}
     for name in METHODS:
         owner = method_class(name)
-        comments = {key: text for base in reversed(owner.__mro__[:-1]) for key, (text, _) in _comments(base).items()}
+        bases = (Protocol, *reversed(owner.__mro__[:-1]))  # whose comments a class need not repeat
+        comments = {key: text for base in bases for key, (text, _) in _comments(base).items() if text}
         numbers = [spec for spec in fields(owner) if spec.name not in known]
-        rows = [[f"`{one.name}`", comments[one.name], allowed_values(one), f"`{one.default}`"] for one in numbers]
+        rows = [
+            [f"`{one.name}`", comments.get(one.name, ""), allowed_values(one), f"`{one.default}`"] for one in numbers
+        ]
         parts.append(f"## {name}\n\n**{owner.title}.** {inspect.getdoc(owner)}")
         parts.append(_table(["number", "meaning", "allowed", "default"], rows))
     return "\n\n".join(parts)
