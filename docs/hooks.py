@@ -49,12 +49,12 @@ def _code(path: Path) -> str:
 
 def on_page_markdown(markdown, page, **_):
     """Fill in tables; links of the source tree become those of the site."""
-    if page.file.generated_by:
-        return markdown
-    markdown = re.sub(r"^<!-- (table|sentences|everything): (.*) -->$", _generated, markdown, flags=re.MULTILINE)
-    up = "../" * page.file.src_uri.count("/")
-    markdown = re.sub(r"\]\((\.\./)+(figures|notebooks)/", rf"]({up}\2/", markdown)
-    return re.sub(r"(\]\([./]*notebooks/\w+)\.ipynb\)", r"\1.md)", markdown)
+    if not page.file.generated_by:
+        markdown = re.sub(r"^<!-- (table|sentences|everything): (.*) -->$", _generated, markdown, flags=re.MULTILINE)
+        up = "../" * page.file.src_uri.count("/")
+        markdown = re.sub(r"\]\((\.\./)+(figures|notebooks)/", rf"]({up}\2/", markdown)
+        markdown = re.sub(r"(\]\([./]*notebooks/\w+)\.ipynb\)", r"\1.md)", markdown)
+    return re.sub(r"^ *\|.*\|$", lambda row: row[0].replace(" ± ", "\u00a0±\u00a0"), markdown, flags=re.MULTILINE)
 
 
 def _generated(match: re.Match) -> str:
@@ -78,7 +78,7 @@ def table(stem: str, *asked: str) -> str:
             kept = [[row[name] for name in columns] for row in named if wanted.items() <= row.items()]
             if kept:
                 lines = [columns, ["---"] * len(columns), *kept]
-                return "\n".join(f"| {' | '.join(line)} |".replace(" ± ", "\u00a0±\u00a0") for line in lines)
+                return "\n".join(f"| {' | '.join(line)} |" for line in lines)
     raise ValueError(f"figures/{stem}.md has no rows of {'; '.join(asked)}")
 
 

@@ -8,6 +8,7 @@ import ast
 import inspect
 import re
 from dataclasses import fields
+from itertools import takewhile
 from typing import Any
 
 import daas_lab
@@ -63,12 +64,13 @@ def _fields(made: list[Any]) -> str:
 
 
 def _comments(owner: type) -> dict[str, tuple[str, str]]:
-    """Field → the comment beside it, and the heading on the line above it, in one class's own source."""
+    """Field → the comment beside it, and the one on the lines above it, in one class's own source."""
     lines, found = inspect.getsource(owner).splitlines(), {}
     for node in ast.parse("\n".join(lines)).body[0].body:
         if isinstance(node, ast.AnnAssign):
-            above = lines[node.lineno - 2].strip().partition("# ")
-            found[node.target.id] = lines[node.end_lineno - 1].partition("  # ")[2], "" if above[0] else above[2]
+            before = (line.strip() for line in reversed(lines[: node.lineno - 1]))
+            above = [line[2:] for line in takewhile(lambda line: line.startswith("# "), before)]
+            found[node.target.id] = lines[node.end_lineno - 1].partition("  # ")[2], " ".join(reversed(above))
     return found
 
 
@@ -78,7 +80,8 @@ def methods() -> str:
     for name in METHODS:
         owner = method_class(name)
         bases = (Protocol, *reversed(owner.__mro__[:-1]))  # whose comments a class need not repeat
-        comments = {key: text for base in bases for key, (text, _) in _comments(base).items() if text}
+        said = [(key, beside or above) for base in bases for key, (beside, above) in _comments(base).items()]
+        comments = {key: text for key, text in said if text}
         numbers = [spec for spec in fields(owner) if spec.name not in known]
         rows = [
             [f"`{one.name}`", comments.get(one.name, ""), allowed_values(one), f"`{one.default}`"] for one in numbers
