@@ -38,7 +38,7 @@ def _executed(path: Path) -> tuple[str, dict[str, bytes]]:
 
     named = {"unique_key": path.stem, "output_files_dir": f"{path.stem}_files"}
     body, found = MarkdownExporter().from_filename(path, resources=named)
-    return body.strip(), found["outputs"]
+    return _nested(body.strip()), found["outputs"]
 
 
 def _code(path: Path) -> str:
@@ -64,7 +64,12 @@ def _generated(match: re.Match) -> str:
 
 def blocks(stem: str) -> list[str]:
     """Tables and paragraphs of a published table's file."""
-    return (ROOT / "figures" / f"{stem}.md").read_text("utf-8").strip().split("\n\n")
+    return _nested((ROOT / "figures" / f"{stem}.md").read_text("utf-8")).strip().split("\n\n")
+
+
+def _nested(text: str) -> str:
+    """Lists in lists, which Python-Markdown wants indented by four."""
+    return text.replace("\n  - ", "\n    - ")
 
 
 def table(stem: str, *asked: str) -> str:
