@@ -12,7 +12,7 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-NOT_EXECUTED = '!!! note "Not executed"\n    This build has the code alone; `make docs-notebooks` runs it.'
+NOT_EXECUTED = '!!! note "Not executed"\n    Here is the code alone; `make docs-notebooks` runs all but `explore`.'
 
 
 def on_config(config):
@@ -52,7 +52,7 @@ def on_page_markdown(markdown, page, **_):
     if not page.file.generated_by:
         markdown = re.sub(r"^<!-- (table|sentences|everything): (.*) -->$", _generated, markdown, flags=re.MULTILINE)
         up = "../" * page.file.src_uri.count("/")
-        markdown = re.sub(r"\]\((\.\./)+(figures|notebooks)/", rf"]({up}\2/", markdown)
+        markdown = re.sub(rf"\]\({up}\.\./(figures|notebooks)/", rf"]({up}\1/", markdown)
         markdown = re.sub(r"(\]\([./]*notebooks/\w+)\.ipynb\)", r"\1.md)", markdown)
     return re.sub(r"^ *\|.*\|$", lambda row: row[0].replace(" ± ", "\u00a0±\u00a0"), markdown, flags=re.MULTILINE)
 

@@ -16,6 +16,7 @@ from daas_lab import cli
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
+TEXTS = [ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *PAGES]
 FENCED = re.compile(r'^```(\w+)(?: title="([\w.]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
 
@@ -27,7 +28,7 @@ def name_of(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if FENCED.search(page.read_text())], ids=name_of)
+@pytest.mark.parametrize("page", [page for page in TEXTS if FENCED.search(page.read_text())], ids=name_of)
 def test_the_blocks_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -50,7 +51,7 @@ def lines_of_code(page):
     return fenced + re.findall(r"^ {4,8}(\S.*)$", FENCED.sub("", page.read_text()), re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", TEXTS, ids=name_of)
 def test_every_command_that_a_page_shows_is_one(page):
     for line in lines_of_code(page):
         program, _, rest = line.partition(" ")
@@ -62,6 +63,13 @@ def test_every_command_that_a_page_shows_is_one(page):
             assert (ROOT / shlex.split(rest)[0]).is_file(), line
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(re.findall(r"`make ([\w-]+)", page.read_text())) <= set(targets)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *TEXTS], ids=name_of)
+def test_a_page_can_be_read_in_the_source_tree_too(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", FENCED.sub("", page.read_text())):
+        if not urlsplit(link).scheme and urlsplit(link).path:
+            assert (page.parent / unquote(urlsplit(link).path)).exists(), link
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
@@ -79,7 +87,7 @@ def unpublished(text):
     return [number for number in numbers if not re.search(rf"(?<![\d.]){re.escape(number)}(?!\.?\d)", published)]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", TEXTS, ids=name_of)
 def test_a_number_in_a_page_is_in_a_published_table(page):
     assert unpublished(page.read_text()) == []
 
