@@ -50,7 +50,9 @@ def _code(path: Path) -> str:
 def on_page_markdown(markdown, page, **_):
     """Fill in tables; links of the source tree become those of the site."""
     if not page.file.generated_by:
-        markdown = re.sub(r"^<!-- (table|sentences|everything): (.*) -->$", _generated, markdown, flags=re.MULTILINE)
+        markdown = re.sub(
+            r"^<!-- (table|rows|sentences|everything): (.*) -->$", _generated, markdown, flags=re.MULTILINE
+        )
         up = "../" * page.file.src_uri.count("/")
         markdown = re.sub(rf"\]\({up}\.\./(figures|notebooks)/", rf"]({up}\1/", markdown)
         markdown = re.sub(r"(\]\([./]*notebooks/\w+)\.ipynb\)", r"\1.md)", markdown)
@@ -58,7 +60,7 @@ def on_page_markdown(markdown, page, **_):
 
 
 def _generated(match: re.Match) -> str:
-    makes = {"table": table, "sentences": sentences, "everything": everything}[match[1]]
+    makes = {"table": table, "rows": rows, "sentences": sentences, "everything": everything}[match[1]]
     return makes(*match[2].split("; "))
 
 
@@ -82,9 +84,19 @@ def table(stem: str, *asked: str) -> str:
             named = [dict(zip(head, row, strict=True)) for row in rows[1:]]
             kept = [[row[name] for name in columns] for row in named if wanted.items() <= row.items()]
             if kept:
-                lines = [columns, ["---"] * len(columns), *kept]
-                return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+                return _markdown(columns, kept)
     raise ValueError(f"figures/{stem}.md has no rows of {'; '.join(asked)}")
+
+
+def rows(stem: str, *columns: str) -> str:
+    """The columns asked for of `figures/STEM.json`, where no table of it is written."""
+    found = json.loads((ROOT / "figures" / f"{stem}.json").read_text("utf-8"))["rows"]
+    shown = [["" if row[name] is None else str(row[name]).replace("|", "\\|") for name in columns] for row in found]
+    return _markdown([name.replace("_", " ") for name in columns], shown)
+
+
+def _markdown(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])
 
 
 def sentences(stem: str) -> str:

@@ -16,6 +16,7 @@ from daas_lab import cli
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 TEXTS = [ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *PAGES]
 FENCED = re.compile(r'^```(\w+)(?: title="([\w.]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
@@ -70,6 +71,11 @@ def test_a_page_can_be_read_in_the_source_tree_too(page):
     for link in re.findall(r"\]\(([^)\s]+)\)", FENCED.sub("", page.read_text())):
         if not urlsplit(link).scheme and urlsplit(link).path:
             assert (page.parent / unquote(urlsplit(link).path)).exists(), link
+
+
+def test_every_notebook_is_in_the_index():
+    index = (ROOT / "docs" / "notebooks.md").read_text()
+    assert set(re.findall(r"\((\.\./notebooks/[^)]*)\)", index)) == {f"../{name_of(path)}" for path in NOTEBOOKS}
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
@@ -127,7 +133,7 @@ def test_the_site_builds_without_a_network_and_all_its_links_lead_somewhere(tmp_
     site = tmp_path / "site"
     pages = {path: Links(path.read_text()) for path in site.rglob("*.html") if path.name != "404.html"}
     written = {(site / path.relative_to(ROOT / "docs")).with_suffix(".html") for path in PAGES}
-    notebooks = {site / "notebooks" / f"{path.stem}.html" for path in (ROOT / "notebooks").glob("*.ipynb")}
+    notebooks = {site / "notebooks" / f"{path.stem}.html" for path in NOTEBOOKS}
     assert pages.keys() == written | notebooks
     for path, found in pages.items():
         assert not [link for link in found.loaded if urlsplit(link).netloc], "loaded from elsewhere"
@@ -138,5 +144,5 @@ def test_the_site_builds_without_a_network_and_all_its_links_lead_somewhere(tmp_
             target = target / "index.html" if target.is_dir() else target
             assert target.is_file(), f"{path.relative_to(site)}: {link}"
             assert target not in pages or unquote(urlsplit(link).fragment) in pages[target].anchors, f"{path}: {link}"
-    left = re.compile("<!-- (generated|table|sentences|everything):")
+    left = re.compile("<!-- (generated|table|rows|sentences|everything):")
     assert not [path for path in pages if left.search(path.read_text())], "asks for what the hooks do not give"
