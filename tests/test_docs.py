@@ -13,11 +13,12 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from daas_lab import cli
+from daas_lab.methods.lookup import METHODS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-TEXTS = [ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *PAGES]
+TEXTS = [*(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")), *PAGES]
 FENCED = re.compile(r'^```(\w+)(?: title="([\w.]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
 
@@ -66,11 +67,17 @@ def test_every_command_that_a_page_shows_is_one(page):
     assert set(re.findall(r"`make ([\w-]+)", page.read_text())) <= set(targets)
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *TEXTS], ids=name_of)
+@pytest.mark.parametrize("page", TEXTS, ids=name_of)
 def test_a_page_can_be_read_in_the_source_tree_too(page):
     for link in re.findall(r"\]\(([^)\s]+)\)", FENCED.sub("", page.read_text())):
         if not urlsplit(link).scheme and urlsplit(link).path:
             assert (page.parent / unquote(urlsplit(link).path)).exists(), link
+
+
+def test_the_readme_is_read_in_two_minutes_and_counts_the_methods():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.split()) < 900
+    assert int(re.search(r"(\d+) \[methods of the field\]", text)[1]) == len(METHODS) - 1  # chance is none
 
 
 def test_every_notebook_is_in_the_index():

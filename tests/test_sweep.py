@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -265,3 +266,14 @@ def test_a_cluster_that_is_none_is_refused(tmp_path):
     driver = start(write(tmp_path / "s.yaml"), "--address", "127.0.0.1:1")
     _, error = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 2 and "address = '127.0.0.1:1'" in error
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parent.parent / "sweeps").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_a_published_sweep_is_what_its_first_lines_say(path, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["sweep", str(path), "--dry-run"]) == 0
+    searches, _, retrainings = re.findall(r"\d+", capsys.readouterr().out.splitlines()[-1])
+    said = path.read_text()
+    assert f"# {searches} searches" in said and f"{retrainings} retrainings" in said and "hours on one core" in said
