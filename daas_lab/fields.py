@@ -35,7 +35,7 @@ def coerce(name: str, kind: type, value: Any, limits: dict) -> Any:
 
 def _in_words(kind: type, limits: Mapping) -> str:
     bounds = [f"{words} {limits[key]}" for key, words in _BOUND_WORDS.items() if limits.get(key) is not None]
-    return " ".join(["a whole number" if kind is int else "a number", *bounds])
+    return " ".join(["a whole number" if kind is int else "a number", " and ".join(bounds)]).rstrip()
 
 
 def allowed_values(spec: Field) -> str:

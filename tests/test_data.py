@@ -223,7 +223,7 @@ def test_cutout_blanks_a_square_of_its_own_in_each_image():
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [({"classes": 5}, "classes = 5: must be at least 10"), ({"image_channels": 3}, "image_channels = 3: must be 1")],
+    [({"classes": 5}, "classes = 5: must be 10"), ({"image_channels": 3}, "image_channels = 3: must be 1")],
 )
 def test_a_configuration_that_does_not_fit_the_images_is_refused_before_training(changes, words):
     with pytest.raises(LabError, match=words):

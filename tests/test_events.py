@@ -10,7 +10,7 @@ from daas_lab.runs.folder import read_run
 from daas_lab.studies.events import follow
 from daas_lab.train.search import search
 
-SIZES = {"layers": 2, "channels": 2, "nodes": 4, "budget": "1,2", "held_out_images": 16, "steps": 1, "threads": 1}
+SIZES = {"layers": 3, "channels": 2, "nodes": 4, "budget": "1,2", "held_out_images": 16, "steps": 1, "threads": 1}
 
 
 def read_events(folder):

@@ -39,7 +39,7 @@ from daas_lab.train.search import load_supernet, search
 from tests.waiting import wait_until
 
 EPOCHS, KILLED_AFTER = 5, 3
-SETTINGS = {"layers": 2, "channels": 2, "nodes": 4, "epochs": EPOCHS, "steps": 1, "held_out_images": 16}
+SETTINGS = {"layers": 3, "channels": 2, "nodes": 4, "epochs": EPOCHS, "steps": 1, "held_out_images": 16}
 FILES = ("history.jsonl", "architecture.safetensors", "genotype.json")
 
 # A server that has imported everything: its children start at once, and none inherits our threads.
@@ -554,7 +554,7 @@ def test_numbers_that_overflow_stop_a_search_with_epoch_step_and_term(changes, w
 
 @pytest.mark.parametrize("method", ["darts", "da2s", "da2s_exact"])
 def test_alphas_and_betas_of_1e4_are_searched_with(method, tmp_path):
-    noise = ["--set", "initial_noise=1e4", "--method", method]
+    noise = ["--set", "initial_noise=1e4", "--set", "arch_learning_rate=1e4", "--method", method]
     assert main(command(tmp_path / "run", *noise)) == 0
     run = read_run(tmp_path / "run")
     assert abs(run.alphas["normal"]).max() > 1e4

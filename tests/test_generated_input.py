@@ -231,7 +231,7 @@ def refused_or_printed(arguments, names, code, out, error):
 @given(commands())
 def test_every_option_of_every_command(tmp_path_factory, run_without_weights, capsys, monkeypatch, case):
     arguments, names = case
-    monkeypatch.chdir(tmp_path_factory.getbasetemp())
+    monkeypatch.chdir(tmp_path_factory.mktemp("beside"))
     threads = torch.get_num_threads()
     arguments = [str(run_without_weights) if word == "RUN" else word for word in arguments]
     try:

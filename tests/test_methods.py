@@ -26,7 +26,7 @@ BUDGETS = [*NAMED_BUDGETS, "{2+3}:2,{4+5}:3", "normal=4/14;reduce=1,2,3,4"]
 
 
 def tiny(method, protocol="authors", **changes):
-    return search_config("tiny", "digits", method, protocol, **{"threads": 1, "layers": 2, "steps": 1} | changes)
+    return search_config("tiny", "digits", method, protocol, **{"threads": 1, "layers": 3, "steps": 1} | changes)
 
 
 def mixed(config):
@@ -124,7 +124,7 @@ def test_zero_switches_a_loss_off_from_the_first_to_the_last_epoch():
     [
         ({"hold": 1}, "hold = 1: must be 0 for method da2s"),
         ({"temperature": 0.5}, "temperature = 0.5: must be 1.0 for method da2s"),
-        ({"warmup": 4}, "warmup = 4: must be at most epochs = 3"),
+        ({"warmup": 4}, "warmup = 4: must be less than epochs = 3"),
         ({"warmup": -1}, "warmup = -1: must be a whole number of at least 0"),
         ({"partial_channels": 3}, "channels = 4: must be divisible by partial_channels = 3"),
     ],

@@ -69,7 +69,7 @@ class Gumbel(Method):
         return Mixture((logits / self.temperature).softmax(dim=1), torch.ones_like(architecture.betas))
 """
 
-SHORT = {"layers": 2, "channels": 2, "steps": 2, "held_out_images": 16}
+SHORT = {"layers": 3, "channels": 2, "steps": 2, "held_out_images": 16}
 
 
 @pytest.fixture

@@ -171,7 +171,7 @@ def test_a_pair_of_which_one_was_killed_continues_to_the_same_result(pair, tmp_p
 
 @pytest.mark.cluster
 def test_a_search_on_two_processes_trains_like_one_that_accumulates(tmp_path):
-    sizes = {"layers": 2, "channels": 2, "nodes": 4, "budget": "1,2", "held_out_images": 16, "epochs": 2, "steps": 2}
+    sizes = {"layers": 3, "channels": 2, "nodes": 4, "budget": "1,2", "held_out_images": 16, "epochs": 2, "steps": 2}
     sizes |= {"micro_batches": 2, "threads": 1}
     program = (
         "import json, sys\n"
@@ -250,7 +250,7 @@ def test_under_autocast_logits_and_batch_norm_statistics_are_float32():
 
 
 def test_a_search_under_autocast_keeps_softmax_and_entropies_in_float32(tmp_path):
-    changes = {"layers": 2, "channels": 2, "nodes": 4, "budget": "1,2", "epochs": 1, "steps": 2, "threads": 1}
+    changes = {"layers": 3, "channels": 2, "nodes": 4, "budget": "1,2", "epochs": 1, "steps": 2, "threads": 1}
     # The entropies are measured after the epoch, when Adam has moved α by its learning rate whatever the gradient.
     changes["arch_learning_rate"] = 0.01
     config = search_config("tiny", "digits", precision="bfloat16", **changes)

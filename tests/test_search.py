@@ -36,7 +36,7 @@ def undisturbed(tmp_path_factory):
 
 def search_briefly(folder, on_epoch):
     """25 epochs of one step: a process that is killed finishes one of them at the most."""
-    sizes = {"layers": 2, "channels": 2, "nodes": 4, "budget": "1,2", "held_out_images": 16}
+    sizes = {"layers": 3, "channels": 2, "nodes": 4, "budget": "1,2", "held_out_images": 16}
     config = search_config("tiny", "digits", "da2s_exact", threads=1, epochs=25, steps=1, **sizes)
     search(config, folder, progress=False, on_epoch=on_epoch)
 

@@ -21,7 +21,7 @@ GRADIENTS = {torch.float32: 1e-3, torch.float64: 1e-8}
 def pair(dtype=torch.float32, *, side=8, method="da2s", protocol="authors", checkpointed=False, **changes):
     """Both forms with the same weights and an architecture away from its start; images and their classes."""
     changes = {"channels": 4, "partial_channels": 1} | changes
-    config = search_config("tiny", "cifar10", method, protocol, side=side, **changes)
+    config = search_config("tiny", changes.pop("dataset", "cifar10"), method, protocol, side=side, **changes)
     oracle = build_supernet(config, SuperNetwork).to(dtype)
     fast = build_supernet(config, FastSuperNetwork, checkpointed=checkpointed).to(dtype)
     torch.manual_seed(1)
@@ -79,12 +79,12 @@ def assert_same_buffers(oracle, fast, dtype):
         {"side": 16, "method": "darts"},
         {"side": 32, "channels": 2},
         {"protocol": "paper", "channels": 8, "partial_channels": 4},
-        {"channels": 4, "partial_channels": 4, "layers": 2, "side": 12, "checkpointed": True},
+        {"channels": 4, "partial_channels": 4, "layers": 3, "side": 12, "checkpointed": True},
         {"channels": 6, "partial_channels": 3, "nodes": 4, "budget": "1,2", "side": 16},
         {"channels": 4, "partial_channels": 2, "nodes": 4, "budget": "1,2", "layers": 4, "side": 32},
         {"protocol": "paper", "checkpointed": True},
-        {"channels": 5, "layers": 2, "side": 12},
-        {"image_channels": 1, "nodes": 3, "budget": "2", "side": 28},
+        {"channels": 5, "layers": 3, "side": 12},
+        {"dataset": "fashion_mnist", "nodes": 3, "budget": "2", "side": 28},
         {"channels": 36, "nodes": 4, "budget": "2,2"},
     ],
     ids=str,
