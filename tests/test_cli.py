@@ -102,7 +102,7 @@ def test_genotype_of_an_epoch(capsys, searched):
     assert cli.main(["genotype", str(searched), "--epoch", "0", "--budget", "4/14"]) == 0
     assert len(json.loads(capsys.readouterr().out)["normal"]["edges"]) == 4
     message = refused(capsys, "genotype", str(searched), "--epoch", "9")
-    assert "epoch" in message and "at least 0 of at most 3" in message
+    assert "epoch" in message and "at least 0 and of at most 3" in message
 
 
 def test_attribution_prints_every_decision_and_draws_them(capsys, searched, tmp_path):

@@ -30,7 +30,7 @@ from daas_lab.studies.settings import Settings, parse_settings
         ({"learning_rate": 0}, ["learning_rate = 0", "above 0"]),
         ({"learning_rate": "nan"}, ["learning_rate = 'nan'", "a number above 0"]),
         ({"learning_rate": float("inf")}, ["learning_rate = inf", "a number"]),
-        ({"momentum": 1.5}, ["momentum = 1.5", "at least 0 of at most 1"]),
+        ({"momentum": 1.5}, ["momentum = 1.5", "at least 0 and of at most 1"]),
         ({"flip": "maybe"}, ["flip = 'maybe'", "true or false"]),
         ({"side": 10}, ["side = 10", "divisible by 4"]),
         ({"nodes": 13}, ["nodes = 13", "at most 12"]),

@@ -20,6 +20,7 @@ def read_events(folder):
     return events.Reload()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_events_hold_what_the_run_has_recorded_also_after_a_resume(tmp_path):
     config = search_config("tiny", "digits", "da2s_exact", epochs=3, **SIZES)

@@ -129,6 +129,7 @@ def ends_like(whole, folder, new_epochs, **places):
 # --- processes that end -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "words"),
     [
@@ -211,6 +212,7 @@ def test_a_notebook_whose_kernel_dies_fails_and_goes_on_when_it_is_run_again(tmp
 # --- disks and folders ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.fault("full disk")
 @pytest.mark.parametrize("limit", [100, 3000, 20_000])
 def test_a_full_disk_stops_a_search_that_goes_on_when_there_is_room(limit, whole, tmp_path, seen):
@@ -300,6 +302,7 @@ def test_data_that_have_gone_are_named_and_nothing_is_touched(tmp_path, capfd, s
 # --- damage -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.fault("checkpoint cut at every sixteenth")
 @pytest.mark.parametrize("sixteenth", range(16))
 def test_a_checkpoint_that_was_cut_gives_way_to_the_one_before_it(sixteenth, run, whole, capfd, seen):
@@ -320,6 +323,7 @@ HALF |= {"checkpoint.pt": 1}
 WHOLE = dict.fromkeys((*HALF, *FILES, "DONE"), 0)
 
 
+@pytest.mark.slow
 @pytest.mark.fault("flipped byte in each file of a run folder")
 @pytest.mark.parametrize("name", HALF)
 def test_a_flipped_byte_changes_no_result(name, run, whole, capfd, seen):
@@ -436,6 +440,7 @@ class Malicious:
         return os.system, (f"touch {self.marker}",)
 
 
+@pytest.mark.slow
 @pytest.mark.fault("malicious pickle as checkpoint")
 @pytest.mark.parametrize("form", ["torch", "pickle", "inside"])
 def test_a_checkpoint_that_is_a_program_is_not_run(form, run, whole, tmp_path, capfd, seen):
@@ -510,6 +515,7 @@ def _hash_of(document):
     return config_hash(from_document("search", document))
 
 
+@pytest.mark.slow
 @pytest.mark.fault("links that lead out of the run folder")
 @pytest.mark.parametrize("name", [*WHOLE, "log.txt"])
 def test_nothing_is_written_through_a_link(name, whole, tmp_path, capfd, seen):
@@ -552,6 +558,7 @@ def test_numbers_that_overflow_stop_a_search_with_epoch_step_and_term(changes, w
     seen(line, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["darts", "da2s", "da2s_exact"])
 def test_alphas_and_betas_of_1e4_are_searched_with(method, tmp_path):
     noise = ["--set", "initial_noise=1e4", "--set", "arch_learning_rate=1e4", "--method", method]
@@ -573,6 +580,7 @@ def test_a_batch_larger_than_the_set_is_refused(tmp_path, capfd, seen):
 # --- while it is written ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_can_be_read_at_any_moment_while_it_is_written(whole, tmp_path):
     """A reader that never stops meets whole epochs only, those of the run that it then becomes."""
     folder = tmp_path / "run"

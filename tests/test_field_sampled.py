@@ -272,6 +272,7 @@ def test_annealing_is_darts_whose_temperature_falls_after_the_hold():
     assert len(set(method.strengths(decided, "normal", config.moment()).edges.tolist())) == E
 
 
+@pytest.mark.slow
 def test_rf_darts_trains_batch_norms_and_the_classifier(tmp_path, capsys):
     config = search_config("tiny", "digits", "rf_darts", threads=1, channels=2, epochs=1, held_out_images=16)
     search(config, tmp_path, progress=False)

@@ -15,6 +15,7 @@ from tests.made_runs import write_search
 from tests.waiting import wait_until
 
 
+@pytest.mark.slow
 def test_a_search_is_started_stopped_and_resumed(tmp_path):
     folder, config = tmp_path / "live", search_config("tiny", "digits", "da2s", epochs=400, threads=1)
     assert live.status(folder).state == "absent"

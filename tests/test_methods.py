@@ -43,7 +43,12 @@ def lambda_values(config, epoch):
 # --- short real searches ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("method", "protocol"), [*((method, "authors") for method in METHODS), ("da2s", "paper")])
+# The others take the whole way in test_field_sampled.py.
+SHORT = [("darts", "authors"), ("darts2", "authors"), ("pc_darts", "authors"), ("da2s", "authors"), ("da2s", "paper")]
+SHORT += [("da2s_exact", "authors"), ("random", "authors")]
+
+
+@pytest.mark.parametrize(("method", "protocol"), SHORT)
 def test_short_search(method, protocol, tmp_path):
     config = tiny(method, protocol, budget="3/14", epochs=3)
     search(config, tmp_path, progress=False)
@@ -227,6 +232,7 @@ def test_exact_gradients_are_finite_and_those_of_finite_differences(budget, scal
         assert torch.autograd.gradcheck(objective, inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_a_decided_exact_search_loses_nothing_by_the_cut(budget):
     config = tiny("da2s_exact", budget=budget, epochs=4)

@@ -131,6 +131,7 @@ def test_a_sampled_relaxation_that_is_killed_ends_in_the_same_bytes(tmp_path):
         assert (folder / name).read_bytes() == (undisturbed / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_a_run_folder_has_no_file_executed(files, tmp_path):
     """In a process that has not named the file, a run of it is refused with what to do; named again, it is read."""
     name = files["FairDarts"]

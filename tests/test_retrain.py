@@ -61,6 +61,7 @@ def retrain_briefly(folder, on_epoch):
     retrain(tiny(epochs=12, steps=1, layers=3, channels=2), folder, progress=False, on_epoch=on_epoch)
 
 
+@pytest.mark.slow
 def test_a_killed_retraining_ends_bit_for_bit_like_an_undisturbed_one(tmp_path):
     # A few times: all below the trainer is what a search killed twenty times has shown.
     folder, undisturbed = killed_at_random(retrain_briefly, tmp_path, kills=4)

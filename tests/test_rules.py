@@ -106,6 +106,7 @@ def searched(tmp_path_factory):
     return config, settings
 
 
+@pytest.mark.slow
 def test_perturbation_keeps_what_is_missed_most(searched):
     config, settings = searched
     network, _ = load_supernet(make.run_folder(config, settings))
@@ -133,6 +134,7 @@ def test_perturbation_keeps_what_is_missed_most(searched):
     assert [len(cells.cell(name).edges) for name in CELL_TYPES] == [2, 2]
 
 
+@pytest.mark.slow
 def test_the_chosen_cells_stay_with_the_run_and_its_record(searched, tmp_path):
     config, settings = searched
     run = read_run(make.run_folder(config, settings))

@@ -48,6 +48,7 @@ def test_a_search_killed_twenty_times_ends_bit_for_bit_like_an_undisturbed_one(t
         assert (folder / name).read_bytes() == (undisturbed / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_damaged_files_of_a_finished_search_are_written_again_by_the_same_command(undisturbed, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(undisturbed, folder)
@@ -58,6 +59,7 @@ def test_damaged_files_of_a_finished_search_are_written_again_by_the_same_comman
         assert (folder / name).read_bytes() == (undisturbed / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(undisturbed, tmp_path):
     folder = tmp_path / "run"
 
