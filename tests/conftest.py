@@ -1,7 +1,7 @@
 """What tests need beside Python, and how they run: what is missing is skipped with its reason, and named at the end.
 
 With DAAS_LAB_REQUIRE_ALL=1, as in CI, which can install it all, a skipped test fails the session. Faults that were
-tried and survived are named there too; with DAAS_LAB_FAULTS=FILE they become the table that README shows.
+tried and survived are named there too; with DAAS_LAB_FAULTS=FILE they become the table of docs/how-to/headless.md.
 """
 
 import json
@@ -44,6 +44,8 @@ def pytest_runtest_setup(item):
         package, is_here = NEEDS[name]
         if not is_here():
             pytest.skip(f"{name} is missing: apt-get install {package}")
+    for mark in item.iter_markers("kind"):
+        item.user_properties.append(("kind", mark.args[0]))
     if item.get_closest_marker("cuda"):
         import torch
 
@@ -78,6 +80,10 @@ def _survived(reporter) -> list[dict]:
     return [rows[name] for name in sorted(rows)]
 
 
+def _kinds(report) -> list[str]:
+    return [value for name, value in report.user_properties if name == "kind"] if report.when == "call" else []
+
+
 def _skipped(reporter) -> Counter:
     """Reason → number of tests, or of files, that were skipped for it."""
     return Counter(report.longrepr[2].removeprefix("Skipped: ") for report in reporter.stats.get("skipped", ()))
@@ -96,6 +102,9 @@ def pytest_terminal_summary(terminalreporter):
     packages = [package for name, (package, _) in NEEDS.items() if any(f"{name} is" in reason for reason in skipped)]
     if packages:
         terminalreporter.write_line(f"all that is missing: apt-get install {' '.join(packages)}")
+    kinds = Counter(mark for report in terminalreporter.stats.get("passed", ()) for mark in _kinds(report))
+    if kinds:
+        terminalreporter.write_line("kinds of input tried: " + ", ".join(f"{name} ({n})" for name, n in kinds.items()))
     if rows := _survived(terminalreporter):
         terminalreporter.write_line(f"faults tried and survived: {', '.join(row['fault'] for row in rows)}")
         if path := os.environ.get("DAAS_LAB_FAULTS"):

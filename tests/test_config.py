@@ -14,6 +14,7 @@ from daas_lab.methods.protocols import PROTOCOLS
 from daas_lab.studies.settings import Settings, parse_settings
 
 
+@pytest.mark.kind("searches that cannot work, of two cells, or with nothing to search")
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -191,6 +192,7 @@ def test_five_nodes_have_a_budget_of_their_own_and_one_search_serves_them_all():
     assert config.nodes == 5 and config == Settings(preset="tiny", dataset="digits").search("darts", 0, nodes=5)
 
 
+@pytest.mark.kind("parameters as papermill gives them")
 @pytest.mark.parametrize(
     ("name", "given", "read"),
     [

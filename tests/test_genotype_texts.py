@@ -41,6 +41,7 @@ PARAMETERS = {
 PLAIN = (TEXTS / "plain.txt").read_text().strip()
 
 
+@pytest.mark.kind("genotype texts as people paste them")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_every_text_is_the_cell_of_its_size(name):
@@ -52,6 +53,7 @@ def test_every_text_is_the_cell_of_its_size(name):
     assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS[name]
 
 
+@pytest.mark.kind("genotype texts as people paste them")
 def test_texts_of_one_cell_are_read_as_one():
     plain = load_genotype(TEXTS / "plain.txt")
     assert all(load_genotype(TEXTS / f"{name}.txt") == plain for name in ("wrapped", "crlf", "log_line"))
@@ -61,6 +63,7 @@ def test_texts_of_one_cell_are_read_as_one():
     assert len(nested.normal.edges) == 10 and len(nested.reduce.edges) == 13
 
 
+@pytest.mark.kind("genotype texts as people paste them")
 def test_all_edges_of_a_cell_are_six_nodes_and_not_nine():
     every = load_genotype(TEXTS / "edge_all.txt")
     for cell in (every.normal, every.reduce):
@@ -72,6 +75,7 @@ PAIRS = f"Genotype(normal={CELL}, normal_concat=[2], reduce={CELL}, reduce_conca
 NUMPY = PAIRS.replace(" 0)", " np.int64(0))").replace("'skip_connect'", "np.str_('skip_connect')")
 
 
+@pytest.mark.kind("genotype texts as people paste them")
 @pytest.mark.parametrize(
     "text",
     [
@@ -105,6 +109,7 @@ def test_a_cell_is_read_as_it_was_pasted(text):
     assert parse_genotype(text) == load_genotype(text) == parse_genotype(PAIRS)
 
 
+@pytest.mark.kind("genotype texts as people paste them")
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -171,6 +176,7 @@ def test_a_genotype_that_would_be_code_is_not_executed(code, tmp_path):
     assert not trap.exists()
 
 
+@pytest.mark.kind("a genotype's text in place of its file")
 def test_files_as_windows_writes_them_and_the_text_in_place_of_a_file(tmp_path, capsys):
     cell = parse_genotype(PAIRS)
     for encoding in ("utf-8", "utf-8-sig", "utf-16"):

@@ -51,6 +51,7 @@ def relative(files, root):
 # --- the parts of a split ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.kind("the parts of a split")
 @pytest.mark.parametrize(
     ("train", "test"),
     [
@@ -67,6 +68,7 @@ def test_the_usual_names_of_a_split_are_known_in_any_case(tmp_path, train, test)
     assert facts_of(f"folder:{tmp_path}").train_images == 15
 
 
+@pytest.mark.kind("the parts of a split")
 @pytest.mark.parametrize(
     ("others", "taken"),
     [(["val"], "test"), (["valid", "Validation"], "Test"), (["unlabelled", "extra"], "valid"), (["evaluation"], "dev")],
@@ -82,12 +84,14 @@ def test_what_stands_beside_a_split_is_left_out_and_said(tmp_path, capsys, other
     assert line.count("\n") == 1 and all(name in line for name in ("left out", "overview.png", *others))
 
 
+@pytest.mark.kind("the parts of a split")
 def test_an_unlabelled_test_folder_is_no_part_of_a_split_that_has_another(tmp_path):
     fill(tmp_path / "train"), fill(tmp_path / "val", count=1), fill(tmp_path, "test")
     listing = list_images(tmp_path)
     assert len(listing.test) == 3 and listing.left_out == ["beside train and val: test"]
 
 
+@pytest.mark.kind("the parts of a split")
 @pytest.mark.parametrize(
     "folders",
     [
@@ -123,6 +127,7 @@ def test_what_else_looks_like_a_split_is_refused(tmp_path, folders):
         search_config("tiny", f"folder:{tmp_path}")
 
 
+@pytest.mark.kind("the parts of a split")
 @pytest.mark.parametrize(
     "names",
     [
@@ -139,6 +144,7 @@ def test_classes_with_names_like_these_are_classes(tmp_path, names):
     assert set(list_images(tmp_path).classes) == {name.split("/")[0] for name in names}
 
 
+@pytest.mark.kind("the parts of a split")
 def test_a_folder_for_each_class_with_the_split_inside_is_refused(tmp_path):
     for name in CLASSES:
         fill(tmp_path / name, "train", "test")
@@ -203,6 +209,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.kind("each file once, and hidden ones never")
 @pytest.mark.parametrize("add", KINDS)
 @pytest.mark.parametrize("parts", [("",), ("train", "test")])
 def test_what_is_hidden_or_there_already_changes_nothing_and_is_said(tmp_path, capsys, add, parts):
@@ -218,6 +225,7 @@ def test_what_is_hidden_or_there_already_changes_nothing_and_is_said(tmp_path, c
     assert said.count("\n") == 1 and "left out: " in said
 
 
+@pytest.mark.kind("each file once, and hidden ones never")
 @pytest.mark.parametrize("suffix", [".gif", ".tif", ".webp"])
 def test_further_images_of_a_file_are_left_out_and_said(tmp_path, capsys, suffix):
     fill(tmp_path)
@@ -227,6 +235,7 @@ def test_further_images_of_a_file_are_left_out_and_said(tmp_path, capsys, suffix
     assert "left out: all but the first image of files with several: 1\n" in capsys.readouterr().err
 
 
+@pytest.mark.kind("each file once, and hidden ones never")
 def test_no_image_is_in_both_parts_of_a_split(tmp_path):
     fill(tmp_path / "train"), fill(tmp_path / "test", count=1)
     (tmp_path / "test" / "ant" / "all").symlink_to(tmp_path / "train" / "ant")
@@ -236,6 +245,7 @@ def test_no_image_is_in_both_parts_of_a_split(tmp_path):
     assert listing.left_out == ["files that are there already: 5"]
 
 
+@pytest.mark.kind("each file once, and hidden ones never")
 def test_a_tree_of_links_to_a_pool_is_read_through_them(tmp_path):
     fill(tmp_path / "pool")
     for name in CLASSES:
@@ -250,6 +260,7 @@ def test_a_tree_of_links_to_a_pool_is_read_through_them(tmp_path):
         list_images(tmp_path / "set")
 
 
+@pytest.mark.kind("each file once, and hidden ones never")
 def test_a_link_that_leads_nowhere_and_what_is_no_file_are_named(tmp_path):
     fill(tmp_path)
     (tmp_path / "ant" / "gone.png").symlink_to(tmp_path / "nowhere.png")
@@ -264,6 +275,7 @@ def test_a_link_that_leads_nowhere_and_what_is_no_file_are_named(tmp_path):
 # --- names that are not UTF-8 -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.kind("names that are not UTF-8")
 @pytest.mark.parametrize("where", ["file", "class", "root", "folder in a class"])
 def test_names_that_are_not_utf_8_work(tmp_path, monkeypatch, capsys, where):
     odd = os.fsdecode(b"caf\xe9")
@@ -307,6 +319,7 @@ def tiff_of_12_bits(shades):
     return Picture()
 
 
+@pytest.mark.kind("levels of more than 8 bits")
 @pytest.mark.parametrize(
     ("to_image", "suffix"),
     [
@@ -334,6 +347,7 @@ def test_levels_of_any_depth_are_the_same_shades(tmp_path, to_image, suffix):
     assert (deep.read().int() - eight.read().int()).abs().max() <= 1
 
 
+@pytest.mark.kind("levels of more than 8 bits")
 @pytest.mark.parametrize("other", [numbers(np.float32, 1 / 256), numbers(np.uint16, 256)], ids=["float", "16 bits"])
 def test_levels_of_several_depths_in_one_folder_are_refused(tmp_path, other):
     fill(tmp_path)  # a class of its own depth would be told apart by its scale
@@ -351,6 +365,7 @@ def with_pixel(value):
     return change
 
 
+@pytest.mark.kind("levels of more than 8 bits")
 @pytest.mark.parametrize(
     ("levels", "words"),
     [
@@ -389,6 +404,7 @@ def png_of_16_bits(factor):
     return to_image
 
 
+@pytest.mark.kind("levels of more than 8 bits")
 def test_colours_of_16_bits_keep_their_range_or_are_refused(tmp_path):
     fill(tmp_path / "eight", count=5)
     fill(tmp_path / "full", count=5, to_image=png_of_16_bits(256))
@@ -399,6 +415,7 @@ def test_colours_of_16_bits_keep_their_range_or_are_refused(tmp_path):
         facts_of(f"folder:{tmp_path / 'low'}")
 
 
+@pytest.mark.kind("levels of more than 8 bits")
 @pytest.mark.parametrize("largest", [0, 1, 16])
 def test_bytes_that_were_not_made_for_bytes_are_refused(tmp_path, largest):
     dark = np.random.default_rng(0).integers(0, largest + 1, (40, 8, 8)).astype(np.uint8)
@@ -427,6 +444,7 @@ def of_shape(*shape, kind=np.uint8, high=256):
     return np.random.default_rng(0).integers(0, high, shape).astype(kind)
 
 
+@pytest.mark.kind("arrays")
 @pytest.mark.parametrize(
     "images",
     [
@@ -463,6 +481,7 @@ def test_arrays_in_another_layout_or_type_are_refused_with_the_form_that_is_mean
     assert text.startswith(f"{prefix}images = ") and "must be uint8 [N, H, W] or [N, H, W, C]" in text
 
 
+@pytest.mark.kind("arrays")
 @pytest.mark.parametrize("shape", [(16, 16), (16, 16, 1), (12, 20, 3), (16, 16, 4), (20, 20, 13), (6, 4)])
 def test_arrays_as_they_are_meant_are_taken(shape):
     images = of_shape(12, *shape)
@@ -471,6 +490,7 @@ def test_arrays_as_they_are_meant_are_taken(shape):
         assert (facts.classes, facts.image_channels) == (3, shape[2] if len(shape) == 3 else 1)
 
 
+@pytest.mark.kind("arrays")
 @pytest.mark.parametrize(
     "targets",
     [
@@ -498,6 +518,7 @@ def test_targets_that_are_no_classes_are_refused(targets, prefix):
 # --- classes without images: one rule for folders and arrays, training and test ---------------------------------------
 
 
+@pytest.mark.kind("classes without images")
 @pytest.mark.parametrize(
     ("targets", "words"),
     [
@@ -512,6 +533,7 @@ def test_arrays_whose_classes_have_gaps_in_training_are_refused(targets, words):
         dataset(targets=np.array(targets * 4))
 
 
+@pytest.mark.kind("classes without images")
 def test_a_class_of_the_test_alone_is_refused_and_one_of_training_alone_is_said(tmp_path, capsys):
     with pytest.raises(LabError, match="test_targets = 3: must be a class of the training images, 0 to 2"):
         dataset(test_targets=np.array([0, 1, 3] * 4))
@@ -530,6 +552,7 @@ def test_a_class_of_the_test_alone_is_refused_and_one_of_training_alone_is_said(
     assert capsys.readouterr().err == f"{name}: no test images of 2 of the 3 classes: bee, cat\n"
 
 
+@pytest.mark.kind("classes without images")
 def test_a_folder_without_training_images_of_a_class_is_refused(tmp_path):
     fill(tmp_path / "train"), fill(tmp_path / "test")
     (tmp_path / "train" / "dog").mkdir()
@@ -550,6 +573,7 @@ def test_a_folder_without_training_images_of_a_class_is_refused(tmp_path):
     assert seen == {"said", "refused"}
 
 
+@pytest.mark.kind("classes without images")
 def test_more_classes_than_the_data_have_are_refused():
     with pytest.raises(LabError, match="classes = 12: must be 10"):
         search_splits(search_config("tiny", "digits", classes=12))
@@ -558,6 +582,7 @@ def test_more_classes_than_the_data_have_are_refused():
 # --- few images -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.kind("few images")
 @pytest.mark.parametrize(
     ("names", "count", "words"),
     [
@@ -573,6 +598,7 @@ def test_few_images_are_refused_for_the_batch_and_one_class_as_such(tmp_path, na
         search_config("tiny", f"folder:{tmp_path}")
 
 
+@pytest.mark.kind("few images")
 def test_one_image_and_a_batch_larger_than_the_set():
     one = dataset(of_shape(1, 16, 16), np.zeros(1, int), test_targets=np.zeros(12, int))
     with pytest.raises(LabError, match="classes = 1: must be a whole number of at least 2"):
@@ -583,6 +609,7 @@ def test_one_image_and_a_batch_larger_than_the_set():
         search_config("tiny", dataset(), batch_size=7)
 
 
+@pytest.mark.kind("few images")
 def test_twelve_images_two_classes_and_one_test_image_are_enough():
     images, classes = of_shape(12, 16, 16), np.arange(12) % 2
     few = Dataset("few", images, classes, images[:1], classes[:1])

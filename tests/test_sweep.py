@@ -97,6 +97,7 @@ def test_cuda_takes_a_gpu_a_run_and_the_file_may_share_it(tmp_path):
     assert read_sweep(write(tmp_path / "s.yaml", device="cuda", gpus=0.5)).gpus == 0.5
 
 
+@pytest.mark.kind("sweep files with other values than texts")
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -151,6 +152,7 @@ def test_missing_data_is_named_when_runs_are_to_be_made(tmp_path, capsys):
     assert "dataset = 'cifar10'" in capsys.readouterr().err and not (tmp_path / "runs").exists()
 
 
+@pytest.mark.kind("sweep files with other values than texts")
 @pytest.mark.parametrize("content", ["search: [", "- 1\n- 2\n", None, "seeds: 2020-99-99", "[" * 9999, "a: !!x 1"])
 def test_a_file_that_is_none_is_refused(tmp_path, capsys, content):
     path = tmp_path / "s.yaml"
