@@ -39,6 +39,12 @@ class Mixture(NamedTuple):
         """What operations rank by [E, O]: logits, for weights saturate (in float32 two of them may both be 1.0)."""
         return self.operations if self.operation_logits is None else self.operation_logits
 
+    @property
+    def shares(self) -> Tensor:
+        """Operation weights that rank edges [E, O]: of the logits' softmax, where there are logits, for one-hot weights
+        are all alike."""
+        return self.operations if self.operation_logits is None else self.operation_logits.softmax(dim=1)
+
 
 class Strengths(NamedTuple):
     """How the candidates of one cell type rank."""
@@ -174,12 +180,9 @@ class Method:
     # --- the cut ---
 
     def strengths(self, architecture: Architecture, cell_type: str, at: Moment) -> Strengths:
-        """How edges and operations rank: operations by their logit, edges by b times their largest operation weight (of
-        the logits' softmax, where there are logits: one-hot weights rank no edge)."""
+        """How edges and operations rank: operations by their logit, edges by b times their largest operation weight."""
         mixture = self.mix(architecture, cell_type, at)
-        logits = mixture.operation_logits
-        weights = mixture.operations if logits is None else logits.softmax(dim=1)
-        return Strengths(mixture.ranks, mixture.edges * weights[:, at.space.choices].amax(dim=1))
+        return Strengths(mixture.ranks, mixture.edges * mixture.shares[:, at.space.choices].amax(dim=1))
 
     def select(self, architectures: Mapping[str, Architecture], budget: EdgeBudget, at: Moment) -> Genotype:
         """The cell that `budget` keeps: the strongest edges, and on each the strongest operations."""

@@ -67,7 +67,7 @@ def above(
     is left, the heaviest edge from an input of the cell stays."""
     strengths = method.strengths(architecture, cell_type, at)
     cell = _cell(*strengths, cell_type, budget, at)
-    weights = method.mix(architecture, cell_type, at).operations
+    weights = method.mix(architecture, cell_type, at).shares
     weight = {
         edge: weights[at.space.edges.index(edge[:2]), at.space.operations.index(edge.operation)].item()
         for edge in cell.edges
