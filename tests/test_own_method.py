@@ -208,7 +208,7 @@ def test_its_numbers_are_checked_hashed_and_set_by_name(files):
 def test_swept_on_ray(files, tmp_path):
     (tmp_path / "sweep.yaml").write_text(
         f"preset: tiny\ndataset: digits\nseeds: [0]\nruns: {tmp_path}/runs\nsearch:\n"
-        f"  method: [darts, '{files['FairDarts']}']\n  layers: 2\n  channels: 2\n  steps: 2\n  epochs: 1\n"
+        f"  method: [darts, '{files['FairDarts']}']\n  layers: 3\n  channels: 2\n  steps: 2\n  epochs: 1\n"
     )
     command = [sys.executable, "-m", "daas_lab", "sweep", str(tmp_path / "sweep.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)

@@ -67,7 +67,7 @@ def published_rows(settings: Settings, names: Sequence[str]) -> list[Row]:
         for seed in settings.seeds
     }
     runs = make.make_runs(list(configs), settings)
-    return [configs[run.config] | {"error": run.result["test_error"]} for run in runs]
+    return [named | {"error": run.result["test_error"]} for named, run in zip(configs.values(), runs, strict=True)]
 
 
 # --- the same cell from every seed? -----------------------------------------------------------------------------------
