@@ -218,9 +218,7 @@ def test_table_5(root):
     counted = {row["cell"]: row for row in rows if row.get("cell")}
     assert counted["DARTS_V2"]["params_m"] == pytest.approx(4.718752)
     assert counted["PC_DARTS_CIFAR"]["params_m"] == pytest.approx(5.270560)
-    assert counted.pop("googlenet")["multiply_adds_m"] == pytest.approx(
-        1498.376192
-    )  # before there was a mobile setting
+    assert counted.pop("googlenet")["multiply_adds_m"] == pytest.approx(1498.376192)
     assert all(300 < row["multiply_adds_m"] < 800 for row in counted.values())
     [own] = ours(rows)
     assert own["search"] == "digits" and own["params_m_mean"] > 0.3 and "top_1_error_mean" not in own

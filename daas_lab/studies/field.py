@@ -67,7 +67,10 @@ def published_rows(settings: Settings, names: Sequence[str]) -> list[Row]:
         for seed in settings.seeds
     }
     runs = make.make_runs(list(configs), settings)
-    return [named | {"error": run.result["test_error"]} for named, run in zip(configs.values(), runs, strict=True)]
+    return [
+        {"run": make.run_name(run.config), "protocol": None} | named | {"error": run.result["test_error"]}
+        for named, run in zip(configs.values(), runs, strict=True)
+    ]
 
 
 # --- the same cell from every seed? -----------------------------------------------------------------------------------
