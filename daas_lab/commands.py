@@ -5,7 +5,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -74,7 +74,7 @@ def run_gap(options: argparse.Namespace) -> None:
             one_of(name, value, allowed[name])
     run_config = read_search_config(options.run_folder)
     budgets = dict.fromkeys(_budget_for(budget, run_config) for budget in options.budget or NAMED_BUDGETS)
-    cells = {str(budget): _cells(options, budget) for budget in budgets}
+    cells = _cells(options, budgets) if options.select != rules.OWN else None
     network, _ = load_supernet(options.run_folder)
     splits = search_splits(run_config, options.data)
     lists = {f"{name}s": values for name, values in chosen.items()}
@@ -86,13 +86,15 @@ def run_gap(options: argparse.Namespace) -> None:
     _print_accuracies(rows, run_config, len(splits.held_out), options.json)
 
 
-def _cells(options: argparse.Namespace, budget: EdgeBudget, epoch: int = -1) -> Genotype:
-    """The cell of a run at a budget, by the rule that the options name; a measured rule measures first."""
+def _cells(options: argparse.Namespace, budgets: Iterable[EdgeBudget], epoch: int = -1) -> dict[str, Genotype]:
+    """Budget → the cell of a run, by the rule that the options name; a measured rule measures first, all at once."""
+    budgets = list(budgets)
     if options.select == rules.PERTURBATION and Path(options.run_folder).is_dir():
         if epoch != -1:
             raise refuse("epoch", epoch, f"the last one for {options.select}, which needs the network's weights")
-        keep_perturbed_cells(options.run_folder, options.data, [str(budget)])
-    return evolution.genotype_after(read_any(options.run_folder), epoch, budget, options.select)
+        keep_perturbed_cells(options.run_folder, options.data, list(map(str, budgets)))
+    run = read_any(options.run_folder)
+    return {str(budget): evolution.genotype_after(run, epoch, budget, options.select) for budget in budgets}
 
 
 def run_attribution(options: argparse.Namespace) -> None:
@@ -173,7 +175,7 @@ def run_genotype(options: argparse.Namespace) -> None:
     epoch = last if options.epoch is None else options.epoch
     epoch = coerce("epoch", int, epoch, {"at_least": 0, "at_most": last})
     budget = _budget_for(options.budget or run.config.budget, run.config)
-    cells = _cells(options, budget, -1 if options.epoch is None else epoch)
+    cells = _cells(options, [budget], -1 if options.epoch is None else epoch)[str(budget)]
     print(format_darts(cells) if options.darts else json.dumps(cells.to_json()))
     if run.config.searcher.trains and options.select == rules.OWN:
         print(evolution.close_choices_sentence(evolution.close_choices(run, epoch, budget)), file=sys.stderr)
