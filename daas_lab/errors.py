@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 STOPPED = "stopped; the same command goes on from the last epoch"
@@ -42,6 +42,11 @@ def suggestion(value: object, allowed) -> str:
     """' (did you mean …?)' for a misspelt name, else nothing."""
     close = difflib.get_close_matches(str(value), list(map(str, allowed)), n=1)
     return f" (did you mean {close[0]}?)" if close else ""
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names of a list that may be long."""
+    return ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
 
 
 @cache

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from daas_lab.data.picture import brightest, damaged, depth, is_grey, opened, white_level
-from daas_lab.errors import LabError, refuse, say_once
+from daas_lab.errors import LabError, refuse, say_once, some
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 TEST_SHARE = 0.2  # of a tree without test folder
@@ -85,7 +85,7 @@ def list_images(folder: str | Path) -> Listing:
             f"one of {', '.join(TRAINING_NAMES)} and one of {', '.join(TEST_NAMES)}, each with the classes' folders"
         )
         raise LabError(
-            f"folder {root}: holds what looks like the parts of a split ({_some(names)}): must be {allowed}, or "
+            f"folder {root}: holds what looks like the parts of a split ({some(names)}): must be {allowed}, or "
             "the classes' folders alone"
         )
     return list_parts(root, "", None)
@@ -115,7 +115,7 @@ def list_parts(root: Path, train: str, test: str | None) -> Listing:
     said = [f"{what}: {count}" for what, count in left_out.items() if count]
     if test is not None:
         others = [e for e in _visible(root) if e.name not in (train, test) and (_is_folder(e) or _is_image(e))]
-        said += [f"beside {train} and {test}: {_some([entry.name for entry in others])}"] if others else []
+        said += [f"beside {train} and {test}: {some([entry.name for entry in others])}"] if others else []
     return Listing(classes, files[train], None if test is None else files[test], said)
 
 
@@ -194,10 +194,6 @@ def _class_folders(folder: Path) -> set[str]:
     own = sum(map(_is_image, entries))
     held = {e.name for e in entries if _is_folder(e) and any(_images(folder / e.name, e.is_symlink(), Counter()))}
     return held if len(held) > own else set()
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
 
 
 @lru_cache

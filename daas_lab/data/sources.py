@@ -11,7 +11,7 @@ import numpy as np
 
 from daas_lab.data.image_folder import folder_facts
 from daas_lab.data.picture import check_range
-from daas_lab.errors import LabError, one_of, refuse, say_once
+from daas_lab.errors import LabError, one_of, refuse, say_once, some
 from daas_lab.fields import check_text
 from daas_lab.own_files import canonical_own, digest_of, is_own, load_own, named_own, own_name
 
@@ -123,8 +123,7 @@ def check_classes(
     if unknown := [number for number in tested if number >= classes]:
         raise refuse("test_targets", int(unknown[0]), f"a class of the training images, 0 to {classes - 1}")
     if untested := [_class_name(number, names) for number in np.setdiff1d(trained, tested)] if len(tested) else []:
-        some = ", ".join(untested[:8]) + (" …" if len(untested) > 8 else "")
-        say_once(f"{dataset}: no test images of {len(untested)} of the {classes} classes: {some}")
+        say_once(f"{dataset}: no test images of {len(untested)} of the {classes} classes: {some(untested)}")
 
 
 def _class_name(number: int, names: Sequence[str]) -> str:

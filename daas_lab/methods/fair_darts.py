@@ -15,6 +15,7 @@ from torch import Tensor
 
 from daas_lab.fields import number
 from daas_lab.methods.method import Architecture, Method, Mixture, Moment
+from daas_lab.methods.rules import edge_values
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.space.genotype import CellGenotype, Genotype
@@ -53,11 +54,8 @@ class FairDARTS(Method):
         strongest = super().select(architectures, budget, at)
         cells = []
         for name in CELL_TYPES:
-            weights, cell = architectures[name].alphas.sigmoid(), strongest.cell(name)
-            strength = {
-                edge: weights[at.space.edges.index(edge[:2]), at.space.operations.index(edge.operation)].item()
-                for edge in cell.edges
-            }
+            cell = strongest.cell(name)
+            strength = edge_values(cell, architectures[name].alphas.sigmoid(), at.space)
             best = {max((edge for edge in cell.edges if edge.node == node), key=strength.get) for node in cell.concat}
             kept = tuple(edge for edge in cell.edges if strength[edge] >= self.threshold or edge in best)
             cells.append(CellGenotype(kept, cell.concat))

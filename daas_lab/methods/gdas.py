@@ -26,9 +26,8 @@ class GDAS(Method):
     colour: ClassVar[str] = "#004488"
 
     def tau(self, at: Moment) -> float:
-        """The temperature of an epoch: by shares of the search, so that it always ends at `tau_end`."""
-        share = schedules.coefficient("linear", at.epoch, at.epochs)
-        return self.tau_start + (self.tau_end - self.tau_start) * share
+        """The temperature of an epoch."""
+        return schedules.between(self.tau_start, self.tau_end, at.epoch, at.epochs)
 
     def mix(self, architecture: Architecture, cell_type: str, at: Moment) -> Mixture:
         """One-hot weights; edges rank by softmax(α), as published."""

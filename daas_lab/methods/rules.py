@@ -17,8 +17,8 @@ from daas_lab.errors import one_of, refuse
 from daas_lab.methods.method import Architecture, Method, Moment
 from daas_lab.methods.pruning import GONE, alive
 from daas_lab.space.budget import EdgeBudget
-from daas_lab.space.cell_space import CELL_TYPES, SKIP
-from daas_lab.space.genotype import CellGenotype, Genotype
+from daas_lab.space.cell_space import CELL_TYPES, SKIP, Space
+from daas_lab.space.genotype import CellGenotype, Edge, Genotype
 from daas_lab.space.selection import derive_cell
 
 OWN, STRONGEST, THRESHOLD, SKIPS, PERTURBATION = RULES = ("own", "strongest", "threshold", "skips", "perturbation")
@@ -67,11 +67,7 @@ def above(
     is left, the heaviest edge from an input of the cell stays."""
     strengths = method.strengths(architecture, cell_type, at)
     cell = _cell(*strengths, cell_type, budget, at)
-    weights = method.mix(architecture, cell_type, at).shares
-    weight = {
-        edge: weights[at.space.edges.index(edge[:2]), at.space.operations.index(edge.operation)].item()
-        for edge in cell.edges
-    }
+    weight = edge_values(cell, method.mix(architecture, cell_type, at).shares, at.space)
     live, edges = {0, 1}, []
     for edge in cell.edges:
         if weight[edge] >= least and edge.source in live:
@@ -79,6 +75,12 @@ def above(
             live.add(edge.node)
     edges = edges or [max((edge for edge in cell.edges if edge.source < 2), key=weight.__getitem__)]
     return CellGenotype(tuple(edges), tuple(sorted({edge.node for edge in edges})))
+
+
+def edge_values(cell: CellGenotype, values: Tensor, space: Space) -> dict[Edge, float]:
+    """Edge of a cell → what `values` [E, O] has for it."""
+    places = {edge: (space.edges.index(edge[:2]), space.operations.index(edge.operation)) for edge in cell.edges}
+    return {edge: values[place].item() for edge, place in places.items()}
 
 
 def few_skips(

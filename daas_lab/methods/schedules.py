@@ -23,6 +23,11 @@ def progress(epoch: int, epochs: int, hold: int = 0) -> float:
     return max(0, epoch - hold) / max(1, epochs - hold)
 
 
+def between(start: float, end: float, epoch: int, epochs: int) -> float:
+    """From `start` in the first epoch to `end` in the last, linearly: in shares of the search, so that it arrives."""
+    return start + (end - start) * coefficient("linear", epoch, epochs)
+
+
 def stage(epoch: int, epochs: int, stages: int) -> tuple[int, int, int]:
     """Which of several stages of (almost) the same length `epoch` is in, from 0; which of its epochs, from 0; and how
     many it has."""

@@ -27,8 +27,7 @@ class SDARTSRS(Method):
 
     def epsilon(self, at: Moment) -> float:
         """How far a weight may be moved in an epoch."""
-        share = schedules.coefficient("linear", at.epoch, at.epochs)
-        return self.epsilon_start + (self.epsilon_end - self.epsilon_start) * share
+        return schedules.between(self.epsilon_start, self.epsilon_end, at.epoch, at.epochs)
 
     def mix(self, architecture: Architecture, cell_type: str, at: Moment) -> Mixture:
         """α has no part in a step of the weights, so that nothing passes back through the change."""

@@ -27,9 +27,8 @@ class SNAS(Method):
     colour: ClassVar[str] = "#88CCEE"
 
     def tau(self, at: Moment) -> float:
-        """The temperature of an epoch: by shares of the search, so that it always ends at `tau_end`."""
-        share = schedules.coefficient("linear", at.epoch, at.epochs)
-        return self.tau_start + (self.tau_end - self.tau_start) * share
+        """The temperature of an epoch."""
+        return schedules.between(self.tau_start, self.tau_end, at.epoch, at.epochs)
 
     def mix(self, architecture: Architecture, cell_type: str, at: Moment) -> Mixture:
         """The noise is drawn only in training; log p and α differ by what a softmax does not see."""

@@ -84,13 +84,13 @@ def _measure(config, images: int, steps: int, device: torch.device) -> tuple[flo
     return (time.perf_counter() - begun) / steps, _peak(device)
 
 
-def search_step(config: SearchConfig, device: torch.device, epoch: int | None = None) -> Callable:
-    """A step of a search on a batch x, y: α and β, then the weights, as in `epoch` (default: the last)."""
+def search_step(config: SearchConfig, device: torch.device) -> Callable:
+    """A step of a search on a batch x, y: α and β, then the weights, as in the last epoch."""
     network = place(build_supernet(config), config, device)
     weight_optimizer, arch_optimizer = make_optimizers(config, network)
     scaler = make_scaler(config, device)
     architecture, weights = network.arch_parameters(), network.weight_parameters()
-    network.at = config.moment(epoch, training=True)
+    network.at = config.moment(training=True)
 
     def step(x, y):
         train_only(trained=architecture, resting=weights)

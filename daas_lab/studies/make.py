@@ -191,7 +191,8 @@ def drops(
         if run.config in missing:
             run = read_run(run.folder)
             _publish(run, settings)
-        measured = [row for row in run.gap if _drop_key(row) in [(*key, select) for key in keys]]
+        asked = {(*key, select) for key in keys}
+        measured = [row for row in run.gap if _drop_key(row) in asked]
         rows += [names_of(run) | row | {"drop": row["before"] - row["after"]} for row in measured]
     return rows
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from daas_lab.config import EDGE_WEIGHTS, SearchConfig
 from daas_lab.data.batches import ImageSet, plain_batches
 from daas_lab.errors import one_of
+from daas_lab.methods import rules
 from daas_lab.methods.method import Architecture, Mixture, Strengths, split_nodes
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.folder import Run
@@ -80,11 +81,16 @@ def weight_evolution(run: Run) -> dict[str, Evolution]:
 
 
 def derive_genotype(
-    config: SearchConfig, parameters: Mapping[str, Tensor | np.ndarray], budget: EdgeBudget, epoch: int | None = None
+    config: SearchConfig,
+    parameters: Mapping[str, Tensor | np.ndarray],
+    budget: EdgeBudget,
+    epoch: int | None = None,
+    select: str = rules.OWN,
 ) -> Genotype:
-    """The genotype that `budget` keeps of α and β after `epoch` (default: the last), as the method selects it."""
+    """The genotype that `budget` keeps of α and β after `epoch` (default: the last), by a rule of `methods.rules` that
+    needs no network."""
     architectures = exact_architectures(parameters) if config.searcher.trains else {}
-    return config.searcher.select(architectures, budget, config.moment(epoch))
+    return rules.select(select, config.searcher, architectures, budget, config.moment(epoch))
 
 
 def choice_strengths(

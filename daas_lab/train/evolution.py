@@ -16,7 +16,7 @@ from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, SKIP, cell_edges, input_edges
 from daas_lab.space.genotype import Genotype
 from daas_lab.space.operations import OPERATIONS
-from daas_lab.train.discretize import choice_strengths, exact_architectures, weight_evolution
+from daas_lab.train.discretize import choice_strengths, derive_genotype, weight_evolution
 
 COIN_TOSS = 0.01  # a choice whose two competitors' shares differ by less is no choice
 
@@ -35,10 +35,9 @@ def genotype_after(
             return Genotype.from_json(found)
         raise refuse("select", select, f"measured before for budget {budget}: daas-lab genotype RUN --select {select}")
     if not config.searcher.trains:
-        return rules.select(select, config.searcher, {}, budget, config.moment())
+        return derive_genotype(config, {}, budget, select=select)
     epoch = range(len(run.alphas["normal"]))[epoch]
-    architectures = exact_architectures(run.architecture(epoch))
-    return rules.select(select, config.searcher, architectures, budget, config.moment(max(1, epoch)))
+    return derive_genotype(config, run.architecture(epoch), budget, max(1, epoch), select)
 
 
 def genotype_evolution(run: Run, budget: str | EdgeBudget | None = None) -> list[Genotype]:

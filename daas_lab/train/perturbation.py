@@ -95,20 +95,19 @@ def _pruned(
             left = [space.edges.index(edge) for edge in group.candidates()]
             ranks[left] = len(left)
             for gone in range(len(left) - group.keep):
-                accuracies = {}
-                for e in left:
-                    edges = mixtures[name].edges.clone()
-                    edges[e] = 0
-                    without = mixtures | {name: mixtures[name]._replace(edges=edges)}
-                    accuracies[e] = _accuracy(network, images, without)
+                accuracies = {e: _accuracy(network, images, _without_edge(mixtures, name, e)) for e in left}
                 least = max(left, key=accuracies.__getitem__)
                 ranks[least] = gone
                 left.remove(least)
-                edges = mixtures[name].edges.clone()
-                edges[least] = 0
-                mixtures = mixtures | {name: mixtures[name]._replace(edges=edges)}
+                mixtures = _without_edge(mixtures, name, least)
         cells.append(derive_cell(worth[name].tolist(), ranks.tolist(), groups, budget.operations, space.operations))
     return Genotype(*cells)
+
+
+def _without_edge(mixtures: dict[str, Mixture], name: str, e: int) -> dict[str, Mixture]:
+    edges = mixtures[name].edges.clone()
+    edges[e] = 0
+    return mixtures | {name: mixtures[name]._replace(edges=edges)}
 
 
 def _accuracy(network: SuperNetwork, images: ImageSet, mixtures: dict[str, Mixture]) -> float:
