@@ -16,7 +16,7 @@ help:
 	@echo "make lab          JupyterLab, with notebooks/explore.ipynb open"
 	@echo "make figures      all notebooks, headless (PRESET=tiny, mini or full)"
 	@echo "make docs         the site of docs/, in site/, every link checked"
-	@echo "make lint         ruff on code and notebooks"
+	@echo "make lint         ruff on code and notebooks, mypy on the package"
 	@echo "make audit        known holes in the installed packages, asked of PyPI"
 
 .venv/installed: pyproject.toml
@@ -63,6 +63,7 @@ runs/notebooks/docs/%.ipynb: notebooks/%.ipynb | .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 audit: .venv/installed
 	$(BIN)/python -m pip install --quiet pip-audit

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from daas_lab import compose, config
 from daas_lab.errors import LabError, one_of, refuse
@@ -77,7 +78,7 @@ def run_gap(options: argparse.Namespace) -> None:
     cells = _cells(options, budgets) if options.select != rules.OWN else None
     network, _ = load_supernet(options.run_folder)
     splits = search_splits(run_config, options.data)
-    lists = {f"{name}s": values for name, values in chosen.items()}
+    lists: dict[str, Any] = {f"{name}s": values for name, values in chosen.items()}
     rows = discretize.accuracy_drops(
         network, run_config, splits.held_out, splits.weights, budgets, cells=cells, **lists
     )
@@ -134,7 +135,7 @@ def _budget_for(text: str, run_config: config.SearchConfig) -> EdgeBudget:
 def run_count(options: argparse.Namespace) -> None:
     from daas_lab.networks.derived import count
 
-    sizes = {name: _count_option(options, name) for name in ("channels", "layers", "classes", "side")}
+    sizes: dict[str, Any] = {name: _count_option(options, name) for name in ("channels", "layers", "classes", "side")}
     result = count(load_genotype(options.genotype), options.form, **sizes)
     text = f"{result['parameters']:,} parameters, {result['multiply_adds']:,} multiply-adds"
     print(json.dumps(result) if options.json else text)
@@ -231,7 +232,7 @@ def run_bench(options: argparse.Namespace) -> None:
     print(json.dumps(result, indent=1) if options.json else bench.format_table(result))
 
 
-def _count_option(options: argparse.Namespace, name: str) -> int | None:
+def _count_option(options: argparse.Namespace, name: str) -> Any:
     value = getattr(options, name)
     limits = {spec.name: spec.metadata.get("at_least") for spec in fields(config.RetrainConfig)}
     least, most = max(1, limits.get(name) or 1), 1024 if name == "threads" else 10_000

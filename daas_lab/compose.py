@@ -48,7 +48,7 @@ def search_config(
     parse_operations(operations)
     defaults = {name: spec.default for name, spec in own.items() if spec.default is not MISSING}
     defaults |= searcher.numbers(protocol)
-    values = {
+    values: dict[str, Any] = {
         "data_digest": facts.digest,
         "method_digest": digest_of("method", method) if is_own(method) else "",
         "operations": canonical_operations(operations),
@@ -132,7 +132,7 @@ def retrain_config(
     found = {"data_digest", "operations_digest"}
     refuse_unknown("retrain", changes, [spec.name for spec in fields(RetrainConfig) if spec.name not in found])
     facts = _facts_of(dataset, changes)
-    values = {
+    values: dict[str, Any] = {
         "data_digest": facts.digest,
         "seed": 0,
         "split_seed": 0,

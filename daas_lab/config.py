@@ -188,7 +188,7 @@ class SearchConfig:
 
     def moment(self, epoch: int | None = None, **changes: Any) -> Moment:
         """After `epoch` (default: the last one)."""
-        values = {"seed": self.seed, "space": self.space} | changes
+        values: dict[str, Any] = {"seed": self.seed, "space": self.space} | changes
         return Moment(self.epochs if epoch is None else epoch, self.epochs, **values)
 
 

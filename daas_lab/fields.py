@@ -14,7 +14,7 @@ def number(
     return field(default=default, metadata={"at_least": at_least, "at_most": at_most, "above": above})
 
 
-def coerce(name: str, kind: type, value: Any, limits: dict) -> Any:
+def coerce(name: str, kind: type, value: Any, limits: Mapping) -> Any:
     """`value` as `kind` within `limits`: texts such as "3e-4" count as the number they write, nothing is rounded."""
     allowed = _in_words(kind, limits)
     if isinstance(value, bool):
@@ -44,7 +44,7 @@ def allowed_values(spec: Field) -> str:
     return "true or false" if kind is bool else _in_words(kind, spec.metadata) if kind in (int, float) else ""
 
 
-_KINDS = {"int": int, "float": float, "bool": bool, "str": str}
+_KINDS: dict[Any, Any] = {"int": int, "float": float, "bool": bool, "str": str}
 _BOUND_WORDS = {"at_least": "of at least", "at_most": "of at most", "above": "above"}
 
 
@@ -83,7 +83,7 @@ def whole(value: Any, at_least: int, at_most: int = 10**9) -> int:
         return at_least
 
 
-def refuse_unknown(what: str, changes: dict, known: Iterable[str]) -> None:
+def refuse_unknown(what: str, changes: Mapping, known: Iterable[str]) -> None:
     """Raise for a keyword that is no field, naming the closest one."""
     known = list(dict.fromkeys(known))
     for name in changes:

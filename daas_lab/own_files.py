@@ -59,6 +59,7 @@ def load_own(field: str, text: str, digest: str = "") -> Any:
         module_name = f"daas_lab_own_{found}"
         if module_name not in sys.modules:
             spec = importlib.util.spec_from_file_location(module_name, file)
+            assert spec and spec.loader  # a .py file has both
             module = importlib.util.module_from_spec(spec)
             sys.modules[module_name] = module
             try:

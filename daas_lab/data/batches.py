@@ -90,12 +90,12 @@ def load(
     Raises `LabError` naming the folder and how to get the data if they are missing, or the file that is damaged.
     ImageNet must have `classes` folders.
     """
-    if dataset == "imagenet":
-        return _imagenet_files(_imagenet_folder(Path(data)), side, classes)
     if dataset.startswith("folder:"):
         return _folder_files(dataset, side, split_seed)
     if isinstance(data, Dataset):
         (images, targets), (test_images, test_targets) = _own_arrays(data)
+    elif dataset == "imagenet":
+        return _imagenet_files(_imagenet_folder(Path(data)), side, classes)
     else:
         (images, targets), (test_images, test_targets) = _READERS[dataset](Path(data), split_seed)
     resized = [_resize(part, side) for part in (images, test_images)]
@@ -223,7 +223,8 @@ def _imagenet_files(folder: Path, side: int, classes: int) -> tuple[FileSet, Fil
     if len(listing.classes) != classes:
         raise refuse("classes", classes, f"{len(listing.classes)}, the folders in {folder / 'train'}")
     mean, std = (torch.tensor(values) for values in (image_files.IMAGENET_MEAN, image_files.IMAGENET_STD))
-    return tuple(_files(part, side, mean, std) for part in (listing.train, listing.test))
+    train, test = (_files(part, side, mean, std) for part in (listing.train, listing.test or []))
+    return train, test
 
 
 def _folder_files(dataset: str, side: int, split_seed: int) -> tuple[FileSet, FileSet]:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -144,7 +145,7 @@ class _Decoded(Dataset):
 def _load(files: FileSet, keys: list[list[tuple[int, int]]], transform) -> Iterator[tuple[Tensor, Tensor]]:
     pinned = torch.device(files.device).type == "cuda"
     # A generator of its own: the loader would draw a seed from torch's.
-    options = {"num_workers": files.workers, "pin_memory": pinned, "generator": torch.Generator()}
+    options: dict[str, Any] = {"num_workers": files.workers, "pin_memory": pinned, "generator": torch.Generator()}
     decoded = _Decoded(files, transform)
     for images, targets in DataLoader(decoded, batch_sampler=keys, collate_fn=_stack, **options):
         if isinstance(images, str):

@@ -73,7 +73,7 @@ def list_images(folder: str | Path) -> Listing:
     train = [name for name in parts if name.lower() in TRAINING_NAMES]
     test = [name for name in parts if name.lower() in TEST_NAMES]
     if len(train) == 1 and test:
-        return list_parts(root, *train, min(test, key=lambda name: TEST_NAMES.index(name.lower())))
+        return list_parts(root, train[0], min(test, key=lambda name: TEST_NAMES.index(name.lower())))
     words = {match[1].lower() if (match := _LIKE_A_PART.search(name)) else None for name in names}
     if (
         any(map(_LIKE_A_PART.search, parts))
@@ -93,21 +93,24 @@ def list_images(folder: str | Path) -> Listing:
 
 def list_parts(root: Path, train: str, test: str | None) -> Listing:
     """The images of the class folders in root/train and, where it is split, in root/test."""
-    root, left_out, found = root.resolve(), Counter(), []
+    root = root.resolve()
+    left_out: Counter[str] = Counter()
+    found: list[_Found] = []
     names = {}
     for part in (train,) if test is None else (train, test):
         entries = list(_visible(root / part, left_out))
         left_out["images in no class's folder"] += sum(map(_is_image, entries))
         names[part] = {entry.name: entry.is_symlink() for entry in entries if _is_folder(entry)}
         for name, linked in names[part].items():
-            found += (_Found(path, part, name, *rest) for path, *rest in _images(root / part / name, linked, left_out))
+            images = _images(root / part / name, linked, left_out)
+            found += (_Found(path, part, name, key, by_link) for path, key, by_link in images)
     if empty := sorted(names[train].keys() - {item.name for item in found if item.part == train}):
         raise LabError(f"folder {root / train / empty[0]}: must hold images ({', '.join(SUFFIXES)})")
     kept = _each_once(found, left_out)
     classes = sorted({item.name for item in kept if item.part == train})
     if len(classes) < 2:
         raise LabError(f"folder {root / train}: must hold a folder of images for each of two or more classes")
-    if unknown := sorted({item.name for item in kept} - set(classes)):
+    if test and (unknown := sorted({item.name for item in kept} - set(classes))):
         raise LabError(f"folder {root / test / unknown[0]}: must be a class of {root / train}: {', '.join(classes)}")
     number = {name: index for index, name in enumerate(classes)}
     files = {part: sorted((number[i.name], i.path) for i in kept if i.part == part) for part in names}
@@ -121,7 +124,7 @@ def list_parts(root: Path, train: str, test: str | None) -> Listing:
 
 def _each_once(found: list[_Found], left_out: Counter) -> list[_Found]:
     """Every file at its own place, or where the first link to it is, training images first."""
-    first = {}
+    first: dict[object, _Found] = {}
     for item in sorted(found, key=lambda item: item.linked):
         other = first.setdefault(item.key, item)
         if other.name != item.name and other.linked == item.linked:
@@ -204,7 +207,9 @@ def folder_facts(folder: str) -> FolderFacts:
     """
     listing = list_images(folder)
     files = listing.train + (listing.test or [])
-    grey, sides, largest, first, several = True, [], {}, {}, 0
+    grey, sides, several = True, [], 0
+    largest: dict[str, float] = {}
+    first: dict[str, str] = {}
     for path, _ in files:
         with opened(path) as image:
             grey &= is_grey(image)

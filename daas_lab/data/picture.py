@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from daas_lab.errors import LabError, refuse
 
@@ -14,7 +14,7 @@ _TOO_DARK = 16
 
 
 @contextmanager
-def opened(path: str) -> Iterator[Image.Image]:
+def opened(path: str) -> Iterator[ImageFile.ImageFile]:
     """A file as Pillow opens it. Raises `LabError` naming the file if it, or what is asked of it, cannot be read."""
     try:
         with Image.open(path) as image:
@@ -36,7 +36,7 @@ def is_grey(image: Image.Image) -> bool:
     return image.mode in ("1", "L", "LA") or image.mode[0] in "IF"
 
 
-def depth(image: Image.Image) -> str:
+def depth(image: ImageFile.ImageFile) -> str:
     """What has more than 8 bits: I whole numbers, F real ones, C colours of which Pillow gives the upper 8 of 16 bits.
 
     Empty for 8 bits. To be asked before the pixels are read.

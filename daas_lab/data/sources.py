@@ -184,9 +184,10 @@ def folder_of(dataset: str) -> Path:
 
 def canonical(dataset: str | Dataset) -> str:
     """The text by which a configuration names a data set; a folder's path is absolute."""
-    if is_own(str(dataset)):
-        return canonical_own(str(dataset))
-    return f"folder:{folder_of(dataset)}" if str(dataset).startswith("folder:") else str(dataset)
+    name = str(dataset)
+    if is_own(name):
+        return canonical_own(name)
+    return f"folder:{folder_of(name)}" if name.startswith("folder:") else name
 
 
 def short_name(dataset: str) -> str:

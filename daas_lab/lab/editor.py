@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from daas_lab.errors import LabError, refuse
 from daas_lab.lab.explorer import labels, read_search
@@ -34,7 +35,7 @@ def change_edge(
 ) -> Genotype:
     """The genotype with another operation or source on the edge `index` of a cell; `LabError` if it cannot exist."""
     cell = genotype.cell(cell_type)
-    changes = {"operation": operation, "source": source}
+    changes: dict[str, Any] = {"operation": operation, "source": source}
     edge = cell.edges[index]._replace(**{name: value for name, value in changes.items() if value is not None})
     try:
         changed = CellGenotype((*cell.edges[:index], edge, *cell.edges[index + 1 :]), cell.concat)

@@ -72,8 +72,8 @@ def read_search(path: str | Path) -> Run:
 
 def budgets_of(runs: Sequence[Run]) -> list[str]:
     """The budgets that can be asked of runs: the paper's, where the cells have its nodes, and their own."""
-    named = list(NAMED_BUDGETS) if any(run.config.nodes == 6 for run in runs) else []
-    return list(dict.fromkeys([*named, *(run.config.budget for run in runs)]))
+    named = list(NAMED_BUDGETS) if any(run.search.nodes == 6 for run in runs) else []
+    return list(dict.fromkeys([*named, *(run.search.budget for run in runs)]))
 
 
 def first_choice(found: Mapping[str, Path]) -> str:
@@ -88,7 +88,7 @@ def second_choice(found: Mapping[str, Path]) -> str:
     others = [name for name in found if name.split("-")[0] != first.split("-")[0]]
     same = [name for name in others if name.split("-")[1:2] == first.split("-")[1:2]]
     for name in same:
-        config = read_search(found[name]).config
+        config = read_search(found[name]).search
         if config.budget == "8/14" and not _unusual_lambdas(config):
             return name
     return next(iter([*same, *others, first]))
@@ -101,7 +101,7 @@ def labels(found: Mapping[str, Path]) -> list[tuple[str, str]]:
 
 def _particulars(path: Path) -> list[str]:
     try:
-        config = read_search(path).config
+        config = read_search(path).search
     except LabError:  # damaged; who chooses it is told so
         return []
     budget = [config.budget] if config.searcher.asks_for_budget else []
@@ -133,10 +133,10 @@ def frame(
     handed in where many epochs are drawn.
     """
     edge_budget = EdgeBudget.parse(budget)
-    if edge_budget.nodes != run.config.nodes:
-        raise refuse("budget", budget, f"for the {run.config.nodes - 2} intermediate nodes of this run")
+    if edge_budget.nodes != run.search.nodes:
+        raise refuse("budget", budget, f"for the {run.search.nodes - 2} intermediate nodes of this run")
     evolution = evolution or weight_evolution(run)
-    genotype = derive_genotype(run.config, run.architecture(epoch), edge_budget, max(1, epoch))
+    genotype = derive_genotype(run.search, run.architecture(epoch), edge_budget, max(1, epoch))
     parts, y = _header(run, str(edge_budget), epoch)
     panel, height = _accuracy_panel(run, str(edge_budget), epoch, edge_weight, y)
     parts, y = parts + panel, y + height
@@ -145,11 +145,11 @@ def frame(
     for n, name in enumerate(CELL_TYPES):
         a, b = evolution[name].operations[epoch], evolution[name].edges[epoch]
         at = MARGIN + n * block, y
-        parts += _heat_map(a, b, run.config.space.operations, scale, genotype.cell(name), _CELL_NAMES[name], *at)
-    y += HEAD + 20 + _rows_height(run.config.nodes)
+        parts += _heat_map(a, b, run.search.space.operations, scale, genotype.cell(name), _CELL_NAMES[name], *at)
+    y += HEAD + 20 + _rows_height(run.search.nodes)
     for name in CELL_TYPES:
-        parts += _arcs(genotype.cell(name), evolution[name].edges[epoch], run.config.nodes, _CELL_NAMES[name], y)
-        y += ARC * (run.config.nodes - 1) + 46
+        parts += _arcs(genotype.cell(name), evolution[name].edges[epoch], run.search.nodes, _CELL_NAMES[name], y)
+        y += ARC * (run.search.nodes - 1) + 46
     return _document(WIDTH, y, parts)
 
 
@@ -188,7 +188,7 @@ def _text(text: str, x: float, y: float, style: str = "") -> str:
 
 
 def _header(run: Run, budget: str, epoch: int) -> tuple[list[str], float]:
-    config = run.config
+    config = run.search
     name = f"{config.method} on {config.dataset}, preset {config.preset}, seed {config.seed}"
     details = f", protocol {config.protocol}, searched for {config.budget}" if config.searcher.asks_for_budget else ""
     left = 'text-anchor="start" font-size="{}" font-weight="{}"'
@@ -209,7 +209,7 @@ def accuracies(run: Run, budget: str, edge_weight: str = "learned") -> dict[str,
     rows = [recorded.get(epoch, {}).get("gap", []) for epoch in epochs]
     rows[-1] = [*run.gap, *rows[-1]]
     # Where edges have no weights of their own, to keep 1 is to keep what they have.
-    free = not run.config.searcher.learns_edges and edge_weight != "renormalised"
+    free = not run.search.searcher.learns_edges and edge_weight != "renormalised"
     same = ("one", "learned") if free else (edge_weight,)
 
     def measured(row: Mapping) -> bool:

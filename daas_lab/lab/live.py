@@ -13,7 +13,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from daas_lab.compose import search_config
 from daas_lab.config import SearchConfig, check_named
@@ -45,7 +45,8 @@ _started: dict[Path, subprocess.Popen] = {}
 def search_command(config: SearchConfig, folder: str | Path, data: str | Path = "data") -> list[str]:
     """The command line that makes exactly the search `config` in `folder`: names first, then what differs."""
     names = [config.preset, config.dataset, config.method, config.protocol]
-    wanted, changes = asdict(config), {}
+    wanted = asdict(config)
+    changes: dict[str, Any] = {}
     while (made := asdict(search_config(*names, **changes))) != wanted:
         # A field that was filled in from another one may differ only after that one is set.
         changes |= {name: wanted[name] for name in wanted if made[name] != wanted[name]}
@@ -97,7 +98,7 @@ def status(folder: str | Path) -> Status:
     """Where the search in `folder` is, whoever has started it."""
     folder = Path(folder).resolve()
     child = _started.get(folder)
-    starting = child is not None and child.poll() is None
+    starting = child if child is not None and child.poll() is None else None
     holder = writer(folder)
     known = (folder / "config.json").is_file()
     total = read_config(folder).epochs if known else 0
@@ -109,8 +110,8 @@ def status(folder: str | Path) -> Status:
         return Status("running", pid, epochs, total, f"running, {progress} ({since})", holder.get("host", ""))
     if is_finished(folder):
         return Status("finished", None, epochs, total, f"finished, {progress}")
-    if starting:
-        return Status("starting", child.pid, epochs, total, f"starting (process {child.pid})")
+    if starting is not None:
+        return Status("starting", starting.pid, epochs, total, f"starting (process {starting.pid})")
     if reason := _failure(folder / LOG):
         return Status("failed", None, epochs, total, f"failed, {progress}: {reason}")
     if not known:

@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from daas_lab.config import PRESETS
 from daas_lab.data.sources import DATASETS
@@ -30,7 +31,7 @@ from daas_lab.errors import LabError, one_of
 from daas_lab.lab import editor, explorer, live
 from daas_lab.methods.lookup import METHODS, PAPERS, method_class
 from daas_lab.report import drawing
-from daas_lab.runs.folder import read_config
+from daas_lab.runs.folder import read_search_config
 from daas_lab.space.cell_space import known_operations
 from daas_lab.studies.make import run_name
 from daas_lab.studies.settings import Settings
@@ -131,7 +132,7 @@ class CellDrawing(anywidget.AnyWidget):
     _esm = Path(__file__).parent / "cell_editor.js"
     _css = Path(__file__).parent / "cell_editor.css"
     svg = traitlets.Unicode().tag(sync=True)
-    selected = traitlets.List(default_value=["", 0]).tag(sync=True)
+    selected: traitlets.List[Any] = traitlets.List(default_value=["", 0]).tag(sync=True)
 
 
 def cell_editor(settings: Settings, start: str = "DARTS_V2") -> View:
@@ -207,7 +208,7 @@ def live_search(settings: Settings) -> View:
     """
     method = _dropdown("method", [name for name in METHODS if method_class(name).trains], PAPERS)
     preset = _dropdown("preset", PRESETS, settings.preset)
-    dataset = _dropdown("dataset", dict.fromkeys([*DATASETS, settings.dataset]), settings.dataset)
+    dataset = _dropdown("dataset", list(dict.fromkeys([*DATASETS, settings.dataset])), settings.dataset)
     budget = _text("budget", settings.budget)
     epochs, seed = _text("epochs", settings.epochs, "the preset's"), _text("seed", settings.seeds[0])
     start_button, stop_button, resume_button = (
@@ -225,7 +226,7 @@ def live_search(settings: Settings) -> View:
 
     def drawn() -> list[str]:
         run = explorer.read_search(folder())
-        return [explorer.frame(run, run.config.budget, len(run.alphas["normal"]) - 1), explorer.losses(run)]
+        return [explorer.frame(run, run.search.budget, len(run.alphas["normal"]) - 1), explorer.losses(run)]
 
     def show() -> None:
         now = live.status(folder())
@@ -252,7 +253,7 @@ def live_search(settings: Settings) -> View:
         watch()
 
     def resume() -> None:
-        live.start(read_config(folder()), folder(), settings.data)
+        live.start(read_search_config(folder()), folder(), settings.data)
         watch()
 
     def stop() -> None:
@@ -262,7 +263,7 @@ def live_search(settings: Settings) -> View:
     for button, action in ((start_button, start), (stop_button, stop), (resume_button, resume)):
         button.on_click(_reporting(message, action))
     chosen.observe(_reporting(message, watch), "value")
-    _reporting(message, watch if found else folder)()
+    _reporting(message, watch if found else lambda: str(folder()))()
     controls = [
         _row(method, dataset, preset, budget, epochs, seed, start_button),
         _row(chosen, stop_button, resume_button),

@@ -27,7 +27,7 @@ class DA2S(Prioritised):
     lambda_1: str = "log:delayed"
     regulariser_factor: float = number(at_least=0, default=0.1)
     square_factor: float = number(at_least=0, default=0.2)
-    first_edge_node: int = number(at_least=2, at_most=12, default=3)
+    first_edge_node: int = number(at_least=2, at_most=12, default=3)  # type: ignore[misc]  # of all others a constant
     initial_noise: float = number(at_least=0, default=1e-4)
     steepens: bool = True
     scales_edges: bool = True
@@ -83,7 +83,7 @@ class DA2S(Prioritised):
     ) -> tuple[Tensor, Tensor]:
         """L^O and L^E, Eq. (3) and (5)."""
         budget = EdgeBudget.parse(self.budget)
-        logits = {name: mixture.operation_logits for name, mixture in mixtures.items()}
+        logits = {name: mixture.ranks for name, mixture in mixtures.items()}
         operation = losses.operation_loss(logits, budget.operations)
         betas = {name: architecture.betas for name, architecture in architectures.items()}
         targets = {name: budget.targets(name) for name in betas}

@@ -89,13 +89,14 @@ class DA2SExact(Prioritised):
     ) -> tuple[Tensor, Tensor]:
         """Eq. (3), and the binary entropy of b."""
         keep = EdgeBudget.parse(self.budget).operations
-        operation = losses.operation_loss({name: mixture.operation_logits for name, mixture in mixtures.items()}, keep)
-        return operation, losses.exact_edge_loss({name: mixture.edge_logits for name, mixture in mixtures.items()})
+        operation = losses.operation_loss({name: mixture.ranks for name, mixture in mixtures.items()}, keep)
+        edges = {name: mixture.edge_logits for name, mixture in mixtures.items()}
+        return operation, losses.exact_edge_loss(edges)  # type: ignore[arg-type]  # `mix` gives every mixture its logits
 
     def strengths(self, architecture: Architecture, cell_type: str, at: Moment) -> Strengths:
         """Edges rank by the scores that are projected."""
         mixture = self.mix(architecture, cell_type, at)
-        return Strengths(mixture.operation_logits, edge_scores(mixture.operation_logits, architecture.betas, at.space))
+        return Strengths(mixture.ranks, edge_scores(mixture.ranks, architecture.betas, at.space))
 
 
 # Learning rate × steps that an exact search had after its hold when it left no edge undecided (digits, 8/14 and 4/14,

@@ -56,7 +56,8 @@ class FairDARTS(Method):
         for name in CELL_TYPES:
             cell = strongest.cell(name)
             strength = edge_values(cell, architectures[name].alphas.sigmoid(), at.space)
-            best = {max((edge for edge in cell.edges if edge.node == node), key=strength.get) for node in cell.concat}
+            of_nodes = ([edge for edge in cell.edges if edge.node == node] for node in cell.concat)
+            best = {max(edges, key=strength.__getitem__) for edges in of_nodes}
             kept = tuple(edge for edge in cell.edges if strength[edge] >= self.threshold or edge in best)
             cells.append(CellGenotype(kept, cell.concat))
         return Genotype(*cells)

@@ -41,7 +41,7 @@ def operation_entropy(operation_logits: Tensor, keep: int = 1) -> Tensor:
 
 def operation_loss(operation_logits: Mapping[str, Tensor], keep: int = 1) -> Tensor:
     """Eq. (3): Eq. (2) summed over all edges; cell type → logits [E, O]."""
-    return sum(operation_entropy(logits, keep).sum() for logits in operation_logits.values())
+    return sum(operation_entropy(logits, keep).sum() for logits in operation_logits.values())  # type: ignore[return-value]
 
 
 def node_edge_loss(betas: Tensor, keep: float, square_factor: float = 1.0) -> Tensor:
@@ -77,7 +77,8 @@ def exact_edge_loss(edge_logits: Mapping[str, Tensor]) -> Tensor:
 
     The edge loss of exact budgets: with Σ b given, it is zero only where every b is 0 or 1.
     """
-    return sum((x.sigmoid() * F.softplus(-x) + (-x).sigmoid() * F.softplus(x)).sum() for x in edge_logits.values())
+    terms = ((x.sigmoid() * F.softplus(-x) + (-x).sigmoid() * F.softplus(x)).sum() for x in edge_logits.values())
+    return sum(terms)  # type: ignore[return-value]
 
 
 def objective(classification: Tensor, operation: Tensor, edge: Tensor) -> Tensor:

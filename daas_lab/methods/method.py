@@ -99,7 +99,7 @@ class Method:
     edge_weight: ClassVar[str] = "one"  # of the edges that a cut keeps, in the drop that reports show first
     # The numbers that were always so before configurations held them: they are not hashed, so that the runs from before
     # are found. Never change an entry: change the field's default.
-    always: ClassVar[Mapping[str, Any]] = {"initial_noise": 1e-3}
+    always: ClassVar[dict[str, Any]] = {"initial_noise": 1e-3}
 
     def __post_init__(self):
         check_fields(self)

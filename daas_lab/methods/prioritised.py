@@ -24,7 +24,8 @@ class Prioritised(Method):
     def lambdas(self, at: Moment) -> tuple[float, float, float]:
         """λ_c, λ_1 and λ_2 of an epoch."""
         texts = (self.lambda_c, self.lambda_1, self.lambda_2)
-        return tuple(schedules.coefficient(text, at.epoch, at.epochs, self.authors_log) for text in texts)
+        c, one, two = (schedules.coefficient(text, at.epoch, at.epochs, self.authors_log) for text in texts)
+        return c, one, two
 
     def unweighted(
         self, architectures: Mapping[str, Architecture], mixtures: Mapping[str, Mixture]

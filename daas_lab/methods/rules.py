@@ -84,7 +84,7 @@ def edge_values(cell: CellGenotype, values: Tensor, space: Space) -> dict[Edge, 
 
 
 def few_skips(
-    most: int, method: Method, architecture: Architecture, cell_type: str, budget: EdgeBudget, at: Moment
+    most: float, method: Method, architecture: Architecture, cell_type: str, budget: EdgeBudget, at: Moment
 ) -> CellGenotype:
     """The cell with at most `most` skip connections: while there are more, the weakest is taken from the choice, and
     the edges are chosen anew by what is left. A budget that asks an edge for all its operations leaves no choice."""

@@ -19,8 +19,8 @@ RADIUS = 0.01
 
 def unrolled_gradients(
     network: nn.Module,
-    architecture: list[nn.Parameter],
-    weights: list[nn.Parameter],
+    architecture: list[Tensor],
+    weights: list[Tensor],
     optimizer: torch.optim.SGD,
     train_loss: Callable[[], Tensor],
     objective: Callable[[], Tensor],
@@ -68,7 +68,7 @@ def unrolled_gradients(
     ]
 
 
-def train_only(trained: Iterable[nn.Parameter], resting: Iterable[nn.Parameter]) -> None:
+def train_only(trained: Iterable[Tensor], resting: Iterable[Tensor]) -> None:
     """Turn off the gradients that the next update does not use; its result does not change."""
     for parameter in resting:
         parameter.requires_grad_(False)

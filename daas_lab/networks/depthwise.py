@@ -1,5 +1,7 @@
 """Depthwise convolutions of the derived network, as fast as the super-network's (kernels.py, identities 1 to 3)."""
 
+from typing import Any, TypeGuard, TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
@@ -42,7 +44,7 @@ class Depthwise(nn.Conv2d):
         return kernels.from_subgrids(DepthwiseFunction.apply(kernels.to_subgrids(x), self.weight, 1, 1))
 
 
-def _is_depthwise(module: nn.Module) -> bool:
+def _is_depthwise(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Whether it is a convolution that `Depthwise` computes; one's own operations may have others."""
     if type(module) is not nn.Conv2d or module.bias is not None or module.padding_mode != "zeros":
         return False
@@ -52,13 +54,17 @@ def _is_depthwise(module: nn.Module) -> bool:
     return keeps_side and module.groups == module.in_channels == module.out_channels > 1
 
 
-def speed_up(network: nn.Module) -> nn.Module:
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def speed_up(network: Net) -> Net:
     """`network` with its square depthwise convolutions replaced, parameters and their names kept; channels_last."""
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if _is_depthwise(child):
-                channels, options = child.in_channels, (child.stride, child.padding, child.dilation)
-                fast = Depthwise(channels, channels, child.kernel_size, *options, groups=channels, bias=False)
+                channels = child.in_channels
+                options: Any = child.kernel_size, child.stride, child.padding, child.dilation
+                fast = Depthwise(channels, channels, *options, groups=channels, bias=False)
                 fast.weight = child.weight
                 setattr(parent, name, fast)
     return network.to(memory_format=torch.channels_last)

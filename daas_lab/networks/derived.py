@@ -211,6 +211,7 @@ def count(
         default if value is None else value for default, value in zip(defaults, given, strict=True)
     )
     check_side(side, form)
+    parts: list[tuple[Callable[..., nn.Module], tuple, int, int | None]]
     parts = [(_stem, (form, image_channels, channels), image_channels, side)]
     if form == "imagenet":
         parts.append((_second_stem, (channels,), channels, side // 4))

@@ -242,7 +242,10 @@ def evaluate_cell(plan, input_0, input_1, gains, edge_weights, three, five, poin
 
     def close(node: int) -> Tensor:
         z = sum(entering[node][1:], start=entering[node][0])
-        return F.channel_shuffle(torch.cat([z, sum(passing[node])], 1), K) if K > 1 else z
+        if K == 1:
+            return z
+        bypass = sum(passing[node][1:], start=passing[node][0])
+        return F.channel_shuffle(torch.cat([z, bypass], 1), K)
 
     for source in range(plan.nodes - 1):
         if source >= 2:

@@ -186,7 +186,7 @@ def convolve_backward(
             torch.stack(parts).flatten(2) for parts in zip(grad_sep_1, grad_sep_2, grad_dil, strict=True)
         )
         grad_pointwise = torch.cat([grad_first, grad_last]).unflatten(0, (6, n))
-    if wanted.inputs:
+    if grad_r is not None and grad_y is not None:
         grad_r, grad_y = kernels.sum_copies(grad_r, n), kernels.sum_copies(grad_y, n)
     return grad_r, grad_y, grad_three, grad_five, grad_pointwise, grad_gains
 

@@ -51,7 +51,7 @@ class StackedNorms(nn.BatchNorm2d):
         pass
 
 
-def update_statistics(norms: list[nn.BatchNorm2d], batch: list[tuple[Tensor, Tensor]]) -> None:
+def update_statistics(norms: list[Any], batch: list[tuple[Tensor, Tensor]]) -> None:
     """Move running statistics towards the batch's by each norm's momentum; None: average over all batches so far."""
     torch._foreach_add_([norm.num_batches_tracked for norm in norms], 1)
     by_momentum: dict[float, list[int]] = {}
@@ -65,6 +65,10 @@ def update_statistics(norms: list[nn.BatchNorm2d], batch: list[tuple[Tensor, Ten
 
 class FastCell(nn.Module):
     """A cell with all its edges. Its inputs are the outputs of the two cells before it, after a ReLU."""
+
+    preprocess_0: Any  # a FactorizedReduce or what relu_conv_norm makes
+    preprocess_1: Any
+    order: Tensor
 
     def __init__(self, cell: MixedCell, space: Space, partial_channels: int):
         """With the weights of the readable `cell`, so that a seed gives both forms the same."""
@@ -179,7 +183,7 @@ class FastCell(nn.Module):
         return [*norms, self.skip_norms] if self.plan.reduces else norms
 
 
-def _preprocess(module: nn.Module, r: Tensor, training: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _preprocess(module: Any, r: Tensor, training: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
     """What `module` computes from an input r that has passed its ReLU; its running statistics wait for the end of the
     forward pass like all others."""
     if isinstance(module, FactorizedReduce):
@@ -190,8 +194,8 @@ def _preprocess(module: nn.Module, r: Tensor, training: bool) -> tuple[Tensor, t
         y = F.conv2d(r, module.conv.weight)
     if not training:
         return module.norm(y), ()
-    statistics = torch.zeros(2, y.shape[1], dtype=kernels.statistics_dtype(y), device=y.device).unbind()
-    return F.batch_norm(y, *statistics, None, None, True, 1.0, module.norm.eps), statistics
+    mean, variance = torch.zeros(2, y.shape[1], dtype=kernels.statistics_dtype(y), device=y.device).unbind()
+    return F.batch_norm(y, mean, variance, None, None, True, 1.0, module.norm.eps), (mean, variance)
 
 
 class FastSuperNetwork(SuperNetwork):

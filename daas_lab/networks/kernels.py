@@ -42,7 +42,7 @@ def statistics_dtype(x: Tensor) -> torch.dtype:
 # --- convolutions -----------------------------------------------------------------------------------------------------
 
 
-def weight_gradient(x: Tensor, g: Tensor, weight: Tensor, stride: int, padding: tuple, dilation: int = 1) -> Tensor:
+def weight_gradient(x: Tensor, g: Tensor, weight: Tensor, stride: int, padding: list[int], dilation: int = 1) -> Tensor:
     """∂ of a grouped convolution's weight, from its input x and the gradient g of its output."""
     groups = x.shape[1] // weight.shape[1]
     steps, spread, mask = [stride, stride], [dilation, dilation], [False, True, False]
@@ -212,11 +212,10 @@ def _moments_forward(inputs: list[Tensor], W: Tensor, gains: Tensor | None, eps:
     WS, mean = torch.bmm(W, S), torch.bmm(W, m)
     variance = (WS * W).sum(2, keepdim=True).addcmul_(mean, mean, value=-1).clamp_(min=0)
     inverse = (variance + eps).rsqrt_()
-    gain = None if gains is None else gains.reshape(KG, 1, 1)
-    scale = inverse if gains is None else gain * inverse
+    scale = inverse if gains is None else gains.reshape(KG, 1, 1) * inverse
     kernels = (scale * W).view(K, G * C, C, 1, 1).unbind()
     biases = (scale * mean).neg_().view(K, G * C).unbind()
-    outputs = [F.conv2d(d, *folded, groups=G) for d, *folded in zip(inputs, kernels, biases, strict=True)]
+    outputs = [F.conv2d(d, kernel, bias, groups=G) for d, kernel, bias in zip(inputs, kernels, biases, strict=True)]
     variance = variance.view(K, G * C) * (pixels / max(1, pixels - 1))
     return outputs, mean.view(K, G * C), variance, (WS, m, mean, inverse, scale)
 
@@ -276,7 +275,7 @@ def _pixels_backward(gs: list[Tensor], inputs: list[Tensor], W: Tensor, saved: t
     K, C = len(inputs), W.shape[1]
     G = len(W) // K
     kernels = W.view(K, G * C, C, 1, 1).unbind()
-    back = W.transpose(1, 2).reshape(K, G * C, C, 1, 1).unbind() if wanted[0] else None
+    back = W.transpose(1, 2).reshape(K, G * C, C, 1, 1).unbind() if wanted[0] else ()
     grad_inputs, grad_W, grad_gains = [], [], []
     mask = [wanted[0] or wanted[1], wanted[2], False]
     for k, (g, d) in enumerate(zip(gs, inputs, strict=True)):

@@ -12,6 +12,7 @@ paper's seven, and is tested against this one.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +88,8 @@ class SuperNetwork(nn.Module):
     `budget` tells the method how many edges the search shall keep, for its start: two a node unless it says otherwise.
     `at`, a `Moment`, is what the method is asked for; the trainer sets it. It begins as the last epoch of a search.
     """
+
+    cells: Any  # an nn.ModuleList, of whose items torch's types say only that they are modules
 
     def __init__(
         self,

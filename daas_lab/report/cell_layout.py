@@ -100,7 +100,10 @@ def layout_cell(
 def stack(layouts: Sequence[Layout], footer: str = "") -> Layout:
     """Diagrams one below the other, and a line of text under them."""
     width = max([part.width for part in layouts] + [len(footer) * CHARACTER + 2 * MARGIN])
-    vertices, routes, notes, height = [], [], [], 0.0
+    vertices: list[Vertex] = []
+    routes: list[Route] = []
+    notes: list[Note] = []
+    height = 0.0
     for part in layouts:
         part = _moved(part, (width - part.width) / 2, height, width)
         vertices += part.vertices
@@ -116,24 +119,28 @@ def stack(layouts: Sequence[Layout], footer: str = "") -> Layout:
 # --- places: ("node", n), ("output",), ("label", edge), ("pass", chain, column) ---------------------------------------
 
 
-def _chains(cell: CellGenotype, name: str, nodes: int) -> tuple[dict, list[list[tuple]]]:
+Named = tuple[str, str, int | None, str]  # id, kind, number and text of a node
+
+
+def _chains(cell: CellGenotype, name: str, nodes: int) -> tuple[dict[tuple, Named], list[list[tuple]]]:
     """Every node's (id, kind, number, text), and every edge as the places from its source to its target.
 
     A chain has one place a column: [column, place]. The operations' edges come first, in the cell's order.
     """
     rank = {0: 0, 1: 0}
-    names = {("node", n): (f"{name}-{n}", "input", n, f"c_{{k-{2 - n}}}") for n in (0, 1)}
+    names: dict[tuple, Named] = {("node", n): (f"{name}-{n}", "input", n, f"c_{{k-{2 - n}}}") for n in (0, 1)}
     for node in range(2, nodes):
         sources = cell.sources(node)
         rank[node] = 1 + max((rank[source] for source in sources), default=0)
         names["node", node] = (f"{name}-{node}", "node" if sources else "dropped", node, str(node))
     names["output",] = (f"{name}-output", "output", None, "output")
     last = 2 * max(rank.values()) + 2
-    ends = [
+    ends: list[tuple[int, int, tuple, tuple]] = [
         (2 * rank[edge.source], 2 * rank[edge.node], ("node", edge.source), ("node", edge.node)) for edge in cell.edges
     ]
     ends += [(2 * rank[node], last, ("node", node), ("output",)) for node in cell.concat]
-    chains, load = [[] for _ in ends], dict.fromkeys(range(last), 0)
+    chains: list[list[tuple]] = [[] for _ in ends]
+    load = dict.fromkeys(range(last), 0)
     # Short edges have no choice of where their label goes; long ones then take the emptiest column.
     for n in sorted(range(len(ends)), key=lambda n: (ends[n][1] - ends[n][0], n)):
         start, end, source, target = ends[n]
@@ -174,7 +181,8 @@ def _order(chains: list, names: dict) -> list[list[tuple]]:
 
 
 def _neighbours(chains: list) -> tuple[dict, dict]:
-    before, after = {}, {}
+    before: dict[tuple, list] = {}
+    after: dict[tuple, list] = {}
     for chain in chains:
         for (_, left), (_, right) in itertools.pairwise(chain):
             after.setdefault(left, []).append(right)
@@ -198,7 +206,7 @@ def _mean(values: list, default: float) -> float:
 def _heights_at(columns: list, chains: list, heights: dict) -> dict:
     """y of every place: pulled towards its neighbours, never closer to the next than their heights allow."""
     before, after = _neighbours(chains)
-    y = {}
+    y: dict[tuple, float] = {}
     for column in columns:
         y |= zip(column, _spread([0.0] * len(column), [heights[place] for place in column]), strict=True)
     for sweep in range(16):
@@ -214,12 +222,12 @@ def _spread(wanted: Sequence[float], heights: Sequence[float]) -> list[float]:
     for a, b in itertools.pairwise(heights):
         offsets.append(offsets[-1] + (a + b) / 2)
     # Pool adjacent violators: blocks of places that touch move together.
-    blocks = []
+    blocks: list[tuple[float, int]] = []  # (position, places)
     for w, offset in zip(wanted, offsets, strict=True):
-        blocks.append([w - offset, 1])
+        blocks.append((w - offset, 1))
         while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
             (a, n), (b, m) = blocks[-2:]
-            blocks[-2:] = [[(a * n + b * m) / (n + m), n + m]]
+            blocks[-2:] = [((a * n + b * m) / (n + m), n + m)]
     levels = [level for level, size in blocks for _ in range(size)]
     return [level + offset for level, offset in zip(levels, offsets, strict=True)]
 
@@ -268,7 +276,8 @@ def _route(n, chain, cell, labels, at, widths, columns, vertices, name) -> Route
 
 def _distinct(routes: Sequence[Route | None]) -> list[Route]:
     """The edges that are drawn, with a number after the id of one that repeats (NASNet pools an input twice)."""
-    seen, distinct = {}, []
+    seen: dict[str, int] = {}
+    distinct = []
     for route in filter(None, routes):
         seen[route.id] = seen.get(route.id, 0) + 1
         distinct.append(route if seen[route.id] == 1 else route._replace(id=f"{route.id}-{seen[route.id]}"))

@@ -81,8 +81,8 @@ def difference(groups: Mapping[str, Group], first: str, second: str, quantity: s
         freedom = variances.sum() ** 2 / (variances**2 / (np.array(seeds) - 1)).sum()
     half = error * stats.t.isf(LEVEL / 2, freedom)
     p = 2 * stats.t.sf(abs(mean) / error, freedom)
-    numbers = {"error": error, "freedom": freedom, "low": mean - half, "high": mean + half, "p": p}
-    return found._replace(**{name: float(value) for name, value in numbers.items()})
+    low, high = float(mean - half), float(mean + half)
+    return found._replace(error=float(error), freedom=float(freedom), low=low, high=high, p=float(p))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -149,7 +149,7 @@ def describe(found: Difference, corrected: float | None = None) -> str:
     if found.p is None:
         return f"{text} (n = {_n(found)}, no spread between the seeds: nothing can be tested)"
     held = found.p if corrected is None else corrected
-    return f"{text} ({_evidence(found, corrected)}; n = {_n(found)}): {_verdict(held)}"
+    return f"{text} ({_evidence(found, found.p, corrected)}; n = {_n(found)}): {_verdict(held)}"
 
 
 def describe_all(found: Sequence[Difference]) -> list[str]:
@@ -188,8 +188,8 @@ def remark(found: Sequence[Difference]) -> str:
 def power(found: Sequence[Difference]) -> float:
     """The difference that one of these comparisons can detect: from their standard errors pooled (the root of the mean
     square), and the fewest degrees of freedom among them."""
-    pooled = np.sqrt(np.mean([one.error**2 for one in found]))
-    return detectable(pooled, min(one.freedom for one in found))
+    pooled = np.sqrt(np.mean([one.error**2 for one in found if one.error is not None]))
+    return detectable(pooled, min(one.freedom for one in found if one.freedom is not None))
 
 
 def describe_ranks(found: RankCorrelation, corrected: float | None = None) -> str:
@@ -197,12 +197,12 @@ def describe_ranks(found: RankCorrelation, corrected: float | None = None) -> st
     if found.p is None:
         return f"n = {found.n}: nothing can be said"
     held = found.p if corrected is None else corrected
-    return f"ρ = {found.rho:.2f} ({_evidence(found, corrected)}; n = {found.n}), {_verdict(held)}"
+    return f"ρ = {found.rho:.2f} ({_evidence(found, found.p, corrected)}; n = {found.n}), {_verdict(held)}"
 
 
-def _evidence(found: Difference | RankCorrelation, corrected: float | None) -> str:
+def _evidence(found: Difference | RankCorrelation, p: float, corrected: float | None) -> str:
     by_holm = "" if corrected is None else f", by Holm {_p(corrected)}"
-    return f"{found.low:.2f} to {found.high:.2f}; p {_p(found.p)}{by_holm}"
+    return f"{found.low:.2f} to {found.high:.2f}; p {_p(p)}{by_holm}"
 
 
 def _verdict(p: float) -> str:

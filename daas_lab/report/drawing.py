@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import graphviz
 import matplotlib
@@ -160,9 +161,10 @@ def _colours(layout: Layout, values: Values | None) -> dict[str, str]:
     numbers = [number for cell in values.values() for number in cell.values()]
     low, span = min(numbers), (max(numbers) - min(numbers)) or 1.0
     shades = matplotlib.colormaps["YlOrRd"]
-    for item in (*layout.routes, *layout.vertices):
+    items: list[Route | Vertex] = [*layout.routes, *layout.vertices]
+    for item in items:
         key = item.key if isinstance(item, Route) else item.number
-        number = values.get(item.id.split("-")[0], {}).get(key)
+        number = None if key is None else values.get(item.id.split("-")[0], {}).get(key)
         if number is not None:
             share = (number - low) / span
             # Lines need more of the scale's strength than fills, which must leave the number readable.
@@ -253,15 +255,15 @@ def _figure(layout: Layout, colours: Mapping[str, str]) -> Figure:
         if route.label:
             ax.text(*route.label_at, route.label, ha="center", va="center", fontsize=FONT_SIZE - 1)
     for vertex in layout.vertices:
-        style = {"facecolor": colours[vertex.id], "edgecolor": _border(vertex), "zorder": 3, "gid": vertex.id}
-        style["linestyle"] = "--" if vertex.kind == "dropped" else "-"
+        style: dict[str, Any] = {"facecolor": colours[vertex.id], "edgecolor": _border(vertex), "zorder": 3}
+        style |= {"gid": vertex.id, "linestyle": "--" if vertex.kind == "dropped" else "-"}
         if vertex.kind in ("node", "dropped"):
             ax.add_patch(Ellipse((vertex.x, vertex.y), NODE, NODE, **style))
         else:
             corner = (vertex.x - vertex.width / 2, vertex.y - NODE / 2)
             ax.add_patch(FancyBboxPatch(corner, vertex.width, NODE, boxstyle="square,pad=0", **style))
-        text = {"ha": "center", "va": "center", "fontsize": FONT_SIZE, "color": _border(vertex), "zorder": 4}
-        ax.text(vertex.x, vertex.y, vertex.label, **text)
+        place, colour = (vertex.x, vertex.y), _border(vertex)
+        ax.text(*place, vertex.label, ha="center", va="center", fontsize=FONT_SIZE, color=colour, zorder=4)
     for note in layout.notes:
         weight = "bold" if note.bold else "normal"
         ax.text(
@@ -287,7 +289,7 @@ def _svg(layout: Layout, colours: Mapping[str, str]) -> str:
         path = f"M{x:.1f},{y:.1f}C" + " ".join(f"{x:.1f},{y:.1f}" for x, y in rest)
         arrow = " ".join(f"{x:.1f},{y:.1f}" for x, y in _arrow(route))
         colour, data = colours[route.id], ""
-        if route.operation:
+        if route.operation and route.key:
             source, node = route.key
             data = f' data-cell="{route.id.split("-")[0]}" data-source="{source}" data-node="{node}"'
             data += f' data-operation="{escape(route.operation)}"'

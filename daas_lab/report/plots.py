@@ -12,6 +12,7 @@ import functools
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -34,7 +35,7 @@ DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (9, 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 INK, FAINT = "#222222", "#BBBBBB"
 
-THEME = {
+THEME: dict[Any, Any] = {
     "figure.facecolor": "white",
     "axes.facecolor": "white",
     "axes.edgecolor": "#666666",
@@ -159,7 +160,7 @@ def beta_evolution(weights, *, first_node: int = 3, title: str = "Normal cell") 
     for ax, node in zip(figure.subplots(1, len(nodes), sharey=True, squeeze=False).flat, nodes, strict=True):
         for e, (source, target) in enumerate(edges):
             if target == node:
-                style = {"color": LINE_COLOURS[source % 7], "linestyle": DASHES[source % 7]}
+                style: dict[str, Any] = {"color": LINE_COLOURS[source % 7], "linestyle": DASHES[source % 7]}
                 ax.plot(range(T), weights[:, e], label=_edge_name((source, node)), **style)
         ax.set(title=f"node {node}", xlabel="epoch", ylim=(-0.03, top), xlim=(0, max(T - 1, 1)))
         ax.legend(title="edge", loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
@@ -213,8 +214,8 @@ def gap_over_epochs(
     ax.plot(list(before), list(before.values()), color=INK, linewidth=2.4, label="continuous")
     for n, budget in enumerate(_budgets(records)):
         points = [(record["epoch"], record[discretized]) for record in records if record["budget"] == budget]
-        style = {"color": LINE_COLOURS[n % 7], "linestyle": DASHES[n % 7], "marker": MARKERS[n % 7], "markersize": 3.5}
-        ax.plot(*zip(*points, strict=True), label=budget, **style)
+        style: dict[str, Any] = {"color": LINE_COLOURS[n % 7], "linestyle": DASHES[n % 7], "marker": MARKERS[n % 7]}
+        ax.plot(*zip(*points, strict=True), markersize=3.5, label=budget, **style)
     _mark_chance(ax, chance)
     ax.set(title=title, xlabel="epoch", ylabel="accuracy (%)", ylim=(0, 102))
     ax.legend(title="edges kept", loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -266,7 +267,7 @@ def accuracy_drop(
         ax.vlines(x, after, before, color=colour, linewidth=1.6, alpha=0.6)
         ax.plot(x, before, "_", color=colour, markersize=11, markeredgewidth=2)
         deviations = [row.get("after_std") or 0 for row in own]
-        marker = {"marker": MARKERS[m % 7], "markersize": 6.5, "linestyle": "none", "color": colour}
+        marker: dict[str, Any] = {"marker": MARKERS[m % 7], "markersize": 6.5, "linestyle": "none", "color": colour}
         ax.errorbar(x, after, deviations, fmt="none", ecolor=colour, elinewidth=2.4, capsize=3)
         ax.plot(x, after, label=method, **marker)
         printed = np.array([row.get("reported_after", np.nan) for row in own])
@@ -294,13 +295,13 @@ def error_bars(
     """
     rows = [row for row in rows if row.get("error_mean") is not None]
     places = list(dict.fromkeys(row[key] for row in rows))
-    hues = list(dict.fromkeys(row.get(hue) for row in rows))
+    hues: list[Any] = list(dict.fromkeys(row.get(hue) for row in rows))
     ax = ax or new_axes((max(5.0, 1.8 + 0.85 * len(places)) + 1.6 * (hue is not None), 3.8))
     for h, name in enumerate(hues):
         own = [row for row in rows if row.get(hue) == name]
         shift = (h - (len(hues) - 1) / 2) * 0.6 / max(len(hues), 1)
         x = [places.index(row[key]) + shift for row in own]
-        style = {"color": method_colour(name, h), "marker": MARKERS[h % 7], "label": name}
+        style: dict[str, Any] = {"color": method_colour(name, h), "marker": MARKERS[h % 7], "label": name}
         errors = [row.get("error_std") or 0 for row in own]
         ax.errorbar(x, [row["error_mean"] for row in own], errors, linestyle="none", capsize=3, **style)
     long = max((len(str(place)) for place in places), default=0) > 8
@@ -324,7 +325,7 @@ def error_by_accuracy(
     ax = ax or new_axes((5.2, 3.8))
     for m, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
         own = [row for row in rows if row["method"] == method]
-        style = {"color": method_colour(method, m), "marker": MARKERS[m % 7], "alpha": 0.75}
+        style: dict[str, Any] = {"color": method_colour(method, m), "marker": MARKERS[m % 7], "alpha": 0.75}
         x, y = [row[accuracy] for row in own], [row["error"] for row in own]
         ax.plot(x, y, linestyle="none", markersize=5, markeredgewidth=0, label=f"{method} ({len(own)})", **style)
     ax.set(title=title, xlabel=f"super-network's accuracy {accuracy} the cut (%)", ylabel="test error, retrained (%)")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -66,7 +67,7 @@ def settling(rows: Sequence[Mapping], epochs: int, *, title: str = "When each ed
         ax.grid(axis="y", visible=False)
     figure.axes[0].set_ylabel("edge (source → node)")
     found = [operation for operation in OPERATIONS if any(row["operation"] == operation for row in rows)]
-    handles = [Patch(color=operation_colour(operation), label=operation) for operation in found]
+    handles: list[Artist] = [Patch(color=operation_colour(operation), label=operation) for operation in found]
     for label, face in (("kept since", INK), ("left out since", "white")):
         handles.append(Line2D([], [], color=INK, marker="o", markerfacecolor=face, linestyle="", label=label))
     figure.legend(handles=handles, loc="outside lower center", ncols=5)

@@ -5,6 +5,7 @@ The formulas are written in numpy so that drawing needs no torch; a test holds t
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -57,7 +58,8 @@ def entropy_surface(
     ax = ax or new_axes((5.6, 4.6))
     a = _simplex_points(90)
     values = simplex_entropy(a)
-    shades = ax.tricontourf(*(a @ CORNERS).T, values, levels=12, cmap="Blues", vmin=0, vmax=PALE * values.max())
+    x, y = (a @ CORNERS).T
+    shades = ax.tricontourf(x, y, values, levels=12, cmap="Blues", vmin=0, vmax=PALE * values.max())
     ax.figure.colorbar(shades, ax=ax, label="entropy (nats)", shrink=0.8)
     coarse = _simplex_points(13)
     coarse = coarse[(coarse > 0).all(1)]
@@ -72,7 +74,7 @@ def entropy_surface(
         _draw_trajectory(ax, points / points.sum(1, keepdims=True) @ CORNERS)
     places = (("center", "top", -8), ("center", "top", -8), ("center", "bottom", 6))
     for corner, name, (ha, va, shift) in zip(CORNERS, operations, places, strict=True):
-        style = {"color": operation_colour(name), "fontweight": "bold", "annotation_clip": False}
+        style: dict[str, Any] = {"color": operation_colour(name), "fontweight": "bold", "annotation_clip": False}
         ax.annotate(name, corner, (0, shift), textcoords="offset points", ha=ha, va=va, **style)
     ax.set_title(title, pad=20)
     ax.set(aspect="equal", xlim=(-0.12, 1.12), ylim=(-0.1, 0.95))

@@ -1,6 +1,7 @@
 """Table 4 under both protocols, and its pattern taken apart. Theme of `plots.py`; rows of `studies/table_4.py`."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -40,13 +41,13 @@ def drop_pattern(rows: Sequence[Mapping], printed: Mapping[str, float], *, title
     rows = [row for row in rows if not row["dropped"]]
     budgets = {row["two_edges"]: row["budget"] for row in sorted(rows, key=lambda row: row["two_edges"])}
     for n, (quantity, label) in enumerate(PATTERN.items()):
-        style = {"color": LINE_COLOURS[n], "linestyle": DASHES[n], "marker": MARKERS[n]}
+        style: dict[str, Any] = {"color": LINE_COLOURS[n], "linestyle": DASHES[n], "marker": MARKERS[n]}
         means = [np.mean([row[quantity] for row in rows if row["two_edges"] == count]) for count in budgets]
         ax.plot(list(budgets), means, label=label, **style)
         dots = [(row["two_edges"], row[quantity]) for row in rows]
         ax.plot(*zip(*dots, strict=True), marker=MARKERS[n], color=LINE_COLOURS[n], linestyle="none", alpha=0.25)
     known = [(count, printed[budget]) for count, budget in budgets.items() if budget in printed]
-    hollow = {
+    hollow: dict[str, Any] = {
         "marker": "o",
         "markersize": 9,
         "markerfacecolor": "white",
@@ -100,7 +101,7 @@ def price(rows: Sequence[Mapping], *, title: str, ax: Axes | None = None) -> Axe
     ax = ax or new_axes((7.6, 4.2))
     for n, name in enumerate(dict.fromkeys(row["search"] for row in rows)):
         dots = [(row["parameter_free_normal"], row["error"]) for row in rows if row["search"] == name]
-        style = {"marker": MARKERS[n], "color": LINE_COLOURS[n], "linestyle": "none", "alpha": 0.8}
+        style: dict[str, Any] = {"marker": MARKERS[n], "color": LINE_COLOURS[n], "linestyle": "none", "alpha": 0.8}
         ax.plot(*zip(*dots, strict=True), label=name, **style)
     ax.set(title=title, xlabel="pools and skips among the normal cell's operations (%)", ylabel="test error (%)")
     ax.set_xlim(-4, 104)

@@ -30,6 +30,11 @@ class Entry(NamedTuple):
     snapshot: dict[str, Tensor]  # α and β after the epoch; empty in a retraining
 
 
+def records_of(entries: Iterable[Entry]) -> list[dict]:
+    """The records of the epochs; the start has none."""
+    return [entry.record for entry in entries if entry.record is not None]
+
+
 def add_entry(folder: Path, entry: Entry) -> None:
     """Add an epoch to both files of the log."""
     for name in LOGS:

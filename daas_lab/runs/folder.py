@@ -37,7 +37,7 @@ from safetensors.torch import load as load_safetensors
 from daas_lab.config import RetrainConfig, SearchConfig
 from daas_lab.errors import LabError, NewerVersion, refuse
 from daas_lab.identity import KINDS, config_hash, from_document
-from daas_lab.runs.epoch_log import LOGS, read_entries, stacked
+from daas_lab.runs.epoch_log import LOGS, read_entries, records_of, stacked
 from daas_lab.runs.files import write_atomically
 from daas_lab.space.genotype import Genotype
 
@@ -65,6 +65,13 @@ class Run:
     origin: dict  # versions and machine that made it
     # Cells that a measured rule of selection chose: rule → budget → genotype as JSON.
     cells: dict[str, dict[str, dict]] = field(default_factory=dict)
+
+    @property
+    def search(self) -> SearchConfig:
+        """The configuration of a search; `LabError` for a retraining."""
+        if not isinstance(self.config, SearchConfig):
+            raise refuse("run", str(self.folder or kind_of(self.config)), "a search")
+        return self.config
 
     def architecture(self, epoch: int = -1) -> dict[str, np.ndarray]:
         """`alphas_normal`, … after `epoch`; 0 is the start, -1 the last one."""
@@ -132,7 +139,7 @@ def _read_epochs(folder: Path, finished: bool) -> tuple[list[dict], dict[str, to
     with naming_damage(folder / LOGS[0]):
         entries = [] if finished else read_entries(folder)
         if entries:
-            return [entry.record for entry in entries[1:]], stacked(entries)
+            return records_of(entries), stacked(entries)
     path = folder / "architecture.safetensors"
     with naming_damage(path):
         arrays = load_safetensors(path.read_bytes()) if path.is_file() else {}

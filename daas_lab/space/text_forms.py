@@ -93,7 +93,7 @@ def _read(text: str) -> Any:
         raise refuse("genotype", text, f"{FORM} ({type(error).__name__}: {str(error).splitlines()[0]})") from None
 
 
-def _value(node: ast.expr) -> Any:
+def _value(node: Any) -> Any:
     """A literal; of calls only those in which such texts write lists and numbers. Nothing is executed."""
     if isinstance(node, (ast.List, ast.Tuple)):
         return [_value(part) for part in node.elts]
@@ -101,7 +101,8 @@ def _value(node: ast.expr) -> Any:
         return {_value(key): _value(value) for key, value in zip(node.keys, node.values, strict=True)}
     if not isinstance(node, ast.Call):
         return ast.literal_eval(node)
-    name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+    func: Any = node.func
+    name = func.attr if isinstance(func, ast.Attribute) else func.id
     arguments = [_value(argument) for argument in node.args]
     if name == "Genotype":
         return dict(zip(FIELDS, arguments, strict=False)) | {part.arg: _value(part.value) for part in node.keywords}
@@ -189,7 +190,7 @@ def _edge(entry: Any, place: int | None = None) -> Edge:
     node = numbers[1] if numbers[1:] else place
     if place not in (None, node):
         raise refuse("edge", entry, f"of node {place}, in whose list it stands")
-    return Edge(numbers[0], node, names[0])
+    return Edge(numbers[0], node, names[0])  # type: ignore[arg-type]  # `_cell` fills in what no edge names
 
 
 def _nodes(sources: list[int], last: int) -> list[int]:

@@ -227,7 +227,7 @@ def _retrain(
     outputs = network(images)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     optimizer.zero_grad()
-    sum(F.cross_entropy(logits, classes) for logits in outputs).backward()
+    torch.autograd.backward([F.cross_entropy(logits, classes) for logits in outputs])
     nn.utils.clip_grad_norm_(network.parameters(), clip)
     optimizer.step()
 

@@ -52,10 +52,11 @@ def _by(rows: Iterable[Row], key: str) -> dict[str, list[Row]]:
 
 def _means(groups: Mapping[str, compare.Group], unit: str = "") -> list[str]:
     """`"darts 12.56 ± 0.54"` for each group."""
-    return [
-        f"{name} {mean_std_text(np.mean(values), np.std(values, ddof=1) if len(values) > 1 else None)}{unit}"
-        for name, values in ((name, list(group.values())) for name, group in groups.items())
-    ]
+    texts = []
+    for name, values in ((name, list(group.values())) for name, group in groups.items()):
+        deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        texts.append(f"{name} {mean_std_text(float(np.mean(values)), deviation)}{unit}")
+    return texts
 
 
 def entropy_rows(run: Run) -> list[Row]:
@@ -63,7 +64,7 @@ def entropy_rows(run: Run) -> list[Row]:
     rows = []
     for cell_type, weights in weight_evolution(run).items():
         operations = simplex_entropy(weights.operations).mean(axis=1)
-        nodes = [_node_entropy(weights, node) for node in range(run.config.searcher.first_edge_node, run.config.nodes)]
+        nodes = [_node_entropy(weights, node) for node in range(run.search.searcher.first_edge_node, run.search.nodes)]
         edges = np.mean(nodes, axis=0)
         for what, values in (("operations", operations), ("edges", edges)):
             row = names_of(run) | {"cell": cell_type, "entropy of": what}
@@ -132,7 +133,7 @@ def selection_rows(searches: Sequence[Run], budget: str) -> list[Row]:
     for run in searches:
         settled = settled_edges(run, budget)
         for cell_type in CELL_TYPES:
-            for node in range(run.config.searcher.first_edge_node, run.config.nodes):
+            for node in range(run.search.searcher.first_edge_node, run.search.nodes):
                 kept = [edge for edge in settled if (edge["cell"], edge["node"]) == (cell_type, node) and edge["kept"]]
                 selected = [edge["kept_epoch"] for edge in kept]
                 row = names_of(run) | {"cell": cell_type, "node": node}
@@ -231,7 +232,8 @@ def _settings_sentence(
     text += f" Over several functions: {', '.join(_means(means, ' %'))}; in the paper's rows "
     text += " and ".join(f"{np.mean([row['error_mean'] for row in rows]):.2f}" for rows in printed.values()) + " %."
     found = [compare.difference(errors, best, other) for other in ranked if other != best]
-    found.append(compare.difference(means, *means, "test error (mean over functions)"))
+    one, other = means
+    found.append(compare.difference(means, one, other, "test error (mean over functions)"))
     return f"{text}\n\n{compare.listed(found)}"
 
 
@@ -294,12 +296,12 @@ def same_search_sentence(searches: Sequence[Run]) -> str:
     """Table 4: which budgets of a method had searches with the same α and β in every epoch; empty where none had."""
     same: dict[tuple[str, str, str], list[int]] = {}
     for one, other in itertools.combinations(searches, 2):
-        if (one.config.method, one.config.seed) == (other.config.method, other.config.seed):
+        if (one.search.method, one.config.seed) == (other.search.method, other.config.seed):
             arrays = [(one.alphas[name], other.alphas[name]) for name in CELL_TYPES]
             arrays += [(one.betas[name], other.betas[name]) for name in CELL_TYPES]
             if all(np.array_equal(*pair) for pair in arrays):
-                budgets = (one.config.method, *sorted((one.config.budget, other.config.budget)))
-                same.setdefault(budgets, []).append(one.config.seed)
+                first, second = sorted((one.search.budget, other.search.budget))
+                same.setdefault((one.search.method, first, second), []).append(one.config.seed)
     return " ".join(
         f"The searches of {method} for {first} and {second} are one and the same (seeds {', '.join(map(str, seeds))}: "
         "equal α and β in every epoch), for their losses ask the same of each node; only the cut differs."
@@ -321,7 +323,7 @@ def prediction_rows(rows: Sequence[Row]) -> list[Row]:
     common = max(dict.fromkeys(budgets), key=budgets.count)
     groups = {"all": list(rows)} | _by(rows, "method")
     groups[f"all of {common}"] = [row for row in rows if row["budget"] == common]
-    found = [
+    found: list[Row] = [
         {"searches": name, "accuracy": accuracy, "seeds": sorted({row["seed"] for row in own})}
         | compare.rank_correlation([row[accuracy] for row in own], [row["error"] for row in own])._asdict()
         for name, own in groups.items()

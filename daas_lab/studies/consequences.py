@@ -38,7 +38,7 @@ def edge_loss_minima(inputs: int = 3, keep: int = 2, low: float = -5.0) -> list[
     for kept in range(1, inputs + 1):
         betas = torch.full((inputs,), low, dtype=torch.float64)
         betas[:kept] = 1
-        row = {"edges kept": kept, "asked for": keep}
+        row: Row = {"edges kept": kept, "asked for": keep}
         for name, protocol in PROTOCOLS.items():
             factor = protocol.square_factor
             row[f"loss, factor {factor:g} ({name})"] = losses.node_edge_loss(betas, keep, factor).item()
@@ -100,7 +100,7 @@ def exchanged_beta_rows(run: Run, budget: str) -> list[Row]:
     exchanged = parameters | {
         f"betas_{a}": parameters[f"betas_{b}"] for a, b in zip(CELL_TYPES, CELL_TYPES[::-1], strict=True)
     }
-    ours, theirs = (derive_genotype(run.config, given, EdgeBudget.parse(budget)) for given in (parameters, exchanged))
+    ours, theirs = (derive_genotype(run.search, given, EdgeBudget.parse(budget)) for given in (parameters, exchanged))
     rows = []
     for cell_type in CELL_TYPES:
         edges, others = ({(edge.source, edge.node) for edge in cells.cell(cell_type).edges} for cells in (ours, theirs))

@@ -52,10 +52,10 @@ def _pictures(run: Run) -> dict:
     for name, evolution in weight_evolution(run).items():
         title = f"{name.capitalize()} cell"
         figures[f"operation_weights/{name}"] = plots.alpha_evolution(
-            evolution.operations, operations=run.config.space.operations, title=title
+            evolution.operations, operations=run.search.space.operations, title=title
         )
-        if run.config.searcher.learns_edges:
+        if run.search.searcher.learns_edges:
             figures[f"edge_weights/{name}"] = plots.beta_evolution(evolution.edges, first_node=2, title=title)
     epoch = len(run.history)
-    figures["cells"] = drawing.cells_figure(genotype_after(run), title=f"Epoch {epoch}, {run.config.budget}")
+    figures["cells"] = drawing.cells_figure(genotype_after(run), title=f"Epoch {epoch}, {run.search.budget}")
     return figures

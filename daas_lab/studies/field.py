@@ -34,14 +34,14 @@ def field_rows(searches: Sequence[Run], settings: Settings, budgets: Sequence[st
     """
     rows = retraining_rows(searches, settings, lambda run: budgets_of(run, budgets))
     runs = {make.run_name(run.config): run for run in searches}
-    trained = [run for run in searches if run.config.searcher.trains]
+    trained = [run for run in searches if run.search.searcher.trains]
     measured = make.drops(trained, lambda run: budgets_of(run, budgets), settings, ("none", "both"))
     recalibrated = {
         (row["run"], row["budget"], row["stage"]): row["after"]
         for row in measured
         if row["batch_norm"] == "recalibrated" and is_main_drop(row | {"batch_norm": "as-trained", "stage": "both"})
     }
-    of_trained = [row for row in rows if runs[row["run"]].config.searcher.trains]
+    of_trained = [row for row in rows if runs[row["run"]].search.searcher.trains]
     drops = {(row["run"], row["budget"]): row for row in with_drops(of_trained, trained, settings)}
     found = []
     for row in rows:
@@ -83,7 +83,7 @@ def agreement_rows(searches: Sequence[Run], budgets: Sequence[str]) -> list[Row]
     cells: dict[tuple[str, str], list[Genotype]] = {}
     for run in searches:
         for budget in budgets_of(run, budgets):
-            cells.setdefault((run.config.label, budget), []).append(genotype_after(run, budget=budget))
+            cells.setdefault((run.search.label, budget), []).append(genotype_after(run, budget=budget))
     return [
         {"method": method, "budget": budget, "pairs": len(own) * (len(own) - 1) // 2} | _agreement(own)
         for (method, budget), own in cells.items()
@@ -99,7 +99,7 @@ def _agreement(cells: Sequence[Genotype]) -> Row:
             both = first.keys() & second.keys()
             edges.append(len(both) / len(first.keys() | second.keys()))
             if both:
-                operations.append(np.mean([first[edge] == second[edge] for edge in both]))
+                operations.append(float(np.mean([first[edge] == second[edge] for edge in both])))
     shares = {"same_edges": edges, "same_operations": operations}
     return {name: 100 * float(np.mean(values)) if values else None for name, values in shares.items()}
 
@@ -151,7 +151,7 @@ def gap_and_error(rows: Sequence[Row], budget: str) -> str:
     errors, a point a method."""
     own = [row for row in rows if row["budget"] == budget and row.get("drop") is not None]
     drops, errors = (compare.groups_by(own, "method", quantity) for quantity in ("drop", "error"))
-    means = [[np.mean(list(groups[name].values())) for name in drops] for groups in (drops, errors)]
+    means = [[float(np.mean(list(groups[name].values()))) for name in drops] for groups in (drops, errors)]
     found = compare.rank_correlation(*means)
     return f"Over the methods at {budget}, drop and retrained error: {compare.describe_ranks(found)}."
 

@@ -62,7 +62,7 @@ def make_runs(configs: Sequence[SearchConfig | RetrainConfig], settings: Setting
 
     bar = progress_bar(sum(config.epochs for config in missing), disable=not missing)
     _side_by_side(tasks, settings, bar, lambda ended: sum(map(epochs_done, folders)))
-    return [runs[config] or find_run(config, settings) for config in configs]
+    return [runs[config] or read_run(run_folder(config, settings)) for config in configs]
 
 
 def check_data(configs: Iterable[SearchConfig | RetrainConfig], settings: Settings) -> None:
@@ -93,7 +93,9 @@ def _publish(run: Run, settings: Settings) -> None:
         write_record(run, _record(run.config, settings))
 
 
-def _side_by_side(tasks: Sequence[tuple], settings: Settings, bar: tqdm, done: Callable[[int], int]) -> None:
+def _side_by_side(
+    tasks: Sequence[tuple[Callable, tuple]], settings: Settings, bar: tqdm, done: Callable[[int], int]
+) -> None:
     """Run the tasks (function, arguments) in processes of their own; `done(ended tasks)`: how far `bar` has come."""
     cores = _cores() if settings.device == "cpu" else 1
     workers = min(settings.workers or cores, len(tasks))
@@ -147,8 +149,11 @@ def make_run(config: SearchConfig | RetrainConfig, settings: Settings, threads: 
     folder = run_folder(config, settings)
     while writer(folder) is not None:
         time.sleep(1)
-    train = search if isinstance(config, SearchConfig) else retrain
-    train(replace(config, threads=threads), folder, settings.data, progress=False)
+    config = replace(config, threads=threads)
+    if isinstance(config, SearchConfig):
+        search(config, folder, settings.data, progress=False)
+    else:
+        retrain(config, folder, settings.data, progress=False)
     _publish(read_run(folder), settings)
 
 
@@ -175,20 +180,20 @@ def drops(
         ]
         for run in runs
     ]
-    missing = {}
+    missing: dict[SearchConfig, list[tuple[str, str]]] = {}
     for run, keys in zip(runs, wanted, strict=True):
         lacking = lacking_drops(run, keys, select)
         if lacking and run.folder is None:
             path, texts = _record(run.config, settings), ", ".join(f"{budget} ({stage})" for budget, stage in lacking)
             raise LabError(f"{path} has no drops at {texts}; without the record, the run is made again")
         if lacking:
-            missing[run.config] = lacking
+            missing[run.search] = lacking
     check_data(missing, settings)
     tasks = [(measure_drops, (config, keys, settings, select)) for config, keys in missing.items()]
     _side_by_side(tasks, settings, progress_bar(len(tasks), unit="gap", disable=not tasks), lambda ended: ended)
     rows = []
     for run, keys in zip(runs, wanted, strict=True):
-        if run.config in missing:
+        if run.folder is not None and run.config in missing:
             run = read_run(run.folder)
             _publish(run, settings)
         asked = {(*key, select) for key in keys}
@@ -197,9 +202,9 @@ def drops(
     return rows
 
 
-def names_of(search: Run) -> dict:
+def names_of(run: Run) -> dict:
     """Which search a row is of: `run`, by which rows are joined, `protocol`, `method` and `seed`."""
-    config = search.config
+    config = run.search
     return {"run": run_name(config), "protocol": config.protocol, "method": config.label, "seed": config.seed}
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from daas_lab.config import SearchConfig
+from daas_lab.errors import refuse
 from daas_lab.methods import rules
 from daas_lab.methods.lookup import labelled_class
 from daas_lab.report.tables import Row
@@ -42,7 +43,7 @@ def budgets_of(run: Run, budgets: make.Budgets) -> list[str]:
     it was searched for one, and all of them where it was not."""
     if callable(budgets):
         return list(budgets(run))
-    return [run.config.budget] if run.config.searcher.asks_for_budget else list(budgets)
+    return [run.search.budget] if run.search.searcher.asks_for_budget else list(budgets)
 
 
 def gap_rows(searches: Sequence[Run], settings: Settings, budgets: Sequence[str]) -> list[Row]:
@@ -84,7 +85,7 @@ def retraining_rows(searches: Sequence[Run], settings: Settings, budgets: make.B
     """
     jobs = []
     for run in searches:
-        for budget in [run.config.budget] if budgets is None else budgets_of(run, budgets):
+        for budget in [run.search.budget] if budgets is None else budgets_of(run, budgets):
             cells = genotype_after(run, budget=budget)
             jobs.append((run, budget, cells, settings.retraining(cells, run.config.seed)))
     retrained = {make.run_name(run.config): run for run in make.make_runs([config for *_, config in jobs], settings)}
@@ -122,6 +123,8 @@ def attribution_rows(run: Run, budget: str, settings: Settings) -> list[Row]:
 
     The run must have its folder: a record holds no weights.
     """
+    if run.folder is None:
+        raise refuse("run", make.run_name(run.config), "a run with its folder: a record holds no weights")
     network, config = load_supernet(run.folder)
     splits = search_splits(config, settings.data)
     named = make.names_of(run) | {"budget": budget}
@@ -149,7 +152,7 @@ def node_panel(
     edges = input_edges(node)
     kept, parts = {}, []
     for budget in budgets:
-        own = {"method": run.config.method, "seed": run.config.seed, "budget": budget}
+        own = {"method": run.search.method, "seed": run.config.seed, "budget": budget}
         cell = genotype_after(run, budget=budget).normal
         kept[budget] = sorted({edge.source for edge in cell.edges if edge.node == node})
         [drop] = [row for row in drops if own.items() <= row.items() and is_main_drop(row)]
@@ -157,8 +160,8 @@ def node_panel(
         for row in retrained:
             if own.items() <= row.items():
                 parts[-1] += f", retrained {100 - row['error']:.1f} %"
-    name = run.config.searcher.title
-    searched = f"{name} for {run.config.budget}" if run.config.searcher.asks_for_budget else name
+    name = run.search.searcher.title
+    searched = f"{name} for {run.search.budget}" if run.search.searcher.asks_for_budget else name
     return {
         "operation_weights": weights.operations[-1, edges],
         "edge_weights": weights.edges[-1, edges],
@@ -194,5 +197,5 @@ def node_betas(run: Run, node: int = 3) -> BetaPath:
     last = betas[-1, edges]
     low, high = sorted((int(last.argmin()), int(last.argmax())))
     others = tuple(float(value) for source, value in enumerate(last) if source not in (low, high))
-    keep = run.config.edge_budget.targets("normal")[node]
+    keep = run.search.edge_budget.targets("normal")[node]
     return BetaPath((low, high), keep, betas[:, [edges[low], edges[high]]], others)

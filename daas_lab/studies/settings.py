@@ -50,8 +50,8 @@ class Settings:
 
     def retraining(self, genotype: Any, seed: int, **changes: Any) -> RetrainConfig:
         """The configuration of a retraining under these settings."""
-        given = {"preset": self.preset, "dataset": self.dataset, "device": self.device, "epochs": self.retrain_epochs}
-        given |= changes
+        given: dict[str, Any] = {name: getattr(self, name) for name in ("preset", "dataset", "device")}
+        given |= {"epochs": self.retrain_epochs} | changes
         return retrain_config(genotype, **given, seed=seed)
 
 
@@ -88,7 +88,7 @@ def read_settings(namespace: dict[str, Any]) -> Settings:
 def parse_settings(given: Mapping[str, Any]) -> Settings:
     """Settings from what users write, each value refused by name; whether data and device are there is not asked."""
     limits = {spec.name: spec.metadata for spec in fields(Settings) if spec.metadata}
-    values = {}
+    values: dict[str, Any] = {}
     for name, value in given.items():
         if name == "seeds":
             values[name] = _read_seeds(value)

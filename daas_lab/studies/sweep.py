@@ -69,8 +69,8 @@ def read_sweep(path: str | Path) -> Sweep:
     given = {"runs": "runs", "data": "data", "records": False}
     settings = parse_settings(given | {key: document[key] for key in SETTINGS if key in document})
 
-    groups = document.get("search")
-    groups = groups if isinstance(groups, list) and groups else [groups]
+    listed = document.get("search")
+    groups: list[Any] = listed if isinstance(listed, list) and listed else [listed]
     searches: dict[SearchConfig, list[str]] = {}
     for group in groups:
         _check_group("search", group, SearchConfig)
@@ -178,8 +178,9 @@ def _state(sweep: Sweep, config: SearchConfig | RetrainConfig) -> str:
 
 def _drops_of(sweep: Sweep, config: SearchConfig | RetrainConfig) -> list[tuple[str, str]]:
     """What is to be measured of a run: the whole cut at every budget, where there is a super-network."""
-    searched = isinstance(config, SearchConfig) and config.searcher.trains
-    return [(budget, "both") for budget in sweep.searches[config]] if searched else []
+    if isinstance(config, SearchConfig) and config.searcher.trains:
+        return [(budget, "both") for budget in sweep.searches[config]]
+    return []
 
 
 # --- on Ray -----------------------------------------------------------------------------------------------------------
@@ -268,7 +269,7 @@ def _run(
         raise refuse("runs", str(settings.runs), f"a folder that all machines share; {os.uname().nodename} lacks it")
     if find_run(config, settings) is None:
         make_run(config, settings, threads)
-    if drops:
+    if drops and isinstance(config, SearchConfig):
         measure_drops(config, drops, settings, OWN, threads)
 
 
@@ -289,7 +290,7 @@ def rows_of(sweep: Sweep) -> list[Row]:
     `params_m`; accuracy `before` and `after` the cut and their `drop`, as `is_main_drop` chooses; test `error`, None
     where the retraining is missing.
     """
-    rows = []
+    rows: list[Row] = []
     for search, budgets in sweep.searches.items():
         run = find_run(search, sweep.settings)
         if run is None:

@@ -45,7 +45,7 @@ def _targets(budget: EdgeBudget) -> list[dict[int, int]]:
 
 def budgets_served(run: Run) -> list[str]:
     """The paper's budgets that a search of `searches` stands for."""
-    return [budget for budget in NAMED_BUDGETS if searched_for(budget) == run.config.budget]
+    return [budget for budget in NAMED_BUDGETS if searched_for(budget) == run.search.budget]
 
 
 def searches(settings: Settings) -> list[SearchConfig]:

@@ -15,7 +15,7 @@ all network weights as they are. Three choices are part of its result and are na
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -70,7 +70,7 @@ class Evolution(NamedTuple):
 def weight_evolution(run: Run) -> dict[str, Evolution]:
     """Cell type → its architecture weights after every epoch of a search."""
     epochs = range(len(run.alphas["normal"]))
-    weights = [mixtures_of(run.config, run.architecture(epoch), max(1, epoch)) for epoch in epochs]
+    weights = [mixtures_of(run.search, run.architecture(epoch), max(1, epoch)) for epoch in epochs]
     return {
         name: Evolution(
             np.stack([entry[name].operations.numpy() for entry in weights]),
@@ -297,7 +297,7 @@ def _node_rms(network: SuperNetwork, images: ImageSet) -> dict[str, list[float]]
     """Cell type → root mean square of what nodes 2, 3, … put out, over images, channels, pixels and cells."""
     squares: dict[str, list[Tensor]] = {name: [] for name in CELL_TYPES}
 
-    def note(cell: nn.Module, _, output: Tensor | tuple[Tensor, ...]) -> None:
+    def note(cell: Any, _, output: Tensor | tuple[Tensor, ...]) -> None:
         x = output[0] if isinstance(output, tuple) else output  # [B, nodes · C, H, W]
         nodes = network.space.nodes - 2
         squares[cell.cell_type].append(x.float().unflatten(1, (nodes, -1)).square().mean(dim=(2, 3, 4)))

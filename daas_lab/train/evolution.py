@@ -28,7 +28,7 @@ def genotype_after(
 
     `select`: a rule of `methods.rules`. What `perturbation` chose, at the end of a search, is kept in the run.
     """
-    budget, config = EdgeBudget.parse(budget or run.config.budget), run.config
+    budget, config = EdgeBudget.parse(budget or run.search.budget), run.search
     rule, _ = rules.parse_rule(select)
     if rule == rules.PERTURBATION:
         if found := run.cells.get(rule, {}).get(str(budget)):
@@ -57,8 +57,8 @@ def epoch_summaries(run: Run, budget: str | EdgeBudget | None = None) -> list[di
         for name in CELL_TYPES:
             a, b = weights[name].operations[epoch], weights[name].edges[epoch]
             kept = [edge.operation for edge in genotype.cell(name).edges]
-            nodes = np.array([node for _, node in cell_edges(run.config.nodes)])
-            shares = (b[nodes == node] / max(b[nodes == node].sum(), 1e-30) for node in range(2, run.config.nodes))
+            nodes = np.array([node for _, node in cell_edges(run.search.nodes)])
+            shares = (b[nodes == node] / max(b[nodes == node].sum(), 1e-30) for node in range(2, run.search.nodes))
             rows.append(
                 {
                     "epoch": epoch,
@@ -88,14 +88,14 @@ def settled_edges(run: Run, budget: str | EdgeBudget | None = None) -> list[dict
     for name in CELL_TYPES:
         strongest = weights[name].operations.argmax(axis=2)  # [T, E]
         pairs = [{edge[:2] for edge in genotype.cell(name).edges} for genotype in cells]
-        for e, edge in enumerate(cell_edges(run.config.nodes)):
+        for e, edge in enumerate(cell_edges(run.search.nodes)):
             kept = [edge in kept_pairs for kept_pairs in pairs]
             rows.append(
                 {
                     "cell": name,
                     "source": edge[0],
                     "node": edge[1],
-                    "operation": run.config.space.operations[strongest[-1, e]],
+                    "operation": run.search.space.operations[strongest[-1, e]],
                     "operation_epoch": _settled(strongest[:, e]),
                     "kept": kept[-1],
                     "kept_epoch": _settled(kept),
@@ -116,14 +116,14 @@ def kept_weight(run: Run, budget: str | EdgeBudget | None = None) -> dict[str, f
     a node, over the nodes.
     """
     genotype, weights = genotype_after(run, budget=budget), weight_evolution(run)
-    space, operations, edges = run.config.space, [], []
+    space, operations, edges = run.search.space, [], []
     for name in CELL_TYPES:
         a, b = weights[name].operations[-1], weights[name].edges[-1]
         kept: dict[int, list[int]] = {}
         for source, node, operation in genotype.cell(name).edges:
             kept.setdefault(space.edges.index((source, node)), []).append(space.operations.index(operation))
         operations += [a[e, chosen].sum() for e, chosen in kept.items()]
-        for node in range(2, run.config.nodes):
+        for node in range(2, run.search.nodes):
             inputs = input_edges(node)
             edges.append(sum(b[e] for e in inputs if e in kept) / max(b[inputs].sum(), 1e-30))
     return {"kept_operations": float(np.mean(operations)), "kept_edges": float(np.mean(edges))}
@@ -150,13 +150,13 @@ def close_choices(run: Run, epoch: int = -1, budget: str | EdgeBudget | None = N
     so have edges that rank by weights, and those that rank by a learned β have the shares of its softmax.
     `cell`, `node`, `kept` and `next`, as texts.
     """
-    if not run.config.searcher.trains:
+    if not run.search.searcher.trains:
         return []
-    budget = EdgeBudget.parse(budget or run.config.budget)
+    budget = EdgeBudget.parse(budget or run.search.budget)
     epoch = range(len(run.alphas["normal"]))[epoch]
-    space, cells, rows = run.config.space, genotype_after(run, epoch, budget), []
-    for name, (operations, edges) in choice_strengths(run.config, run.architecture(epoch), max(1, epoch)).items():
-        if run.config.searcher.edges_rank_by_weights:
+    space, cells, rows = run.search.space, genotype_after(run, epoch, budget), []
+    for name, (operations, edges) in choice_strengths(run.search, run.architecture(epoch), max(1, epoch)).items():
+        if run.search.searcher.edges_rank_by_weights:
             edges = edges.log()
         cell, choices = cells.cell(name), []
         for edge in dict.fromkeys(edge[:2] for edge in cell.edges):
@@ -194,6 +194,6 @@ def gap_evolution(run: Run) -> list[dict]:
     """Rows of `discretize.accuracy_drops` with their `epoch`, from a search that measured the gap (`gap_every`)."""
     rows = [{"epoch": record["epoch"]} | row for record in run.history for row in record.get("gap", [])]
     if not rows:
-        where = run.folder or run.config.method
+        where = run.folder or run.search.method
         raise LabError(f"run = {str(where)!r}: must be a search made with gap_every of at least 1")
     return rows

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ from daas_lab.errors import LabError, refuse
 from daas_lab.methods.method import seed_of
 from daas_lab.train import distributed
 from daas_lab.train.writer import RunWriter
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 @contextlib.contextmanager
@@ -90,11 +92,11 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, *rates: float) -> None:
 # --- one update -------------------------------------------------------------------------------------------------------
 
 
-def place(network: nn.Module, config: SearchConfig | RetrainConfig, device: torch.device) -> nn.Module:
+def place(network: Net, config: SearchConfig | RetrainConfig, device: torch.device) -> Net:
     """The network on its device, in the form in which the configuration computes it; its parameters' names stay."""
     if config.sync_batch_norm:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    network = network.to(device, memory_format=torch.channels_last)
+    network = network.to(device).to(memory_format=torch.channels_last)
     if config.compile:
         network.compile()
     return network

@@ -122,7 +122,7 @@ def _size(config: RetrainConfig) -> dict[str, int]:
 def make_optimizer(config: RetrainConfig, network: nn.Module) -> torch.optim.SGD:
     """SGD for all of the network's weights."""
     fused = next(network.parameters()).is_cuda
-    rules = {"momentum": config.momentum, "weight_decay": config.weight_decay, "fused": fused}
+    rules: dict[str, Any] = {"momentum": config.momentum, "weight_decay": config.weight_decay, "fused": fused}
     return torch.optim.SGD(network.parameters(), lr=config.learning_rate, **rules)
 
 

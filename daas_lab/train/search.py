@@ -166,7 +166,7 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
             correct += hits
             tick()
         network.at = config.moment(epoch)
-        record = {"learning_rate": rate}
+        record: dict[str, Any] = {"learning_rate": rate}
         record |= step_losses.means(epoch)
         distributed.average(network.buffers())
         images = config.steps * config.batch_size
@@ -205,10 +205,10 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
     _finish(config, writer, writer.snapshot)
 
 
-def make_optimizers(config: SearchConfig, network: SuperNetwork) -> tuple[torch.optim.SGD, torch.optim.Adam]:
+def make_optimizers(config: SearchConfig, network: SuperNetwork) -> tuple[torch.optim.SGD, torch.optim.Optimizer]:
     """SGD for the weights, and the method's (Adam, if it has none of its own) for α and β in a group each."""
-    fused = network.alphas_normal.is_cuda
-    rules = {"momentum": config.momentum, "weight_decay": config.weight_decay, "fused": fused}
+    fused = network.alphas(CELL_TYPES[0]).is_cuda
+    rules: dict[str, Any] = {"momentum": config.momentum, "weight_decay": config.weight_decay, "fused": fused}
     weight_optimizer = torch.optim.SGD(network.weight_parameters(), lr=config.learning_rate, **rules)
     groups = [{"params": [get(cell_type) for cell_type in CELL_TYPES]} for get in (network.alphas, network.betas)]
     rules = {"lr": config.arch_learning_rate, "weight_decay": config.arch_weight_decay, "fused": fused}
@@ -250,7 +250,7 @@ class ArchitectureStep:
 
     def objective(self, x: Tensor | None = None, y: Tensor | None = None) -> Tensor:
         """L^C on a part of the batch (default: all of it) and the method's terms, as Eq. (7)."""
-        x, y = self.batch if x is None else (x, y)
+        x, y = self.batch if x is None or y is None else (x, y)
         network = self.network
         mixtures = network.mixtures()
         classification = losses.classification_loss(forward(network, self.config.precision, x, mixtures), y)
@@ -266,7 +266,7 @@ class ArchitectureStep:
     def backward(self) -> None:
         """The gradient of the objective, the batch in as many parts as the configuration says."""
         parts = micro_batches(self.config, *self.batch)
-        summed = 0.0
+        summed: Any = 0.0
         for x, y in parts:
             self.scaler.scale(self.objective(x, y) / len(parts)).backward()
             summed += self.terms["architecture_loss"].detach() / len(parts)

@@ -21,7 +21,7 @@ from safetensors.torch import save as save_safetensors
 from daas_lab.config import RetrainConfig, SearchConfig
 from daas_lab.errors import LabError, NewerVersion
 from daas_lab.identity import config_hash, to_document
-from daas_lab.runs.epoch_log import LOGS, Entry, add_entry, read_entries, stacked, write_entries
+from daas_lab.runs.epoch_log import LOGS, Entry, add_entry, read_entries, records_of, stacked, write_entries
 from daas_lab.runs.files import append, write_atomically, write_keeping
 from daas_lab.runs.folder import (
     CHECKPOINTS,
@@ -78,7 +78,7 @@ class RunWriter:
             print(f"{lost}: the run begins again", file=sys.stderr)
             return None
         write_entries(self.folder, entries)
-        write_atomically(self.folder / "history.jsonl", as_lines(entry.record for entry in entries[1:]))
+        write_atomically(self.folder / "history.jsonl", as_lines(records_of(entries)))
         measured = [line for line in timings(self.folder) if line["epoch"] <= epoch]
         write_atomically(self.folder / "timing.jsonl", as_lines(measured))
         return saved["state"], entries[-1]
