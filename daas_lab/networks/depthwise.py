@@ -62,9 +62,9 @@ def speed_up(network: Net) -> Net:
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if _is_depthwise(child):
-                channels = child.in_channels
-                options: Any = child.kernel_size, child.stride, child.padding, child.dilation
-                fast = Depthwise(channels, channels, *options, groups=channels, bias=False)
+                sizes = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+                options: dict[str, Any] = {name: getattr(child, name) for name in sizes}
+                fast = Depthwise(**options, bias=False)
                 fast.weight = child.weight
                 setattr(parent, name, fast)
     return network.to(memory_format=torch.channels_last)
