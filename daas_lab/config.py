@@ -77,6 +77,8 @@ class SearchConfig:
     warmup: int = number(at_least=0, default=0)  # epochs in which α and β rest and only the weights are trained
     hold: int = number(at_least=0, default=0)  # epochs before λ, k and the temperature begin to move
     temperature: float = number(above=0, default=1.0)  # T of softmax(α / T) at the end
+    # A candidate whose weight a · b has stayed under this retires, and is not computed any more; 0: never.
+    retire: float = number(at_least=0, at_most=0.1, default=0.0)
     lambda_c: str  # control function of the whole regulariser
     lambda_1: str  # of the operation loss
     lambda_2: str  # of the edge loss

@@ -28,6 +28,7 @@ _ALWAYS = {
     "warmup": 0,
     "hold": 0,
     "temperature": 1.0,
+    "retire": 0.0,
     "crops": "padded",
     "schedule": "cosine",
     "precision": "float32",

@@ -133,7 +133,7 @@ def gradients(network: SuperNetwork, read=lambda parameter: parameter.grad) -> d
         value = read(parameter)
         for key in parts:
             found[match[0] + key] = None if value is None else cell.entry(key, value)
-        if not parts:
+        if not parts and len(parameter):  # a stack that nobody is left in has no name in a `state_dict`
             found[name] = value
     return found
 

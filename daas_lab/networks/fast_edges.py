@@ -2,9 +2,12 @@
 
 Legend: B batch, C channels that pass through operations, H = W side, n edges that leave one node and run together.
 
+Of the edges of a group each operation has its own n (fast_plan.py).
+
 Nothing here knows of autograd; `fast_cell.py` puts the parts together.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -12,9 +15,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from daas_lab.networks import kernels
-from daas_lab.space.cell_space import PRIMITIVES
-
-MAX_POOL, AVERAGE_POOL, SKIP, SEP_3, SEP_5, DIL_3, DIL_5 = range(len(PRIMITIVES))
+from daas_lab.networks.fast_plan import (
+    AVERAGE_POOL,
+    KERNELS,
+    MAX_POOL,
+    POINTWISE,
+    SKIP,
+    Edges,
+    Group,
+    Pooled,
+    together,
+)
 
 _aten = torch.ops.aten
 
@@ -37,11 +48,41 @@ def by_node(x: Tensor, count: int) -> Tensor:
     return x.permute(0, 2, 3, 1).unflatten(3, (count, -1)).permute(3, 0, 1, 2, 4)
 
 
-def grouped(x: Tensor) -> Tensor:
-    """[n, B, H, W, C] → [B, n C, H, W]."""
-    if len(x) == 1:
-        return as_map(x[0])
-    return as_map(x.permute(1, 2, 3, 0, 4).flatten(3))
+def pick(values: Tensor, edges: Edges) -> Tensor:
+    """Rows of `values` [E, …] without an index that the host would have to send."""
+    if not edges:
+        return values[:0]
+    near = together(edges)
+    return torch.stack([values[e] for e in edges]) if near is None else values[near]
+
+
+def pooled_gains(gains: Tensor, pooled: Pooled) -> Tensor:
+    """Of gains [E, O] those of pools and skips, [n, operations]."""
+    return pick(gains[pooled.edges].t(), pooled.operations).t()
+
+
+def grouped(xs: Tensor, edges: Edges) -> Tensor:
+    """[E, B, H, W, C] → [B, n C, H, W] of n edges."""
+    if len(edges) == 1:
+        return as_map(xs[edges[0]])
+    near = together(edges)
+    if near is None:
+        return as_map(torch.cat([xs[e] for e in edges], 3))
+    return as_map(xs[near].permute(1, 2, 3, 0, 4).flatten(3))
+
+
+def add_to_nodes(sums: Tensor, outputs: list[tuple[Edges, Tensor]]) -> None:
+    """Adds maps [B, n C, H, W] of n edges each to sums [E, B, H, W, C]; those of the same edges are added up first."""
+    merged: dict[Edges, Tensor] = {}
+    for edges, x in outputs:
+        merged[edges] = merged[edges].add_(x) if edges in merged else x
+    for edges, x in merged.items():
+        parts, near = by_node(x, len(edges)), together(edges)
+        if near is not None:
+            sums[near].add_(parts)
+        else:
+            for e, part in zip(edges, parts.unbind(), strict=True):
+                sums[e].add_(part)
 
 
 # --- the dilated convolutions of a node -------------------------------------------------------------------------------
@@ -63,65 +104,90 @@ class Dilated(NamedTuple):
             return cls(kernels.as_pixels_last(r[:, :, ::2, ::2]))
         return cls(kernels.to_subgrids(r), True)
 
-    def add_gradient(self, g: Tensor, grad_r: Tensor) -> Tensor:
-        """∂r, `grad_r` with the gradient g of `map` added to it."""
+    def add_gradient(self, g: Tensor | None, grad_r: Tensor | None, r: Tensor) -> Tensor | None:
+        """∂r: `grad_r` with the gradient g of `map` added to it; either may be missing."""
+        if g is None:
+            return grad_r
         if self.on_subgrids:
-            return grad_r.add_(kernels.from_subgrids(g))
-        if g.shape != grad_r.shape:
+            g = kernels.from_subgrids(g)
+        elif g.shape != r.shape:
+            grad_r = torch.zeros_like(r) if grad_r is None else grad_r
             grad_r[:, :, ::2, ::2].add_(g)
             return grad_r
-        return grad_r.add_(g)
+        return g if grad_r is None else grad_r.add_(g)
 
 
 # --- convolutions of a few edges that leave the same node -------------------------------------------------------------
 
 
 class Weights(NamedTuple):
-    """Of n edges: kernels [n C, 1, k, k] of sep_1, sep_2 and dil for both k, and the pointwise matrices."""
+    """Of one group, the operations in order that an edge of it has: kernels [n C, 1, k, k], each of its own n edges,
+    and the pointwise matrices of all these edges one after the other."""
 
-    three: tuple[Tensor, ...]
-    five: tuple[Tensor, ...]
-    first: Tensor  # [2 n, C, C]: sep_1 with 3×3 and 5×5
-    last: Tensor  # [4 n, C, C]: sep_2 with both, dil with both
-
-    def cells(self) -> tuple[tuple[Tensor, Tensor], ...]:
-        """(3×3, 5×5) kernels of sep_1, of sep_2, and of dil."""
-        return tuple(zip(self.three, self.five, strict=True))
+    sep_1: list[Tensor]
+    sep_2: list[Tensor]
+    dil: list[Tensor]
+    first: Tensor  # [Σ n, C, C]: after sep_1
+    last: Tensor  # [Σ n, C, C]: after sep_2, then after dil
 
 
-def split_weights(three: Tensor, five: Tensor, pointwise: Tensor, sizes: list[int]) -> list[Weights]:
-    """The stacks of a cell (fast_supernet.py) for groups of `sizes` edges."""
-    C = pointwise.shape[1]
-    stacks = []
-    for k, stack in ((3, three), (5, five)):
-        kinds = (kind.split([n * C for n in sizes]) for kind in stack.view(3, -1, 1, k, k).unbind())
-        stacks.append(tuple(zip(*kinds, strict=True)))
-    first, last = (
-        [part.flatten(0, 1) for part in kinds.split(sizes, dim=1)]
-        for kinds in pointwise.view(6, -1, C, C).split([2, 4])
-    )
-    return [Weights(*parts) for parts in zip(*stacks, first, last, strict=True)]
+def split_weights(three: Tensor, five: Tensor, pointwise: Tensor, groups: list[Group]) -> list[Weights]:
+    """The stacks of a cell (fast_supernet.py) for its groups of edges."""
+
+    def split(stack: Tensor, operations: tuple[int, ...]) -> list[tuple[Tensor, ...]]:
+        """For each group its rows of each kind."""
+        sizes = [len(group.get(o, ())) for o in operations for group in groups]
+        rows = stack.split(sizes)
+        return [rows[k :: len(groups)] for k in range(len(groups))]
+
+    weights = []
+    stacks = split(three, KERNELS[3]), split(five, KERNELS[5]), split(pointwise, POINTWISE)
+    for of_3, of_5, matrices in zip(*stacks, strict=True):
+        sep_1, sep_2, dil = (
+            [rows.reshape(-1, 1, k, k) for k, rows in ((3, small), (5, large)) if len(rows)]
+            for small, large in zip(of_3, of_5, strict=True)
+        )
+        weights.append(Weights(sep_1, sep_2, dil, torch.cat(matrices[:2]), torch.cat(matrices[2:])))
+    return weights
 
 
 def convolve(r: Tensor, dilated: Dilated, weights: Weights, gains: Tensor, stride: int, eps: float):
-    """gains [4, n] → what enters the nodes [B, n C, H, W]: plainly, and as `dilated` reads it; statistics; kept."""
-    n = gains.shape[1]
+    """gains [Σ n] → what enters the nodes, a map [B, n C, H, W] for each operation, dilated ones as `dilated` reads;
+    batch statistics, [2, Σ n C] of the first and of the last pointwise convolutions; kept."""
     normalise = kernels.normalisation(r, r.shape[1])
-    sep_1, sep_2, dil = weights.cells()
-    x = kernels.copies(r, n)
-    maps = [kernels.depthwise(x, kernel, stride) for kernel in sep_1]
-    middle, *statistics_1, kept_1 = normalise.forward(maps, weights.first, None, eps)
-    middle = tuple(u.relu_() for u in middle)
-    maps = last_inputs(middle, kernels.copies(dilated.map, n), dilated, sep_2, dil)
+    maps = [kernels.depthwise(x, kernel, stride) for x, kernel in _copied(r, weights.sep_1)]
+    middle: tuple[Tensor, ...] = ()
+    statistics, kept_1 = [r.new_zeros(2, 0)], ()
+    if maps:
+        middle, *statistics_1, kept_1 = normalise.forward(maps, weights.first, None, eps)
+        middle, statistics = tuple(u.relu_() for u in middle), [torch.stack(statistics_1)]
+    maps = last_inputs(middle, dilated, weights)
     outputs, *statistics_2, kept_2 = normalise.forward(maps, weights.last, gains, eps)
-    statistics = torch.stack([torch.cat(pair) for pair in zip(statistics_1, statistics_2, strict=True)])
-    return outputs[0].add_(outputs[1]), outputs[2].add_(outputs[3]), statistics, (middle, kept_1, kept_2)
+    return outputs, [*statistics, torch.stack(statistics_2)], (middle, kept_1, kept_2)
 
 
-def last_inputs(middle: tuple[Tensor, ...], y: Tensor, dilated: Dilated, sep_2, dil) -> list[Tensor]:
+def last_inputs(middle: tuple[Tensor, ...], dilated: Dilated, weights: Weights) -> list[Tensor]:
     """What the last pointwise convolutions read."""
-    maps = [kernels.depthwise(u, kernel) for u, kernel in zip(middle, sep_2, strict=True)]
-    return maps + [kernels.depthwise(y, kernel, dilated.stride, dilated.dilation) for kernel in dil]
+    maps = [kernels.depthwise(u, kernel) for u, kernel in zip(middle, weights.sep_2, strict=True)]
+    y = _copied(dilated.map, weights.dil)
+    return maps + [kernels.depthwise(x, kernel, dilated.stride, dilated.dilation) for x, kernel in y]
+
+
+def _copied(x: Tensor, weights: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """x once for every edge that reads it, beside each operation's kernels."""
+    counts = [len(kernel) // x.shape[1] for kernel in weights]
+    copies = {n: kernels.copies(x, n) for n in dict.fromkeys(counts)}
+    return [(copies[n], kernel) for n, kernel in zip(counts, weights, strict=True)]
+
+
+def _sum_copies(parts: Iterable[Tensor], C: int) -> Tensor | None:
+    """Backwards: maps [B, n C, H, W], each with its own n → [B, C, H, W]."""
+    by_count: dict[int, Tensor] = {}
+    for part in parts:
+        n = part.shape[1] // C
+        by_count[n] = by_count[n].add_(part) if n in by_count else part
+    sums = [kernels.sum_copies(part, n) for n, part in by_count.items()]
+    return sum(sums[1:], start=sums[0]) if sums else None
 
 
 class Wanted(NamedTuple):
@@ -132,91 +198,106 @@ class Wanted(NamedTuple):
     gains: bool
 
 
+class WeightGradients(NamedTuple):
+    """As `Weights`."""
+
+    sep_1: list[Tensor]
+    sep_2: list[Tensor]
+    dil: list[Tensor]
+    first: Tensor
+    last: Tensor
+
+
 def convolve_backward(
-    g: Tensor,
-    g_dilated: Tensor,
-    r: Tensor,
-    dilated: Dilated,
-    weights: Weights,
-    kept: tuple,
-    stride: int,
-    wanted: Wanted,
+    gs: list[Tensor], r: Tensor, dilated: Dilated, weights: Weights, kept: tuple, stride: int, wanted: Wanted
 ):
-    """→ ∂r without the dilated part, ∂ of the dilated map, ∂ kernels (3×3 [3, n C, 9], 5×5 [3, n C, 25]), ∂ pointwise
-    [6, n, C, C], ∂ gains [4, n]; None for what is not wanted."""
+    """gs: for each operation → ∂r without the dilated part, ∂ of the dilated map, ∂weights, ∂gains [Σ n]; None for what
+    is not wanted or not there."""
     middle, kept_1, kept_2 = kept
-    n = g.shape[1] // r.shape[1]
-    normalise = kernels.normalisation(r, r.shape[1])
-    sep_1, sep_2, dil = weights.cells()
-    y = kernels.copies(dilated.map, n)
-    maps = last_inputs(middle, y, dilated, sep_2, dil)
+    C = r.shape[1]
+    normalise = kernels.normalisation(r, C)
+    maps = last_inputs(middle, dilated, weights)
     deeper = wanted.inputs or wanted.weights
     gs, grad_last, grad_gains = normalise.backward(
-        [g, g, g_dilated, g_dilated], maps, weights.last, kept_2, (deeper, wanted.weights, wanted.gains)
+        gs, maps, weights.last, kept_2, (deeper, wanted.weights, wanted.gains)
     )
     if not deeper:
-        return None, None, None, None, None, grad_gains
+        return None, None, None, grad_gains
     del maps
-    x = kernels.copies(r, n)
+    of_sep, of_dil = gs[: len(middle)], gs[len(middle) :]
+    y, x = _copied(dilated.map, weights.dil), _copied(r, weights.sep_1)
     grad_sep_1, grad_sep_2, grad_dil = [], [], []
-    grad_r = grad_y = None
-    for g_y, kernel in zip(gs[2:], dil, strict=True):
-        if wanted.weights:
-            grad_dil.append(kernels.depthwise_weight_gradient(y, g_y, kernel, dilated.stride, dilated.dilation))
-        if wanted.inputs:
-            part = kernels.depthwise_input_gradient(y, g_y, kernel, dilated.stride, dilated.dilation)
-            grad_y = part if grad_y is None else grad_y.add_(part)
-    gs = gs[:2]
-    for k, (u, kernel) in enumerate(zip(middle, sep_2, strict=True)):
-        if wanted.weights:
-            grad_sep_2.append(kernels.depthwise_weight_gradient(u, gs[k], kernel))
-        gs[k] = kernels.depthwise_input_gradient(u, gs[k], kernel)
-        _aten.threshold_backward.grad_input(gs[k], u, 0, grad_input=gs[k])
-    maps = [kernels.depthwise(x, kernel, stride) for kernel in sep_1]
-    gs, grad_first, _ = normalise.backward(gs, maps, weights.first, kept_1, (True, wanted.weights, False))
-    for g_x, kernel in zip(gs, sep_1, strict=True):
-        if wanted.weights:
-            grad_sep_1.append(kernels.depthwise_weight_gradient(x, g_x, kernel, stride))
-        if wanted.inputs:
-            part = kernels.depthwise_input_gradient(x, g_x, kernel, stride)
-            grad_r = part if grad_r is None else grad_r.add_(part)
-    grad_three = grad_five = grad_pointwise = None
+    steps = dilated.stride, dilated.dilation
     if wanted.weights:
-        grad_three, grad_five = (
-            torch.stack(parts).flatten(2) for parts in zip(grad_sep_1, grad_sep_2, grad_dil, strict=True)
+        grad_dil = [
+            kernels.depthwise_weight_gradient(copy, g, kernel, *steps)
+            for (copy, kernel), g in zip(y, of_dil, strict=True)
+        ]
+    grad_y = grad_r = grad_first = None
+    if wanted.inputs:
+        parts = zip(y, of_dil, strict=True)
+        grad_y = _sum_copies(
+            (kernels.depthwise_input_gradient(copy, g, kernel, *steps) for (copy, kernel), g in parts), C
         )
-        grad_pointwise = torch.cat([grad_first, grad_last]).unflatten(0, (6, n))
-    if grad_r is not None and grad_y is not None:
-        grad_r, grad_y = kernels.sum_copies(grad_r, n), kernels.sum_copies(grad_y, n)
-    return grad_r, grad_y, grad_three, grad_five, grad_pointwise, grad_gains
+    for k, (u, kernel) in enumerate(zip(middle, weights.sep_2, strict=True)):
+        if wanted.weights:
+            grad_sep_2.append(kernels.depthwise_weight_gradient(u, of_sep[k], kernel))
+        of_sep[k] = kernels.depthwise_input_gradient(u, of_sep[k], kernel)
+        _aten.threshold_backward.grad_input(of_sep[k], u, 0, grad_input=of_sep[k])
+    if middle:
+        maps = [kernels.depthwise(copy, kernel, stride) for copy, kernel in x]
+        of_sep, grad_first, _ = normalise.backward(of_sep, maps, weights.first, kept_1, (True, wanted.weights, False))
+    if wanted.weights:
+        grad_sep_1 = [
+            kernels.depthwise_weight_gradient(copy, g, kernel, stride)
+            for (copy, kernel), g in zip(x, of_sep, strict=True)
+        ]
+    if wanted.inputs:
+        parts = zip(x, of_sep, strict=True)
+        grad_r = _sum_copies(
+            (kernels.depthwise_input_gradient(copy, g, kernel, stride) for (copy, kernel), g in parts), C
+        )
+    grads = None
+    if wanted.weights:
+        grad_first = weights.first if grad_first is None else grad_first  # no rows
+        grads = WeightGradients(grad_sep_1, grad_sep_2, grad_dil, grad_first, grad_last)
+    return grad_r, grad_y, grads, grad_gains
 
 
-# --- pools and skip ---------------------------------------------------------------------------------------------------
+# --- pools, skip, and what passes by ----------------------------------------------------------------------------------
 
 
-def pool(z: Tensor, gains: Tensor, sums: Tensor, stride: int, eps: float):
-    """Adds the pools of z, normalised, and for stride 1 z itself, times gains [n, 2 or 3], to sums [n, B, H, W, C].
+def bypass_of(z: Tensor, C: int, stride: int) -> Tensor:
+    """The channels of z that pass no operation."""
+    return kernels.as_pixels_last(z[:, C:] if stride == 1 else F.max_pool2d(z[:, C:], 2))
 
-    Returns the batch statistics [2, 2, C] and what the backward pass needs.
+
+def pool(z: Tensor, pooled: Pooled, gains: Tensor, sums: Tensor, stride: int, eps: float):
+    """Adds the pools of z, normalised, and for stride 1 z itself, times gains [n, operations], to sums [n, B, H, W, C].
+
+    Returns the batch statistics [2, C] of each pool and what the backward pass needs.
     """
-    largest, indices = _aten.max_pool2d_with_indices(z, [3, 3], [stride, stride], [1, 1])
-    indices = indices.to(torch.int16 if z[0, 0].numel() < 2**15 else torch.int32)
-    statistics = torch.zeros(2, 2, z.shape[1], dtype=kernels.statistics_dtype(z), device=z.device)
-    (mean_0, mean_1), (variance_0, variance_1) = (part.unbind() for part in statistics.unbind())
-    maps, scales = [], []
-    for x, mean, variance in (
-        (largest, mean_0, variance_0),
-        (kernels.average_pool(z, stride), mean_1, variance_1),
-    ):
-        x, _, scale = torch.native_batch_norm(x, None, None, mean, variance, True, 1.0, eps)
+    maps, scales, statistics, indices = [], [], [], None
+    for operation in pooled.operations:
+        if operation == SKIP:
+            maps.append(flat(z))
+            continue
+        if operation == MAX_POOL:
+            x, indices = _aten.max_pool2d_with_indices(z, [3, 3], [stride, stride], [1, 1])
+            indices = indices.to(torch.int16 if z[0, 0].numel() < 2**15 else torch.int32)
+        else:
+            x = kernels.average_pool(z, stride)
+        own = torch.zeros(2, z.shape[1], dtype=kernels.statistics_dtype(z), device=z.device)
+        x, _, scale = torch.native_batch_norm(x, None, None, own[0], own[1], True, 1.0, eps)
         maps.append(flat(x))
         scales.append(scale)
-    X = torch.stack([*maps, flat(z)] if stride == 1 else maps)
+        statistics.append(own)
+    X = torch.stack(maps)
     sums.view(len(sums), -1).addmm_(gains.to(X.dtype), X)
     return statistics, (X, indices, *scales)
 
 
-def pool_backward(gs: Tensor, z: Tensor, gains: Tensor, kept: tuple, stride: int, wanted: Wanted):
+def pool_backward(gs: Tensor, z: Tensor, pooled: Pooled, gains: Tensor, kept: tuple, stride: int, wanted: Wanted):
     """gs [n, B, H, W, C] → ∂z, ∂gains."""
     X, indices, *scales = kept
     g_rows = gs.view(len(gs), -1)
@@ -225,20 +306,21 @@ def pool_backward(gs: Tensor, z: Tensor, gains: Tensor, kept: tuple, stride: int
         return None, grad_gains
     grad_maps = torch.mm(gains.t().to(X.dtype), g_rows).view(len(X), *gs.shape[1:]).unbind()
     maps = X.view(len(X), *gs.shape[1:]).unbind()
-    zeros, ones = torch.zeros_like(scales[0]), torch.ones_like(scales[0])
-    largest, average = (
-        _aten.native_batch_norm_backward(
-            as_map(g), as_map(x), scale, None, None, zeros, ones, True, 0.0, [True, False, False]
-        )[0]
-        for g, x, scale in zip(grad_maps, maps, scales, strict=False)
-    )
-    steps = [stride, stride]
-    grad_z = _aten.max_pool2d_with_indices_backward(
-        largest, z, [3, 3], steps, [1, 1], [1, 1], False, indices.to(torch.int64)
-    )
-    grad_z.add_(kernels.average_pool_backward(average, z, stride))
-    if stride == 1:
-        grad_z.add_(as_map(grad_maps[2]))
+    steps, grad_z = [stride, stride], None
+    for k, operation in enumerate(pooled.operations):
+        g = as_map(grad_maps[k])
+        if operation != SKIP:
+            zeros, ones = torch.zeros_like(scales[k]), torch.ones_like(scales[k])
+            g, _, _ = _aten.native_batch_norm_backward(
+                g, as_map(maps[k]), scales[k], None, None, zeros, ones, True, 0.0, [True, False, False]
+            )
+        if operation == MAX_POOL:
+            g = _aten.max_pool2d_with_indices_backward(
+                g, z, [3, 3], steps, [1, 1], [1, 1], False, indices.to(torch.int64)
+            )
+        elif operation == AVERAGE_POOL:
+            g = kernels.average_pool_backward(g, z, stride)
+        grad_z = g if grad_z is None else grad_z.add_(g)
     return grad_z, grad_gains
 
 

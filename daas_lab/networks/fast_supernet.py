@@ -3,7 +3,7 @@
 Legend: B batch, C channels of a cell, H = W side of its map, E edges of a cell, O operations.
 
 A cell holds the weights of all its edges in a few stacks, and a training pass through it is one function
-(fast_cell.py). A `state_dict` has the names of the readable form.
+(fast_cell.py). A `state_dict` has the names of the readable form. A candidate that retires leaves the stacks.
 """
 
 import math
@@ -20,12 +20,16 @@ from torch.utils.checkpoint import checkpoint
 from daas_lab.errors import refuse
 from daas_lab.methods.method import Method, Mixture
 from daas_lab.networks import kernels
-from daas_lab.networks.fast_cell import MixedCellFunction, Plan, evaluate_cell
+from daas_lab.networks.fast_cell import MixedCellFunction
+from daas_lab.networks.fast_evaluation import evaluate_cell
+from daas_lab.networks.fast_plan import NORMED, Plan, leaving_order
 from daas_lab.networks.supernet import MixedCell, SuperNetwork
 from daas_lab.space.cell_space import PRIMITIVES, Space
 from daas_lab.space.operations import FactorizedReduce
 
-# Kinds of batch-norm in a cell's stack of running statistics, as `MixedCellFunction` orders them.
+# What the rows of a cell's stacks are called, one kind after the other, as fast_plan.py orders them: of the kernels,
+# and of the batch-norms; the pointwise matrices are called as the batch-norms are, without the pools'.
+DEPTHWISE = ("sep_conv_{0}x{0}.depthwise_1", "sep_conv_{0}x{0}.depthwise_2", "dil_conv_{0}x{0}.depthwise")
 NORMS = (
     "max_pool_3x3.norm",
     "avg_pool_3x3.norm",
@@ -41,8 +45,14 @@ NORMS = (
 class StackedNorms(nn.BatchNorm2d):
     """Running statistics of many batch-norms without affine parameters, one after the other; the cell names them."""
 
-    def __init__(self, channels: int):
-        super().__init__(channels, affine=False)
+    def __init__(self, channels: int, rows: int):
+        super().__init__(rows * channels, affine=False)
+
+    def keep(self, rows: Tensor, channels: int) -> None:
+        """Only these batch-norms, of `channels` each."""
+        for name in ("running_mean", "running_var"):
+            setattr(self, name, getattr(self, name).view(-1, channels)[rows].view(-1))
+        self.num_features = len(rows) * channels
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         pass
@@ -69,6 +79,7 @@ class FastCell(nn.Module):
     preprocess_0: Any  # a FactorizedReduce or what relu_conv_norm makes
     preprocess_1: Any
     order: Tensor
+    living: Tensor
 
     def __init__(self, cell: MixedCell, space: Space, partial_channels: int):
         """With the weights of the readable `cell`, so that a seed gives both forms the same."""
@@ -76,53 +87,75 @@ class FastCell(nn.Module):
         self.cell_type = cell.cell_type
         self.preprocess_0, self.preprocess_1 = cell.preprocess_0, cell.preprocess_1
         reduces, C = cell.cell_type == "reduce", self.preprocess_1.conv.out_channels // partial_channels
-        E, reducing = len(space.edges), 2 * (space.nodes - 2) if reduces else 0
-        self.depthwise_3 = nn.Parameter(torch.empty(3 * E, C, 9))
-        self.depthwise_5 = nn.Parameter(torch.empty(3 * E, C, 25))
-        self.pointwise = nn.Parameter(torch.empty(6 * E, C, C))
-        self.norms = StackedNorms(len(NORMS) * E * C)
-        if reducing:
-            self.skip_1 = nn.Parameter(torch.empty(reducing, C // 2, C))
-            self.skip_2 = nn.Parameter(torch.empty(reducing, C - C // 2, C))
-            self.skip_norms = StackedNorms(reducing * C)
-        self.plan = Plan(space.nodes, reduces, partial_channels, self.norms.eps)
-        order = [space.edges.index(edge) for edge in self.plan.edges()]
+        order = [space.edges.index(edge) for edge in leaving_order(space.nodes)]
+        having = [tuple(k for k, e in enumerate(order) if name in cell.edges[e]) for name in PRIMITIVES]
+        self.C, self.order_of_edges = C, order
         self.register_buffer("order", torch.tensor(order), persistent=False)
-        self.layout = self._lay_out(order, C, reducing)
+        self.register_buffer("living", torch.ones(len(order)), persistent=False)  # 0: an edge without candidates
+        self.norms = StackedNorms(C, sum(len(having[o]) for o in NORMED))
+        self.plan = Plan(space.nodes, reduces, partial_channels, self.norms.eps, tuple(having))
+        rows = {stack: len(names) for stack, names in self.rows().items()}
+        self.depthwise_3 = nn.Parameter(torch.empty(rows["depthwise_3"], C, 9))
+        self.depthwise_5 = nn.Parameter(torch.empty(rows["depthwise_5"], C, 25))
+        self.pointwise = nn.Parameter(torch.empty(rows["pointwise"], C, C))
+        if reduces:
+            self.skip_1 = nn.Parameter(torch.empty(rows["skip_1"], C // 2, C))
+            self.skip_2 = nn.Parameter(torch.empty(rows["skip_2"], C - C // 2, C))
+            self.skip_norms = StackedNorms(C, rows["skip_norms"])
+        self.layout = self._lay_out()
         self.load_state_dict(cell.state_dict())
 
-    def _lay_out(self, order: list[int], C: int, reducing: int) -> dict[str, tuple[str, int, tuple[int, ...]]]:
+    def rows(self) -> dict[str, list[tuple[str, int]]]:
+        """Stack → what its rows are of: the name in an edge of the readable form, and the edge's place in leaving
+        order."""
+        plan = self.plan
+
+        def of(*names: str, edges: int = len(self.order_of_edges)) -> list[tuple[str, int]]:
+            having = [plan.candidates[PRIMITIVES.index(name.partition(".")[0])] for name in names]
+            return [(name, e) for name, own in zip(names, having, strict=True) for e in own if e < edges]
+
+        rows = {f"depthwise_{k}": of(*(name.format(k) for name in DEPTHWISE)) for k in (3, 5)}
+        rows |= {"pointwise": of(*(name.replace("norm", "pointwise") for name in NORMS[2:])), "norms": of(*NORMS)}
+        if plan.reduces:
+            strided = 2 * (plan.nodes - 2)
+            rows |= {f"skip_{n}": of(f"skip_connect.conv_{n}", edges=strided) for n in (1, 2)}
+            rows["skip_norms"] = of("skip_connect.norm", edges=strided)
+        return rows
+
+    def _lay_out(self) -> dict[str, tuple[str, int, tuple[int, ...]]]:
         """Name in the readable form → where it is here: tensor, place of its first number, shape."""
         layout: dict[str, tuple[str, int, tuple[int, ...]]] = {}
-        E = len(order)
-
-        def put_norm(name: str, owner: str, start: int):
-            layout[f"{name}.running_mean"] = f"{owner}.running_mean", start, (C,)
-            layout[f"{name}.running_var"] = f"{owner}.running_var", start, (C,)
-            layout[f"{name}.num_batches_tracked"] = f"{owner}.num_batches_tracked", 0, ()
-
-        for position, e in enumerate(order):
-            edge = f"edges.{e}"
-            for k in (3, 5):
-                kinds = (
-                    f"sep_conv_{k}x{k}.depthwise_1",
-                    f"sep_conv_{k}x{k}.depthwise_2",
-                    f"dil_conv_{k}x{k}.depthwise",
-                )
-                for kind, name in enumerate(kinds):
-                    start = (kind * E + position) * C * k * k
-                    layout[f"{edge}.{name}.weight"] = f"depthwise_{k}", start, (C, 1, k, k)
-            for kind, name in enumerate(NORMS):
-                put_norm(f"{edge}.{name}", "norms", (kind * E + position) * C)
-                if "pool" not in name:
-                    start = ((kind - 2) * E + position) * C * C
-                    layout[f"{edge}.{name.replace('norm', 'pointwise')}.weight"] = "pointwise", start, (C, C, 1, 1)
-            if position < reducing:
-                for which, width in ((1, C // 2), (2, C - C // 2)):
-                    name = f"{edge}.skip_connect.conv_{which}.weight"
-                    layout[name] = f"skip_{which}", position * width * C, (width, C, 1, 1)
-                put_norm(f"{edge}.skip_connect.norm", "skip_norms", position * C)
+        for stack, rows in self.rows().items():
+            for row, (name, position) in enumerate(rows):
+                name = f"edges.{self.order_of_edges[position]}.{name}"
+                if stack.endswith("norms"):
+                    for value in ("running_mean", "running_var"):
+                        layout[f"{name}.{value}"] = f"{stack}.{value}", row * self.C, (self.C,)
+                    layout[f"{name}.num_batches_tracked"] = f"{stack}.num_batches_tracked", 0, ()
+                else:
+                    one = getattr(self, stack)[0]
+                    shape = (self.C, 1, *[math.isqrt(one.shape[1])] * 2) if "depthwise" in stack else (*one.shape, 1, 1)
+                    layout[f"{name}.weight"] = stack, row * one.numel(), shape
         return layout
+
+    def keep(self, candidates: Tensor) -> dict[nn.Parameter, tuple[nn.Parameter, Tensor]]:
+        """Retires all but `candidates` [E, O]: old stacks → the new ones, and which of the old rows they have."""
+        before, chosen, moved = self.rows(), candidates[self.order].t().tolist(), {}
+        self.living = candidates[self.order].any(dim=1).to(self.living)
+        having = zip(self.plan.candidates, chosen, strict=True)
+        self.plan = self.plan._replace(candidates=tuple(tuple(e for e in edges if own[e]) for edges, own in having))
+        for stack, rows in self.rows().items():
+            place = {row: k for k, row in enumerate(before[stack])}
+            index = torch.tensor([place[row] for row in rows], dtype=torch.int64, device=self.order.device)
+            if stack.endswith("norms"):
+                getattr(self, stack).keep(index, self.C)
+            else:
+                old = getattr(self, stack)
+                new = nn.Parameter(old.detach()[index], requires_grad=old.requires_grad)
+                setattr(self, stack, new)
+                moved[old] = new, index
+        self.layout = self._lay_out()
+        return moved
 
     def entry(self, key: str, stack: Tensor | None = None) -> Tensor:
         """What the readable form calls `key`: a view of its stack here, or of a `stack` of the same shape."""
@@ -159,7 +192,7 @@ class FastCell(nn.Module):
         ]
         zs, batch = [z for z, _ in states], [statistics for _, statistics in states]
         gains = (edges.unsqueeze(1) * operations)[self.order]
-        edges = edges[self.order]
+        edges = edges[self.order] * self.living
         skips = (self.skip_1, self.skip_2) if self.plan.reduces else ()
         stacks = (self.depthwise_3, self.depthwise_5, self.pointwise, *skips)
         if not self.training:
@@ -172,7 +205,7 @@ class FastCell(nn.Module):
             zs, stacks = [z.to(dtype) for z in zs], [stack.to(dtype) for stack in stacks]
         with torch.autocast(device, enabled=False):
             output, statistics, skip_statistics = MixedCellFunction.apply(self.plan, *zs, gains, edges, *stacks)
-        batch.append(statistics.flatten(1).unbind())
+        batch.append(statistics.unbind())
         if skip_statistics is not None:
             batch.append(skip_statistics.unbind())
         return output, batch
@@ -180,7 +213,7 @@ class FastCell(nn.Module):
     def all_norms(self) -> list[nn.BatchNorm2d]:
         """In the order of the batch statistics."""
         norms = [self.preprocess_0.norm, self.preprocess_1.norm, self.norms]
-        return [*norms, self.skip_norms] if self.plan.reduces else norms
+        return [*norms, self.skip_norms] if self.plan.reduces and len(self.skip_1) else norms
 
 
 def _preprocess(module: Any, r: Tensor, training: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -213,6 +246,14 @@ class FastSuperNetwork(SuperNetwork):
         """As in the readable form, whose weights the cells take over."""
         super().begin(layers)
         self.cells = nn.ModuleList(FastCell(cell, self.space, self.partial_channels) for cell in self.cells)
+
+    def keep(self, candidates: Mapping[str, Tensor]) -> dict[nn.Parameter, tuple[nn.Parameter, Tensor]]:
+        """As in the readable form; here stacks of weights get smaller."""
+        self.candidates = dict(candidates)
+        moved: dict[nn.Parameter, tuple[nn.Parameter, Tensor]] = {}
+        for cell in self.cells:
+            moved |= cell.keep(candidates[cell.cell_type])
+        return moved
 
     def forward(self, x: Tensor, mixtures: Mapping[str, Mixture] | None = None) -> Tensor:
         """Images [B, image channels, H, W] → logits [B, classes]; mixed by `mixtures`, by default those of α and β."""

@@ -181,8 +181,8 @@ class Normalisation(NamedTuple):
     forward(inputs, W, gains, eps) → outputs, mean, variance, saved
     backward(gs, inputs, W, saved, wanted) → ∂inputs, ∂W, ∂gains, each as far as the three flags `wanted` say
 
-    inputs, outputs, gs and ∂inputs are K maps [B, G C, H, W]; W is [K G, C, C], gains [K, G] or None for ones; mean and
-    (unbiased) variance are [K, G C].
+    inputs, outputs, gs and ∂inputs are K maps [B, G_k C, H, W], each with its own number of edges; G is the sum of all
+    G_k. W is [G, C, C], gains [G] or None for ones; mean and (unbiased) variance are [G C].
     """
 
     forward: Callable
@@ -201,70 +201,88 @@ def normalisation(x: Tensor, channels: int) -> Normalisation:
     return BY_MOMENTS if full and (cuda or x.numel() >= 2**20) and channels <= 16 else BY_PIXELS
 
 
+def _edges_of(maps: list[Tensor], C: int) -> list[int]:
+    """G_k of each map."""
+    return [x.shape[1] // C for x in maps]
+
+
+def _own_channels(values: Tensor, edges: list[int], C: int) -> tuple[Tensor, ...]:
+    """[G, C, 1] → one vector [G_k C] for each map."""
+    return values.view(-1).split([G * C for G in edges])
+
+
+def _own_kernels(W: Tensor, edges: list[int]) -> list[Tensor]:
+    """[G, C, C] → one kernel [G_k C, C, 1, 1] for each map."""
+    return [part.reshape(-1, W.shape[1], 1, 1) for part in W.split(edges)]
+
+
 def _moments_forward(inputs: list[Tensor], W: Tensor, gains: Tensor | None, eps: float):
-    """Identity 5. All small matrices are [K G, C, C], all numbers of a channel [K G, C, 1]."""
-    K, C = len(inputs), W.shape[1]
-    KG, G = len(W), len(W) // K
+    """Identity 5. All small matrices are [G, C, C], all numbers of a channel [G, C, 1]."""
+    C = W.shape[1]
+    edges = _edges_of(inputs, C)
     pixels = inputs[0].numel() // inputs[0].shape[1]
-    kernel = W[:G].view(G * C, C, 1, 1)
-    m = torch.cat([d.sum((0, 2, 3)) for d in inputs]).view(KG, C, 1).div_(pixels)
-    S = torch.cat([weight_gradient(d, d, kernel, 1, [0, 0]) for d in inputs]).view(KG, C, C).div_(pixels)
+    kernels = _own_kernels(W, edges)
+    m = torch.cat([d.sum((0, 2, 3)) for d in inputs]).view(-1, C, 1).div_(pixels)
+    S = [weight_gradient(d, d, kernel, 1, [0, 0]) for d, kernel in zip(inputs, kernels, strict=True)]
+    S = torch.cat(S).view(-1, C, C).div_(pixels)
     WS, mean = torch.bmm(W, S), torch.bmm(W, m)
     variance = (WS * W).sum(2, keepdim=True).addcmul_(mean, mean, value=-1).clamp_(min=0)
     inverse = (variance + eps).rsqrt_()
-    scale = inverse if gains is None else gains.reshape(KG, 1, 1) * inverse
-    kernels = (scale * W).view(K, G * C, C, 1, 1).unbind()
-    biases = (scale * mean).neg_().view(K, G * C).unbind()
-    outputs = [F.conv2d(d, kernel, bias, groups=G) for d, kernel, bias in zip(inputs, kernels, biases, strict=True)]
-    variance = variance.view(K, G * C) * (pixels / max(1, pixels - 1))
-    return outputs, mean.view(K, G * C), variance, (WS, m, mean, inverse, scale)
+    scale = inverse if gains is None else gains.reshape(-1, 1, 1) * inverse
+    kernels, biases = _own_kernels(scale * W, edges), _own_channels((scale * mean).neg_(), edges, C)
+    outputs = [
+        F.conv2d(d, kernel, bias, groups=G) for d, kernel, bias, G in zip(inputs, kernels, biases, edges, strict=True)
+    ]
+    variance = variance.view(-1) * (pixels / max(1, pixels - 1))
+    return outputs, mean.view(-1), variance, (WS, m, mean, inverse, scale)
 
 
 def _moments_backward(gs: list[Tensor], inputs: list[Tensor], W: Tensor, saved: tuple, wanted: tuple):
     """Identity 6."""
     WS, m, mean, inverse, scale = saved
-    K, C = len(inputs), W.shape[1]
-    KG, G = len(W), len(W) // K
+    C = W.shape[1]
+    edges = _edges_of(inputs, C)
     pixels = gs[0].numel() // gs[0].shape[1]
-    kernel = W[:G].view(G * C, C, 1, 1)
-    P = torch.cat([weight_gradient(d, g, kernel, 1, [0, 0]) for d, g in zip(inputs, gs, strict=True)]).view(KG, C, C)
+    pairs = list(zip(inputs, gs, _own_kernels(W, edges), strict=True))
+    P = torch.cat([weight_gradient(d, g, kernel, 1, [0, 0]) for d, g, kernel in pairs]).view(-1, C, C)
     sums = {id(g): g for g in gs}
     sums = {key: g.sum((0, 2, 3)) for key, g in sums.items()}
-    g_sum = torch.cat([sums[id(g)] for g in gs]).view(KG, C, 1)
+    g_sum = torch.cat([sums[id(g)] for g in gs]).view(-1, C, 1)
     q = (P * W).sum(2, keepdim=True).addcmul_(g_sum, mean, value=-1).mul_(inverse)
     bend = scale * q * inverse / pixels
     grad_inputs = grad_W = grad_gains = None
     if wanted[0]:
-        back = (scale * W).transpose(1, 2).reshape(K, G * C, C, 1, 1).unbind()
         Wt = W.transpose(1, 2)
-        inner = torch.bmm(Wt, bend * W).neg_().view(K, G * C, C, 1, 1).unbind()
-        shift = torch.bmm(Wt, bend * mean - scale * (g_sum / pixels)).view(K, G * C).unbind()
+        back = _own_kernels((scale * W).transpose(1, 2), edges)
+        inner = _own_kernels(torch.bmm(Wt, bend * W).neg_(), edges)
+        shift = _own_channels(torch.bmm(Wt, bend * mean - scale * (g_sum / pixels)), edges, C)
         grad_inputs = [
             F.conv2d(g, back[k], groups=G).add_(F.conv2d(d, inner[k], shift[k], groups=G))
-            for k, (g, d) in enumerate(zip(gs, inputs, strict=True))
+            for k, (g, d, G) in enumerate(zip(gs, inputs, edges, strict=True))
         ]
     if wanted[1]:
         mt = m.transpose(1, 2)
         grad_W = torch.baddbmm(P, g_sum, mt, alpha=-1).mul_(scale)
         grad_W.addcmul_(bend * pixels, torch.baddbmm(WS, mean, mt, alpha=-1), value=-1)
     if wanted[2]:
-        grad_gains = q.sum((1, 2)).view(K, G)
+        grad_gains = q.sum((1, 2))
     return grad_inputs, grad_W, grad_gains
 
 
 def _pixels_forward(inputs: list[Tensor], W: Tensor, gains: Tensor | None, eps: float):
     """Identity 4."""
-    K, C = len(inputs), W.shape[1]
-    G = len(W) // K
+    C = W.shape[1]
+    edges = _edges_of(inputs, C)
     dtype = statistics_dtype(inputs[0])
-    kernels = W.view(K, G * C, C, 1, 1).unbind()
-    gains = torch.ones(K, G, dtype=dtype, device=W.device) if gains is None else gains.to(dtype)
-    gains = gains.repeat_interleave(C, dim=1).unbind()
-    mean, variance = torch.zeros(2, K, G * C, dtype=dtype, device=W.device)
+    kernels = _own_kernels(W, edges)
+    gains = torch.ones(len(W), dtype=dtype, device=W.device) if gains is None else gains.to(dtype)
+    gains = _own_channels(gains.repeat_interleave(C), edges, C)
+    mean, variance = torch.zeros(2, len(W) * C, dtype=dtype, device=W.device)
+    means, variances = _own_channels(mean, edges, C), _own_channels(variance, edges, C)
     ys, outputs, scales = [], [], []
     for k, d in enumerate(inputs):
-        ys.append(F.conv2d(d, kernels[k], groups=G))
-        output, *scale = torch.native_batch_norm(ys[k], gains[k], None, mean[k], variance[k], True, 1.0, eps)
+        ys.append(F.conv2d(d, kernels[k], groups=edges[k]))
+        output, *scale = torch.native_batch_norm(ys[k], gains[k], None, means[k], variances[k], True, 1.0, eps)
         outputs.append(output)
         scales.append(tuple(scale))
     return outputs, mean, variance, (tuple(ys), gains, tuple(scales))
@@ -272,23 +290,23 @@ def _pixels_forward(inputs: list[Tensor], W: Tensor, gains: Tensor | None, eps: 
 
 def _pixels_backward(gs: list[Tensor], inputs: list[Tensor], W: Tensor, saved: tuple, wanted: tuple):
     ys, gains, scales = saved
-    K, C = len(inputs), W.shape[1]
-    G = len(W) // K
-    kernels = W.view(K, G * C, C, 1, 1).unbind()
-    back = W.transpose(1, 2).reshape(K, G * C, C, 1, 1).unbind() if wanted[0] else ()
+    C = W.shape[1]
+    edges = _edges_of(inputs, C)
+    kernels = _own_kernels(W, edges)
+    back = _own_kernels(W.transpose(1, 2), edges) if wanted[0] else []
     grad_inputs, grad_W, grad_gains = [], [], []
     mask = [wanted[0] or wanted[1], wanted[2], False]
     for k, (g, d) in enumerate(zip(gs, inputs, strict=True)):
         g, grad_gain, _ = _aten.native_batch_norm_backward(g, ys[k], gains[k], None, None, *scales[k], True, 0.0, mask)
         grad_gains.append(grad_gain)
         if wanted[0]:
-            grad_inputs.append(F.conv2d(g, back[k], groups=G))
+            grad_inputs.append(F.conv2d(g, back[k], groups=edges[k]))
         if wanted[1]:
             grad_W.append(weight_gradient(d, g, kernels[k], 1, [0, 0]))
     return (
         grad_inputs if wanted[0] else None,
         torch.cat(grad_W).view(W.shape) if wanted[1] else None,
-        torch.stack(grad_gains).view(K, G, C).sum(2) if wanted[2] else None,
+        torch.cat(grad_gains).view(-1, C).sum(1) if wanted[2] else None,
     )
 
 

@@ -33,6 +33,7 @@ class MixedEdge(nn.ModuleDict):
     ):
         passed = channels // partial_channels
         super().__init__({name: make_candidate(name, passed, stride, affine) for name in operations})
+        self.operations = tuple(operations)
         self.stride, self.partial_channels = stride, partial_channels
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
@@ -44,8 +45,8 @@ class MixedEdge(nn.ModuleDict):
         return F.channel_shuffle(torch.cat([self.mix(x[:, :passed], weights), bypass], dim=1), self.partial_channels)
 
     def mix(self, x: Tensor, weights: Tensor) -> Tensor:
-        """Σ_o a^o o(x)."""
-        return sum(weight * operation(x) for weight, operation in zip(weights, self.values(), strict=True))
+        """Σ_o a^o o(x), over those that have not retired."""
+        return sum(weights[self.operations.index(name)] * operation(x) for name, operation in self.items())
 
 
 class MixedCell(nn.Module):
@@ -62,6 +63,7 @@ class MixedCell(nn.Module):
     ):
         super().__init__()
         before_reduces, self_reduces = reduces
+        self.edges: Any
         self.cell_type, self.nodes = "reduce" if self_reduces else "normal", space.nodes
         preprocess = FactorizedReduce if before_reduces else relu_conv_norm
         self.preprocess_0 = preprocess(channels_in[0], channels, affine)
@@ -76,10 +78,16 @@ class MixedCell(nn.Module):
         states = [self.preprocess_0(input_0), self.preprocess_1(input_1)]
         e = 0
         for _ in range(2, self.nodes):
-            inputs = range(e, e + len(states))
-            states.append(sum(edges[k] * self.edges[k](z, operations[k]) for k, z in zip(inputs, states, strict=True)))
-            e += len(inputs)
+            inputs = [(e + source, z) for source, z in enumerate(states) if len(self.edges[e + source])]
+            mixed = [edges[k] * self.edges[k](z, operations[k]) for k, z in inputs]
+            e += len(states)
+            states.append(sum(mixed[1:], start=mixed[0]) if mixed else self._nothing(states[0]))
         return torch.cat(states[2:], dim=1)
+
+    def _nothing(self, x: Tensor) -> Tensor:
+        """What a node is that no edge enters any more."""
+        stride = 2 if self.cell_type == "reduce" else 1
+        return torch.zeros_like(x[:, :, ::stride, ::stride])
 
 
 class SuperNetwork(nn.Module):
@@ -118,8 +126,10 @@ class SuperNetwork(nn.Module):
         self.begin(layers)
 
     def begin(self, layers: int) -> None:
-        """All but α and β afresh: stem, `layers` cells and classifier."""
+        """All but α and β afresh: stem, `layers` cells with every candidate, and classifier."""
         channels, space = self.channels, self.space
+        everyone = torch.ones(len(space.edges), len(space.operations), dtype=torch.bool)
+        self.candidates = dict.fromkeys(CELL_TYPES, everyone)  # that are still computed, [E, O] of each cell type
         self.stem = nn.Sequential(
             nn.Conv2d(self.image_channels, 3 * channels, 3, padding=1, bias=False), nn.BatchNorm2d(3 * channels)
         )
@@ -135,6 +145,18 @@ class SuperNetwork(nn.Module):
         for name, parameter in self.named_parameters():
             if not self.method.trains_weight(name):
                 parameter.requires_grad_(False)
+
+    def keep(self, candidates: Mapping[str, Tensor]) -> dict[nn.Parameter, tuple[nn.Parameter, Tensor]]:
+        """Retires all candidates but these, [E, O] of each cell type, from every cell: they are not computed any more,
+        as if they weighed 0. Returns the parameters that others have replaced, with their successors and which of the
+        old rows these have."""
+        self.candidates = dict(candidates)
+        for cell in self.cells:
+            for edge, own in zip(cell.edges, candidates[cell.cell_type].tolist(), strict=True):
+                for name, stays in zip(self.space.operations, own, strict=True):
+                    if not stays and name in edge:
+                        del edge[name]
+        return {}
 
     def forward(self, x: Tensor, mixtures: Mapping[str, Mixture] | None = None) -> Tensor:
         """Images [B, image channels, H, W] → logits [B, classes]; mixed by `mixtures`, by default those of α and β."""

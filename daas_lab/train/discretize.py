@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from daas_lab.config import EDGE_WEIGHTS, SearchConfig
 from daas_lab.data.batches import ImageSet, plain_batches
-from daas_lab.errors import one_of
+from daas_lab.errors import one_of, refuse
 from daas_lab.methods import rules
 from daas_lab.methods.method import Architecture, Mixture, Strengths, split_nodes
 from daas_lab.networks.supernet import SuperNetwork
@@ -197,6 +197,7 @@ def accuracy_drops(
     for budget in map(EdgeBudget.parse, budgets):
         chosen = (cells or {}).get(str(budget))
         genotype = chosen or derive_genotype(config, architecture_of(network), budget, network.at.epoch)
+        _check_remaining(network, genotype, budget)
         for edge_weight, batch_norm, stage in product(edge_weights, batch_norms, stages):
             discrete = {
                 name: discrete_weights(mixture[name], genotype.cell(name), edge_weight, stage, names)
@@ -208,6 +209,16 @@ def accuracy_drops(
             named = {"budget": str(budget), "edge_weight": edge_weight, "batch_norm": batch_norm, "stage": stage}
             rows.append(named | {"before": before, "after": measured[key]})
     return rows
+
+
+def _check_remaining(network: SuperNetwork, genotype: Genotype, budget: EdgeBudget) -> None:
+    """Raise if a cut keeps what has left the network."""
+    for name in CELL_TYPES:
+        for source, node, operation in genotype.cell(name).edges:
+            place = network.space.edges.index((source, node)), network.space.operations.index(operation)
+            if not network.candidates[name][place]:
+                kept = f"{operation} of the {name} cell's edge {source}→{node}"
+                raise refuse("budget", str(budget), f"one that keeps nothing that has retired, as {kept} has")
 
 
 def _numbers(mixture: Mapping[str, Mixture]) -> tuple[float, ...]:
@@ -235,6 +246,7 @@ def attribution(
     budget = EdgeBudget.parse(budget)
     mixture = network.mixtures()
     genotype = derive_genotype(config, architecture_of(network), budget, network.at.epoch)
+    _check_remaining(network, genotype, budget)
     _, before = evaluate(network, held_out)
     rows = []
     for cell_type, weights in mixture.items():

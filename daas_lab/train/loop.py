@@ -232,19 +232,19 @@ def run_epochs(
     stateful: Mapping[str, Any],
     train_epoch: Callable[[int, Callable[[], Any]], dict],
     *,
-    on_resume: Callable[[int], None] = lambda epoch: None,
+    on_resume: Callable[[Mapping[str, Any]], None] = lambda state: None,
     progress: bool = True,
 ) -> None:
     """Train the epochs that `writer`'s run still lacks, from its checkpoint if it has one.
 
     `stateful` name → module or optimizer is what a resume restores. `train_epoch(epoch, tick)` trains one epoch, calls
-    `tick()` after every step and returns its record; `on_resume(last epoch)` is called before an old run is restored.
+    `tick()` after every step and returns its record; `on_resume(state)` is called before an old run is restored.
     """
     state = writer.resume()
     if state is None:
         writer.begin()
     else:
-        on_resume(writer.epoch)
+        on_resume(state)
         restore(writer.folder, stateful, state)
     done = writer.epoch
     images = config.steps * config.batch_size

@@ -45,6 +45,7 @@ from daas_lab.train.loop import (
     run_epochs,
     set_learning_rate,
 )
+from daas_lab.train.retirement import Retirement, follow, remaining
 from daas_lab.train.splits import Splits, search_splits
 from daas_lab.train.writer import RunWriter, open_run
 
@@ -104,6 +105,7 @@ def load_supernet(folder: str | Path) -> tuple[SuperNetwork, SearchConfig]:
     state, epoch = read_checkpoint(folder)
     network = build_supernet(config, epoch=epoch)
     network.at = config.moment(epoch)
+    network.keep(remaining(state["network"]))
     restore(folder, {"network": network}, state)
     return network, config
 
@@ -117,6 +119,7 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
     # Asked for once: each call walks through the whole network.
     architecture_parameters, weight_group = network.arch_parameters(), weight_optimizer.param_groups[0]
     scaler, method = make_scaler(config, device), config.searcher
+    retirement = Retirement(config).to(device) if config.retire else None
 
     def fit_depth(epoch: int) -> None:
         layers = method.depth(config.layers, config.moment(epoch))
@@ -124,8 +127,17 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
             begin_anew(network, config, layers, epoch, weight_optimizer, arch_optimizer)
             place(network, config, device)
 
+    def as_in(state: Mapping[str, Any]) -> None:
+        """The network of the checkpoint's epoch, to be restored."""
+        fit_depth(writer.epoch)
+        network.keep(remaining(state["network"]))
+        weight_optimizer.param_groups[0]["params"] = network.weight_parameters()
+
     def train_epoch(epoch: int, tick: Callable[[], Any]) -> dict:
         fit_depth(epoch)
+        if retirement is not None and epoch > 1:
+            retirement.after(network, epoch - 1)
+        follow(network, weight_optimizer)
         weight_parameters = weight_group["params"]
         network.train()
         rate = cosine(config.learning_rate, config.learning_rate_min, epoch, config.epochs)
@@ -197,9 +209,10 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
         writer,
         config,
         {"network": network, "weight_optimizer": weight_optimizer, "arch_optimizer": arch_optimizer}
-        | ({"scaler": scaler} if scaler.is_enabled() else {}),
+        | ({"scaler": scaler} if scaler.is_enabled() else {})
+        | ({"retirement": retirement} if retirement is not None else {}),
         train_epoch,
-        on_resume=fit_depth,
+        on_resume=as_in,
         progress=progress,
     )
     _finish(config, writer, writer.snapshot)

@@ -1,0 +1,73 @@
+"""Candidates that retire: what has weighed next to nothing for a while leaves the network for good, and a step gets
+cheaper. Off unless `retire` says from which weight on.
+
+Legend: E edges of a cell, O candidate operations.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from daas_lab.config import SearchConfig
+from daas_lab.methods.masks import one_hot
+from daas_lab.methods.pruning import GONE, alive
+from daas_lab.networks.supernet import SuperNetwork
+from daas_lab.space.cell_space import CELL_TYPES
+from daas_lab.train.discretize import architecture_of, derive_genotype
+
+REST = 2  # epochs in a row after which a candidate under the threshold retires: one may be a step too far
+
+
+class Retirement(nn.Module):
+    """For how many epochs in a row each candidate has been under the threshold; part of a checkpoint."""
+
+    def __init__(self, config: SearchConfig):
+        super().__init__()
+        self.config = config
+        for name in CELL_TYPES:
+            self.register_buffer(name, torch.zeros(len(config.space.edges), len(config.space.operations)))
+
+    @torch.no_grad()
+    def after(self, network: SuperNetwork, epoch: int) -> None:
+        """Those leave whose weight b · a is under `retire` for `REST` epochs by the end of `epoch`, unless the budget
+        would keep them. α says who has left (methods/pruning.py); β as well, of an edge that nobody is left on.
+
+        A method that mixes with one operation an edge is asked for the softmax behind it (`Mixture.shares`).
+        """
+        config, network.at = self.config, self.config.moment(epoch)
+        cells = derive_genotype(config, architecture_of(network), config.edge_budget, epoch)
+        for name, mixture in network.mixtures().items():
+            alphas, betas = network.architectures()[name]
+            counts = getattr(self, name)
+            weights = mixture.shares * mixture.edges.unsqueeze(1)
+            kept = one_hot(cells.cell(name), config.space, alphas) > 0
+            if betas.shape != mixture.edges.shape:  # nothing says that an edge has left as a whole
+                kept = kept.scatter(1, weights.argmax(dim=1, keepdim=True), True)
+            under = (weights < config.retire) & ~kept
+            counts.copy_((counts + 1) * under)
+            # Lower by as much as who left before: α still ranks those that have left.
+            alphas[(counts >= REST) & alive(alphas)] += GONE
+            if betas.shape == mixture.edges.shape:
+                betas[~alive(alphas).any(dim=1) & alive(betas)] += GONE
+
+
+def remaining(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Cell type → who is still searched [E, O], from `alphas_normal`, … of a run or a checkpoint."""
+    return {name: alive(parameters[f"alphas_{name}"]).cpu() for name in CELL_TYPES}
+
+
+def follow(network: SuperNetwork, optimizer: torch.optim.Optimizer) -> None:
+    """Takes those that have left, by α, out of the network, and out of what `optimizer` trains and remembers."""
+    candidates = remaining(architecture_of(network))
+    if all(torch.equal(candidates[name], network.candidates[name]) for name in CELL_TYPES):
+        return
+    moved = network.keep(candidates)
+    for old, (new, rows) in moved.items():
+        state = optimizer.state.pop(old, {})
+        if state:
+            optimizer.state[new] = {key: value[rows] for key, value in state.items()}
+    trained = network.weight_parameters()
+    optimizer.param_groups[0]["params"] = trained
+    for parameter in set(optimizer.state) - set(trained):
+        del optimizer.state[parameter]
