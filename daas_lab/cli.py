@@ -56,13 +56,14 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--method", default=PAPERS, help=f"{', '.join(METHODS)}, or FILE.py:Class (default: {PAPERS})")
     search.add_argument("--protocol", default="authors", help="paper or authors (default: authors)")
     _add_training_options(search)
-    _add_fields(search, ("budget", "lambda_c", "lambda_1", "lambda_2", "gap_every", "gap_budgets", "gap_edge_weight"))
+    search.add_argument("--budget", help=f"{_BUDGET}; a limit is for the search's own cell (default: two edges a node)")
+    _add_fields(search, ("lambda_c", "lambda_1", "lambda_2", "gap_every", "gap_budgets", "gap_edge_weight"))
 
     gap = _command(
         parsers, "gap", commands.run_gap, "accuracy of a searched super-network before and after discretization"
     )
     _add_run(gap)
-    gap.add_argument("--budget", action="append", help="may be repeated (default: the five of the paper)")
+    gap.add_argument("--budget", action="append", help=f"{_BUDGET}; may be repeated (default: the five of the paper)")
     weights, norms = ", ".join(discretize.EDGE_WEIGHTS), ", ".join(discretize.BATCH_NORMS)
     gap.add_argument("--edge-weight", action="append", help=weights)
     gap.add_argument("--batch-norm", action="append", help=norms)
@@ -75,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         parsers, "attribution", commands.run_attribution, "accuracy that each decision of a cut costs alone"
     )
     _add_run(alone)
-    alone.add_argument("--budget", help="default: the run's")
+    alone.add_argument("--budget", help=f"{_BUDGET} (default: the run's)")
     alone.add_argument("--edge-weight", default="learned", help=f"{weights} (default: learned)")
     alone.add_argument("--batch-norm", default="as-trained", help=f"{norms} (default: as-trained)")
     alone.add_argument("--out", metavar="PICTURE", help="a heat map on the cells, an .svg, .png or .dot file")
@@ -108,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_run(derive, "a run's folder, or a record")
     derive.add_argument("--epoch", help="0 is the start (default: the last one)")
-    derive.add_argument("--budget", help="default: the run's")
+    derive.add_argument("--budget", help=f"{_BUDGET} (default: the run's)")
     _add_select(derive)
     derive.add_argument("--data", default="data", help="folder of the data sets (default: data)")
     derive.add_argument("--darts", action="store_true", help="as DARTS prints it, where every node has two inputs")
@@ -187,6 +188,8 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
         help="change any other field of the configuration; may be repeated",
     )
 
+
+_BUDGET = 'edges to keep, such as 8/14 or 2,2,1, and what the network may cost: "8/14; multiply_adds<=300M"'
 
 # Fields of both configurations that have an option of their own; every other one is reached by --set.
 _COMMON_FIELDS = ("seed", "epochs", "steps", "side", "layers", "channels", "batch_size", "device", "threads")

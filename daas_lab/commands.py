@@ -19,6 +19,7 @@ from daas_lab.runs import provenance
 from daas_lab.runs.folder import read_run, read_search_config
 from daas_lab.runs.records import read_any
 from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget, every_edge
+from daas_lab.space.cost import check_limits, count
 from daas_lab.space.genotype import Genotype
 from daas_lab.space.text_forms import format_darts, load_genotype
 from daas_lab.train import discretize, distributed, evolution
@@ -129,12 +130,11 @@ def _budget_for(text: str, run_config: config.SearchConfig) -> EdgeBudget:
     budget = EdgeBudget.parse(text)
     if budget.nodes != run_config.nodes:
         raise refuse("budget", str(budget), f"for the {run_config.nodes - 2} intermediate nodes of this run")
+    check_limits(budget, run_config.space.operations)
     return budget
 
 
 def run_count(options: argparse.Namespace) -> None:
-    from daas_lab.networks.derived import count
-
     sizes: dict[str, Any] = {name: _count_option(options, name) for name in ("channels", "layers", "classes", "side")}
     result = count(load_genotype(options.genotype), options.form, **sizes)
     text = f"{result['parameters']:,} parameters, {result['multiply_adds']:,} multiply-adds"

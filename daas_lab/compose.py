@@ -20,6 +20,7 @@ from daas_lab.space.cell_space import (
     operations_digest,
     own_operations,
 )
+from daas_lab.space.cost import check_limits
 from daas_lab.space.operations import load_operations, parse_operations
 from daas_lab.space.text_forms import load_genotype
 
@@ -94,7 +95,10 @@ def search_config(
     numbers = {name: given.get(name, defaults.get(name)) for name in own if name not in known}
     values["numbers"] = tuple(numbers.items())
     name = canonical_own(method) if is_own(method) else method
-    return SearchConfig(preset=preset, dataset=canonical(dataset), method=name, protocol=protocol, **values)
+    config = SearchConfig(preset=preset, dataset=canonical(dataset), method=name, protocol=protocol, **values)
+    for text in (config.budget, *config.gap_budgets.split()):
+        check_limits(EdgeBudget.parse(text), config.space.operations)
+    return config
 
 
 # Adam's learning rate × steps of the paper's search, about how far α can move.

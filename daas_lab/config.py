@@ -18,12 +18,13 @@ from daas_lab.methods.method import Method, Moment
 from daas_lab.methods.protocols import PROTOCOLS
 from daas_lab.own_files import digest_of, is_own, load_own, named_own, own_name
 from daas_lab.presets import SEARCH_PRESETS
-from daas_lab.space.budget import EdgeBudget, every_edge
+from daas_lab.space.budget import EdgeBudget, every_edge, split_budgets
 from daas_lab.space.cell_space import (
     Space,
     operation_name,
     split_operations,
 )
+from daas_lab.space.cost import FORMS, check_side
 from daas_lab.space.genotype import Genotype
 from daas_lab.space.operations import load_operations, named_operations
 
@@ -45,7 +46,7 @@ class SearchConfig:
     protocol: str  # paper or authors
     operations: str = ""  # the candidates: names and FILE.py:function with commas between them; "": the paper's seven
     operations_digest: str = ""  # of the files of one's own
-    budget: str  # edges to keep, in the text form of EdgeBudget
+    budget: str  # edges to keep, in the text form of EdgeBudget; a limit of cost is for the cut alone
     seed: int = number(at_least=0)
     # Images.
     side: int = number(at_least=4, at_most=4096)  # images are scaled or padded to side × side pixels
@@ -109,9 +110,9 @@ class SearchConfig:
         check_fields(self)
         check_side(self.side)
         budget = self._check_budget("budget", self.edge_budget)
-        if budget == replace(every_edge(self.nodes), operations=len(self.space.choices)):
+        if budget.unlimited == replace(every_edge(self.nodes), operations=len(self.space.choices)):
             raise refuse("budget", self.budget, "one that leaves something out: it keeps every operation of every edge")
-        gap_budgets = [self._check_budget("gap_budgets", text) for text in self.gap_budgets.split()]
+        gap_budgets = [self._check_budget("gap_budgets", text) for text in split_budgets(self.gap_budgets)]
         object.__setattr__(self, "gap_budgets", " ".join(map(str, gap_budgets)))
         for name in ("alpha_delay", "warmup"):
             if getattr(self, name) >= self.epochs:
@@ -198,6 +199,8 @@ class SearchConfig:
 def _searcher(config: SearchConfig) -> Method:
     declared = {spec.name for spec in fields(config.method_class)}
     shared = {spec.name: getattr(config, spec.name) for spec in fields(config) if spec.name in declared}
+    if "budget" in shared:
+        shared["budget"] = str(config.edge_budget.unlimited)
     return config.method_class(**shared | dict(config.numbers))
 
 
@@ -307,19 +310,10 @@ class RetrainConfig:
         return Genotype.from_json(json.loads(self.genotype))
 
 
-FORMS = ("cifar", "imagenet")
 CROPS = ("padded", "resized")
 SCHEDULES = ("cosine", "linear")
 PRECISIONS = ("float32", "bfloat16", "float16")
 LAMBDAS = ("lambda_c", "lambda_1", "lambda_2")
-
-
-def check_side(side: int, form: str = "cifar") -> None:
-    """Raise unless a network of this form can halve images of `side` pixels as often as it does."""
-    if form == "imagenet" and side % 32:
-        raise refuse("side", side, "divisible by 32, for the ImageNet form halves it five times")
-    if side % 4:
-        raise refuse("side", side, "divisible by 4, for the two reduction cells halve it twice")
 
 
 def _check_computation(config: Any) -> None:

@@ -8,8 +8,8 @@ import pytest
 from daas_lab.errors import LabError
 from daas_lab.lab import editor
 from daas_lab.lab.explorer import read_search
-from daas_lab.networks.derived import count
 from daas_lab.space.budget import EdgeBudget
+from daas_lab.space.cost import count
 from daas_lab.space.selection import random_genotype
 from daas_lab.space.text_forms import PUBLISHED, load_genotype
 from daas_lab.train.evolution import genotype_after

@@ -39,7 +39,21 @@ WORDS = (
     *("8/14", "3/14", "1,1,2,2", "{2+3}:1,4:1,5:1", "normal=8/14;reduce=4/14", "8/14*2", "linear", "log:delayed"),
     *("true", "False", "none", "3", "-1", "0", "1e400", "3e-4", "nan", "inf", "²", "٣", "0x10", "[0, 1]", "[[0]]"),
     *("cpu", "cuda:99", "meta", "tiny", "digits", "folder:", "folder:/nowhere", "own:mine", "x.py:f", ".py:", "../x"),
-    *("darts", "skip_connect,none", "skip_connect,sep_conv_3x3", "learned", "zero", "$(id)", "`id`", "'", '"', "\n"),
+    *(
+        "8/14;parameters<=2M",
+        "4/14; multiply_adds<=9k",
+        "; parameters<=",
+        "darts",
+        "skip_connect,none",
+        "skip_connect,sep_conv_3x3",
+        "learned",
+        "zero",
+        "$(id)",
+        "`id`",
+        "'",
+        '"',
+        "\n",
+    ),
     "9" * 5000,
 )
 NUMBERS = st.one_of(st.integers(), st.integers(-3, 20), st.just(10**400), st.floats())

@@ -8,7 +8,8 @@ from torch import nn
 
 from daas_lab import paper
 from daas_lab.cli import main
-from daas_lab.networks.derived import Network, count
+from daas_lab.networks.derived import Network
+from daas_lab.space.cost import count
 from daas_lab.space.published import PUBLISHED
 from daas_lab.studies import sizes
 

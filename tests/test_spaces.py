@@ -10,7 +10,7 @@ from daas_lab.compose import search_config
 from daas_lab.errors import LabError
 from daas_lab.methods.lookup import method_class
 from daas_lab.networks.depthwise import speed_up
-from daas_lab.networks.derived import Network, count
+from daas_lab.networks.derived import Network
 from daas_lab.networks.fast_supernet import FastSuperNetwork, make_supernet
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.folder import read_run
@@ -29,6 +29,7 @@ from daas_lab.space.cell_space import (
     operations_digest,
     own_operations,
 )
+from daas_lab.space.cost import count
 from daas_lab.space.genotype import CellGenotype, Edge, Genotype
 from daas_lab.space.operations import OPERATIONS, make_candidate, make_operation, named_operations, parse_operations
 from daas_lab.space.selection import derive_cell, random_genotype

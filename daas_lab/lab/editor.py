@@ -10,8 +10,8 @@ from typing import Any
 
 from daas_lab.errors import LabError, refuse
 from daas_lab.lab.explorer import labels, read_search
-from daas_lab.networks.derived import count
 from daas_lab.runs.files import write_atomically
+from daas_lab.space.cost import count
 from daas_lab.space.genotype import CellGenotype, Genotype
 from daas_lab.space.text_forms import PUBLISHED, load_genotype
 from daas_lab.train.evolution import genotype_after

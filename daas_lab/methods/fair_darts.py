@@ -55,7 +55,7 @@ class FairDARTS(Method):
         cells = []
         for name in CELL_TYPES:
             cell = strongest.cell(name)
-            strength = edge_values(cell, architectures[name].alphas.sigmoid(), at.space)
+            strength = edge_values(cell.edges, architectures[name].alphas.sigmoid(), at.space)
             of_nodes = ([edge for edge in cell.edges if edge.node == node] for node in cell.concat)
             best = {max(edges, key=strength.__getitem__) for edges in of_nodes}
             kept = tuple(edge for edge in cell.edges if strength[edge] >= self.threshold or edge in best)

@@ -14,7 +14,9 @@ from torch import Tensor
 from daas_lab.fields import check_fields, number
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, Space
+from daas_lab.space.cost import meets, sizes_under
 from daas_lab.space.genotype import Genotype
+from daas_lab.space.limited import strongest_within
 from daas_lab.space.selection import derive_cell
 
 
@@ -185,15 +187,29 @@ class Method:
         return Strengths(mixture.ranks, mixture.edges * mixture.shares[:, at.space.choices].amax(dim=1))
 
     def select(self, architectures: Mapping[str, Architecture], budget: EdgeBudget, at: Moment) -> Genotype:
-        """The cell that `budget` keeps: the strongest edges, and on each the strongest operations."""
-        cells = []
+        """The cell that `budget` keeps: the strongest edges, and on each the strongest operations. Where these cost
+        more than a limit allows, the cells with the largest sum of `worth` that keep to it."""
+        cells, names = [], at.space.operations
         for cell_type in CELL_TYPES:
             operations, edges = self.strengths(architectures[cell_type], cell_type, at)
             groups = budget.groups(cell_type)
-            cells.append(
-                derive_cell(operations.tolist(), edges.tolist(), groups, budget.operations, at.space.operations)
-            )
-        return Genotype(*cells)
+            cells.append(derive_cell(operations.tolist(), edges.tolist(), groups, budget.operations, names))
+        if meets(Genotype(*cells), budget):
+            return Genotype(*cells)
+        worth = {name: self.worth(architectures[name], name, budget, at).tolist() for name in CELL_TYPES}
+        return strongest_within(budget, names, worth, sizes_under(budget, names))
+
+    def worth(self, architecture: Architecture, cell_type: str, budget: EdgeBudget, at: Moment) -> Tensor:
+        """What a limited cut adds up, [E, O]: the strength of the edge times the weight of the operation as a share of
+        the edge's largest. Of edges that rank by logits the strength is their share of what may enter the node."""
+        shares = self.mix(architecture, cell_type, at).shares
+        edges = self.strengths(architecture, cell_type, at).edges
+        if not self.edges_rank_by_weights:
+            logits, edges = edges, torch.zeros_like(edges)
+            for group in budget.groups(cell_type):
+                places = [at.space.edges.index(edge) for edge in group.candidates()]
+                edges[places] = logits[places].softmax(dim=0)
+        return edges[:, None] * shares / shares[:, at.space.choices].amax(dim=1, keepdim=True)
 
 
 def split_nodes(edges: Tensor, nodes: int) -> tuple[Tensor, ...]:

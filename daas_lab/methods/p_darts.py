@@ -76,4 +76,4 @@ class PDARTS(Method):
 
     def select(self, architectures: Mapping[str, Architecture], budget: EdgeBudget, at: Moment) -> Genotype:
         """The strongest edges, with few skips."""
-        return Genotype(*(few_skips(self.skips, self, architectures[name], name, budget, at) for name in CELL_TYPES))
+        return few_skips(self.skips, self, architectures, budget, at)

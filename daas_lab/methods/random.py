@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from daas_lab.methods.method import Architecture, Method, Moment
 from daas_lab.space.budget import EdgeBudget
+from daas_lab.space.cost import check_limits, meets
 from daas_lab.space.genotype import Genotype
 from daas_lab.space.selection import random_genotype
 
@@ -20,5 +21,6 @@ class Random(Method):
     asks_for_budget: ClassVar[bool] = True
 
     def select(self, architectures: Mapping[str, Architecture], budget: EdgeBudget, at: Moment) -> Genotype:
-        """Drawn by the search's seed."""
-        return random_genotype(budget, at.seed, at.space.operations)
+        """Drawn by the search's seed, under a limit until one keeps to it."""
+        check_limits(budget, at.space.operations)
+        return random_genotype(budget, at.seed, at.space.operations, lambda cells: meets(cells, budget))

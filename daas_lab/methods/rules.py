@@ -7,9 +7,12 @@ skips:2          with at most two skip connections a cell: the weakest gives way
                  (P-DARTS, arXiv 1904.12760)
 perturbation     what hurts most when it is removed (DARTS-PT, arXiv 2108.04392); measured with a run's weights
                  (train/perturbation.py) and kept in the run
+
+Under a budget with a limit of cost, "strongest" are the cells with the largest sum of `Method.worth` that keep to it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from torch import Tensor
 
@@ -18,8 +21,8 @@ from daas_lab.methods.method import Architecture, Method, Moment
 from daas_lab.methods.pruning import GONE, alive
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, SKIP, Space
+from daas_lab.space.cost import meets
 from daas_lab.space.genotype import CellGenotype, Edge, Genotype
-from daas_lab.space.selection import derive_cell
 
 OWN, STRONGEST, THRESHOLD, SKIPS, PERTURBATION = RULES = ("own", "strongest", "threshold", "skips", "perturbation")
 
@@ -46,62 +49,69 @@ def parse_rule(text: str) -> tuple[str, float]:
 def select(
     rule: str, method: Method, architectures: Mapping[str, Architecture], budget: EdgeBudget, at: Moment
 ) -> Genotype:
-    """The cell that `budget` keeps of α and β by a rule that needs no network."""
+    """The cell that `budget` keeps of α and β by a rule that needs no network. A limit that the cell meets anyway
+    changes nothing."""
     name, number = parse_rule(rule)
     if name == PERTURBATION:
         raise refuse("select", rule, "a rule that needs no network")
-    if name == OWN:
-        return method.select(architectures, budget, at)
-    if not method.trains:
+    if name != OWN and not method.trains:
         raise refuse("select", rule, f"{OWN} for {method.title}, which have no strengths")
-    if name == STRONGEST:
-        return Method.select(method, architectures, budget, at)
-    pick = above if name == THRESHOLD else few_skips
-    return Genotype(*(pick(number, method, architectures[cell], cell, budget, at) for cell in CELL_TYPES))
+    by_name: dict[str, Callable[..., Genotype]] = {
+        OWN: method.select,
+        STRONGEST: partial(Method.select, method),
+        THRESHOLD: partial(above, number, method),
+        SKIPS: partial(few_skips, number, method),
+    }
+    choose = by_name[name]
+    cells = choose(architectures, budget.unlimited, at)
+    if not meets(cells, budget):
+        cells = choose(architectures, budget, at)
+    if not meets(cells, budget):
+        raise refuse("budget", str(budget), f"without a limit for {method.title}: its way to select keeps to none")
+    return cells
 
 
 def above(
-    least: float, method: Method, architecture: Architecture, cell_type: str, budget: EdgeBudget, at: Moment
-) -> CellGenotype:
+    least: float, method: Method, architectures: Mapping[str, Architecture], budget: EdgeBudget, at: Moment
+) -> Genotype:
     """The strongest edges without those whose operation weighs less than `least`, and without what they fed. Where none
-    is left, the heaviest edge from an input of the cell stays."""
-    strengths = method.strengths(architecture, cell_type, at)
-    cell = _cell(*strengths, cell_type, budget, at)
-    weight = edge_values(cell, method.mix(architecture, cell_type, at).shares, at.space)
-    live, edges = {0, 1}, []
-    for edge in cell.edges:
-        if weight[edge] >= least and edge.source in live:
-            edges.append(edge)
-            live.add(edge.node)
-    edges = edges or [max((edge for edge in cell.edges if edge.source < 2), key=weight.__getitem__)]
-    return CellGenotype(tuple(edges), tuple(sorted({edge.node for edge in edges})))
+    is left in a cell, the heaviest edge from an input of the cell stays."""
+    strongest, cells = Method.select(method, architectures, budget, at), []
+    for name in CELL_TYPES:
+        cell = strongest.cell(name)
+        weight = edge_values(cell.edges, method.mix(architectures[name], name, at).shares, at.space)
+        live, edges = {0, 1}, []
+        for edge in cell.edges:
+            if weight[edge] >= least and edge.source in live:
+                edges.append(edge)
+                live.add(edge.node)
+        edges = edges or [max((edge for edge in cell.edges if edge.source < 2), key=weight.__getitem__)]
+        cells.append(CellGenotype(tuple(edges), tuple(sorted({edge.node for edge in edges}))))
+    return Genotype(*cells)
 
 
-def edge_values(cell: CellGenotype, values: Tensor, space: Space) -> dict[Edge, float]:
+def edge_values(edges: Iterable[Edge], values: Tensor, space: Space) -> dict[Edge, float]:
     """Edge of a cell → what `values` [E, O] has for it."""
-    places = {edge: (space.edges.index(edge[:2]), space.operations.index(edge.operation)) for edge in cell.edges}
+    places = {edge: (space.edges.index(edge[:2]), space.operations.index(edge.operation)) for edge in edges}
     return {edge: values[place].item() for edge, place in places.items()}
 
 
 def few_skips(
-    most: float, method: Method, architecture: Architecture, cell_type: str, budget: EdgeBudget, at: Moment
-) -> CellGenotype:
-    """The cell with at most `most` skip connections: while there are more, the weakest is taken from the choice, and
-    the edges are chosen anew by what is left. A budget that asks an edge for all its operations leaves no choice."""
+    most: float, method: Method, architectures: Mapping[str, Architecture], budget: EdgeBudget, at: Moment
+) -> Genotype:
+    """The cells with at most `most` skip connections each: while one has more, its weakest is taken from the choice,
+    and the edges are chosen anew by what is left. A budget that asks an edge for all its operations leaves no
+    choice."""
     while True:
-        operations, edges = method.strengths(architecture, cell_type, at)
-        cell = _cell(operations, edges, cell_type, budget, at)
-        skips = [at.space.edges.index(edge[:2]) for edge in cell.edges if edge.operation == SKIP]
-        if len(skips) <= most:
-            return cell
-        alphas, skip = architecture.alphas.clone(), at.space.operations.index(SKIP)
-        skips = [e for e in skips if alive(alphas)[e, skip]]
-        if not skips:
-            return cell
-        alphas[min(skips, key=lambda e: operations[e, skip].item()), skip] = GONE
-        architecture = architecture._replace(alphas=alphas)
-
-
-def _cell(operations: Tensor, edges: Tensor, cell_type: str, budget: EdgeBudget, at: Moment) -> CellGenotype:
-    groups = budget.groups(cell_type)
-    return derive_cell(operations.tolist(), edges.tolist(), groups, budget.operations, at.space.operations)
+        cells, fewer = Method.select(method, architectures, budget, at), {}
+        for name, architecture in architectures.items():
+            skips = [at.space.edges.index(edge[:2]) for edge in cells.cell(name).edges if edge.operation == SKIP]
+            if len(skips) > most:
+                alphas, skip = architecture.alphas.clone(), at.space.operations.index(SKIP)
+                operations, _ = method.strengths(architecture, name, at)
+                if skips := [e for e in skips if alive(alphas)[e, skip]]:
+                    alphas[min(skips, key=lambda e: operations[e, skip].item()), skip] = GONE
+                    fewer[name] = architecture._replace(alphas=alphas)
+        if not fewer:
+            return cells
+        architectures = {**architectures, **fewer}

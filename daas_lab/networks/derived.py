@@ -1,21 +1,19 @@
-"""The derived network: a genotype made into a network that is trained from scratch; its parameters and multiply-adds.
+"""The derived network: a genotype made into a network that is trained from scratch.
 
 Legend: B batch, C channels of a cell, H = W side of its map.
 """
 
-import functools
-from collections.abc import Callable, Iterator
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
-from daas_lab.config import FORMS, RetrainConfig, check_side
+from daas_lab.config import RetrainConfig
 from daas_lab.errors import one_of
 from daas_lab.networks.depthwise import speed_up
+from daas_lab.space.cell_space import CELL_TYPES
+from daas_lab.space.cost import FORMS, layers_of, make_second_stem, make_stem
 from daas_lab.space.genotype import CellGenotype, Genotype
-from daas_lab.space.operations import OPERATIONS, FactorizedReduce, make_operation, relu_conv_norm
+from daas_lab.space.operations import FactorizedReduce, make_operation, relu_conv_norm
 
 
 class Cell(nn.Module):
@@ -101,13 +99,15 @@ class Network(nn.Module):
         one_of("form", form, FORMS)
         self.drop_path = 0.0
         self.form = form
-        self.stem = _stem(form, image_channels, channels)
+        self.stem = make_stem(form, image_channels, channels)
         if form == "imagenet":
-            self.stem_2 = _second_stem(channels)
+            self.stem_2 = make_second_stem(channels)
         self.cells = nn.ModuleList()
         self.auxiliary_layer = 2 * layers // 3
         self.auxiliary_head = None
-        for layer, (cell, *shape) in enumerate(_layers(genotype, form, channels, layers)):
+        concat = {name: len(genotype.cell(name).concat) for name in CELL_TYPES}
+        for layer, (cell_type, *shape) in enumerate(layers_of(form, channels, layers, concat)):
+            cell = genotype.cell(cell_type)
             self.cells.append(Cell(cell, *shape))
             channels_out = len(cell.concat) * shape[1]
             if auxiliary and layer == self.auxiliary_layer:
@@ -125,38 +125,6 @@ class Network(nn.Module):
                 auxiliary_logits = self.auxiliary_head(states[1])
         logits = self.classifier(states[1].mean(dim=(2, 3)))
         return logits if auxiliary_logits is None else (logits, auxiliary_logits)
-
-
-def _layers(genotype: Genotype, form: str, channels: int, layers: int) -> Iterator[tuple]:
-    """The arguments of each layer's `Cell`: its genotype, the channels of its inputs, its own, and what reduces."""
-    channels_in = (3 * channels, 3 * channels) if form == "cifar" else (channels, channels)
-    before_reduces = form == "imagenet"  # the second stem does
-    for layer in range(layers):
-        reduces = layer in (layers // 3, 2 * layers // 3)
-        channels *= 2 if reduces else 1
-        cell = genotype.reduce if reduces else genotype.normal
-        yield cell, channels_in, channels, (before_reduces, reduces)
-        channels_in, before_reduces = (channels_in[1], len(cell.concat) * channels), reduces
-
-
-def _stem(form: str, image_channels: int, channels: int) -> nn.Sequential:
-    if form == "cifar":
-        return nn.Sequential(_conv(image_channels, 3 * channels), nn.BatchNorm2d(3 * channels))
-    return nn.Sequential(
-        _conv(image_channels, channels // 2, stride=2),
-        nn.BatchNorm2d(channels // 2),
-        nn.ReLU(),
-        _conv(channels // 2, channels, stride=2),
-        nn.BatchNorm2d(channels),
-    )
-
-
-def _second_stem(channels: int) -> nn.Sequential:
-    return nn.Sequential(nn.ReLU(), _conv(channels, channels, stride=2), nn.BatchNorm2d(channels))
-
-
-def _conv(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
 
 
 def build_network(config: RetrainConfig) -> Network:
@@ -188,60 +156,3 @@ def leaves_weights_unused(genotype: Genotype) -> bool:
         if not {0, 1} <= used:
             return True
     return False
-
-
-def count(
-    genotype: Genotype,
-    form: str = "cifar",
-    channels: int | None = None,
-    layers: int | None = None,
-    classes: int | None = None,
-    side: int | None = None,
-    image_channels: int = 3,
-) -> dict[str, int]:
-    """`{"parameters", "multiply_adds"}` of the network without auxiliary head, for one image of `side` pixels.
-
-    Defaults are the paper's: CIFAR 36 channels, 20 cells, 10 classes, 32 pixels; ImageNet 48, 14, 1000, 224.
-    Multiply-adds are those of convolutions and the classifier, as torch's flop counter finds them.
-    """
-    one_of("form", form, FORMS)
-    defaults = (36, 20, 10, 32) if form == "cifar" else (48, 14, 1000, 224)
-    given = (channels, layers, classes, side)
-    channels, layers, classes, side = (
-        default if value is None else value for default, value in zip(defaults, given, strict=True)
-    )
-    check_side(side, form)
-    parts: list[tuple[Callable[..., nn.Module], tuple, int, int | None]]
-    parts = [(_stem, (form, image_channels, channels), image_channels, side)]
-    if form == "imagenet":
-        parts.append((_second_stem, (channels,), channels, side // 4))
-        side //= 8
-    for cell, channels_in, width, (before_reduces, reduces) in _layers(genotype, form, channels, layers):
-        if before_reduces:
-            parts.append((FactorizedReduce, (channels_in[0], width, True), channels_in[0], 2 * side))
-        else:
-            parts.append((relu_conv_norm, (channels_in[0], width, True), channels_in[0], side))
-        parts.append((relu_conv_norm, (channels_in[1], width, True), channels_in[1], side))
-        for edge in cell.edges:
-            stride = 2 if reduces and edge.source < 2 else 1
-            at = side // 2 if reduces and edge.source >= 2 else side
-            parts.append((OPERATIONS[edge.operation].make, (width, stride, True), width, at))
-        side //= 2 if reduces else 1
-    parts.append((nn.Linear, (len(cell.concat) * width, classes), len(cell.concat) * width, None))
-    parameters, multiply_adds = map(sum, zip(*(_size(*part) for part in parts), strict=True))
-    return {"parameters": parameters, "multiply_adds": multiply_adds}
-
-
-@functools.lru_cache(maxsize=4096)
-def _size(make: Callable[..., nn.Module], arguments: tuple, channels: int, side: int | None) -> tuple[int, int]:
-    """Parameters and multiply-adds of `make(*arguments)` for one map of `channels` and `side`, or for one vector."""
-    return module_size(lambda: make(*arguments), (channels,) if side is None else (channels, side, side))
-
-
-def module_size(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> tuple[int, int]:
-    """Parameters of a module, and the multiply-adds of its convolutions and matrices for one input of `shape`."""
-    with torch.device("meta"):
-        module = make().eval()
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            module(torch.empty(1, *shape))
-    return sum(parameter.numel() for parameter in module.parameters()), counter.get_total_flops() // 2

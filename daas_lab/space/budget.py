@@ -1,8 +1,13 @@
-"""Edge budgets: how many edges each node of a cell keeps, and the text form in which users write them."""
+"""Edge budgets: how many edges each node of a cell keeps, and the text form in which users write them.
+
+A budget may also limit what the cell's network costs, `8/14; multiply_adds<=300M`: the parameters or multiply-adds of
+the paper's CIFAR-10 network (36 channels, 20 cells, no auxiliary head), as `daas-lab count` and the tables have them.
+"""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import NamedTuple
 
 from daas_lab.errors import refuse
@@ -29,8 +34,11 @@ NAMED_BUDGETS = {
 }
 BUDGET_SYNTAX = (
     "a configuration of the paper (" + ", ".join(NAMED_BUDGETS) + "), counts per node (1,1,2,2), groups "
-    "({2+3}:1,4:1,5:1), or normal=…;reduce=… of these; *2 at the end keeps two operations an edge"
+    "({2+3}:1,4:1,5:1), or normal=…;reduce=… of these; *2 at the end keeps two operations an edge; limits may follow, "
+    "; parameters<=3.3M or ; multiply_adds<=300M (M: 10^6)"
 )
+QUANTITIES = ("parameters", "multiply_adds")  # what a limit may be of
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 
 
 _COUNT = r"[0-9]{1,3}"  # of edges or operations, or a node's number
@@ -40,12 +48,14 @@ _COUNT = r"[0-9]{1,3}"  # of edges or operations, or a node's number
 class EdgeBudget:
     """How many edges each intermediate node, or group of nodes, keeps in either cell type.
 
-    `operations` is how many operations a kept edge keeps: 1 in every configuration of the paper.
+    `operations` is how many operations a kept edge keeps: 1 in every configuration of the paper. `limits`: some of
+    `QUANTITIES`, in their order, each with the most that the network of both cells may have.
     """
 
     normal: tuple[Group, ...]
     reduce: tuple[Group, ...]
     operations: int = 1
+    limits: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self):
         for groups in (self.normal, self.reduce):
@@ -76,6 +86,11 @@ class EdgeBudget:
         """Number of nodes of a cell, the two inputs included."""
         return 2 + len(nodes_in(self.normal))
 
+    @property
+    def unlimited(self) -> "EdgeBudget":
+        """The same edges, whatever they cost."""
+        return replace(self, limits=())
+
     def groups(self, cell_type: str) -> tuple[Group, ...]:
         """The groups of `"normal"` or `"reduce"` cells."""
         return getattr(self, cell_type)
@@ -94,7 +109,11 @@ class EdgeBudget:
         """Read the text form; `str(budget)` gives it back."""
         if isinstance(text, EdgeBudget):
             return text
-        body, star, operations = str(text).strip().partition("*")
+        parts = str(text).split(";")
+        limits = dict(_parse_limit(part, text) for part in parts if "<" in part)
+        if len(limits) < sum("<" in part for part in parts):
+            raise refuse("budget", text, "one with a limit for each quantity at most")
+        body, star, operations = ";".join(part for part in parts if "<" not in part).strip().partition("*")
         if star and not re.fullmatch(_COUNT, operations):
             raise refuse("budget", text, BUDGET_SYNTAX)
         separate = re.fullmatch(r"\s*normal=([^=;]*);\s*reduce=([^=;]*)", body)
@@ -102,13 +121,15 @@ class EdgeBudget:
             normal, reduce = (_parse_groups(part, text) for part in separate.groups())
         else:
             normal = reduce = _parse_groups(body, text)
-        return cls(normal, reduce, int(operations) if star else 1)
+        ordered = tuple((name, limits[name]) for name in QUANTITIES if name in limits)
+        return cls(normal, reduce, int(operations) if star else 1, ordered)
 
     def __str__(self) -> str:
         text = self._text(self.normal)
         if self.normal != self.reduce:
             text = f"normal={text};reduce={self._text(self.reduce)}"
-        return text if self.operations == 1 else f"{text}*{self.operations}"
+        text = text if self.operations == 1 else f"{text}*{self.operations}"
+        return ";".join([text, *(f"{name}<={amount(most)}" for name, most in self.limits)])
 
     @staticmethod
     def _text(groups: tuple[Group, ...]) -> str:
@@ -136,6 +157,29 @@ def _parse_groups(body: str, text: object) -> tuple[Group, ...]:
         split = (part.rsplit(":", 1) for part in body.split(","))
         return tuple(Group(tuple(map(int, nodes.strip("{}").split("+"))), int(keep)) for nodes, keep in split)
     raise refuse("budget", text, BUDGET_SYNTAX)
+
+
+def _parse_limit(part: str, text: object) -> tuple[str, int]:
+    """`"multiply_adds<=300M"` → `("multiply_adds", 300_000_000)`."""
+    found = re.fullmatch(r"\s*(\w+)\s*<=\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([kMG]?)\s*", part)
+    most = Decimal(found[2]) * _UNITS[found[3]] if found else Decimal()
+    if not found or found[1] not in QUANTITIES or most != int(most):
+        allowed = " or ".join(f"{name}<=" for name in QUANTITIES)
+        raise refuse("budget", text, f"limited by {allowed} and a whole number, as 300M, 3.3M or 500k (M: 10^6)")
+    return found[1], int(most)
+
+
+def amount(number: int) -> str:
+    """A limit's number as it is written, exactly: 3300000 → 3.3M."""
+    unit = next((unit for unit in reversed(_UNITS) if number >= _UNITS[unit]), "")
+    whole, rest = divmod(number, _UNITS[unit])
+    digits = f"{rest:0{len(str(_UNITS[unit])) - 1}d}".rstrip("0") if rest else ""
+    return f"{whole}{'.' * bool(digits)}{digits}{unit}"
+
+
+def split_budgets(text: str) -> list[str]:
+    """The texts of budgets with spaces between them; there may be spaces within them too, beside their signs."""
+    return re.sub(r"\s*(<=|[;,:=*])\s*", r"\1", text).split()
 
 
 def two_edges(nodes: int = 6) -> EdgeBudget:

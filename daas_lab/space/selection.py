@@ -1,7 +1,7 @@
 """Strengths and a budget → a genotype. Nothing here needs torch: strengths are sequences of floats."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 
 from daas_lab.errors import refuse
@@ -57,10 +57,23 @@ def _candidates(names: Sequence[str], operations: int) -> list[int]:
     return candidates
 
 
-def random_genotype(budget: EdgeBudget, seed: int, names: Sequence[str] = PRIMITIVES) -> Genotype:
-    """A pair of cells drawn uniformly from those that `budget` allows, by rejection of cells that leave it unmet."""
+def random_genotype(
+    budget: EdgeBudget,
+    seed: int,
+    names: Sequence[str] = PRIMITIVES,
+    fits: Callable[[Genotype], bool] = lambda cells: True,
+) -> Genotype:
+    """A pair of cells drawn uniformly from those that `budget` allows, by rejection of cells that leave it unmet, and
+    of pairs that do not fit."""
     rng = random.Random(seed)
-    return Genotype(*(_random_cell(budget.groups(name), budget.operations, rng, names) for name in CELL_TYPES))
+    for _ in range(MOST_DRAWS):
+        cells = Genotype(*(_random_cell(budget.groups(name), budget.operations, rng, names) for name in CELL_TYPES))
+        if fits(cells):
+            return cells
+    raise refuse("budget", str(budget), f"limited to what chance finds: none of {MOST_DRAWS} random cells keeps to it")
+
+
+MOST_DRAWS = 5000
 
 
 def _random_cell(groups: Sequence[Group], operations: int, rng: random.Random, names: Sequence[str]) -> CellGenotype:

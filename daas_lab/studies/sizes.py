@@ -9,9 +9,9 @@ from torchvision import models
 from torchvision.ops import Conv2dNormActivation
 
 from daas_lab import paper
-from daas_lab.config import FORMS
-from daas_lab.networks.derived import AuxiliaryHead, count, module_size
+from daas_lab.networks.derived import AuxiliaryHead
 from daas_lab.report.tables import Row, to_text
+from daas_lab.space.cost import FORMS, count, module_size
 from daas_lab.space.genotype import Genotype
 from daas_lab.space.published import PUBLISHED, SOURCES
 

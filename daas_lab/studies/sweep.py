@@ -31,6 +31,7 @@ from daas_lab.methods.rules import OWN
 from daas_lab.report.tables import Row, summarise, to_markdown
 from daas_lab.runs.folder import epochs_done
 from daas_lab.space.budget import EdgeBudget
+from daas_lab.space.cost import check_limits
 from daas_lab.studies.make import find_run, lacking_drops, make_run, measure_drops, names_of, run_folder, run_name
 from daas_lab.studies.paper_tables import is_main_drop, size_of
 from daas_lab.studies.settings import Settings, parse_settings
@@ -78,6 +79,8 @@ def read_sweep(path: str | Path) -> Sweep:
         for values, seed in itertools.product(_combinations(group), settings.seeds):
             config = settings.search(**{"method": PAPERS} | values, seed=seed)
             cuts = [config.budget] if config.searcher.asks_for_budget else budgets
+            for text in cuts:
+                check_limits(EdgeBudget.parse(text), config.space.operations)
             searches[config] = list(dict.fromkeys([*searches.get(config, []), *cuts]))
 
     retrainings = []

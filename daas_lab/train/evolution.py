@@ -5,6 +5,7 @@ Pure functions of a run (or a record of one). Legend: T = epochs + 1 entries, in
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,9 +15,10 @@ from daas_lab.methods import rules
 from daas_lab.runs.folder import Run
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, SKIP, cell_edges, input_edges
-from daas_lab.space.genotype import Genotype
+from daas_lab.space.cost import meets
+from daas_lab.space.genotype import CellGenotype, Edge, Genotype
 from daas_lab.space.operations import OPERATIONS
-from daas_lab.train.discretize import choice_strengths, derive_genotype, weight_evolution
+from daas_lab.train.discretize import choice_strengths, derive_genotype, exact_architectures, weight_evolution
 
 COIN_TOSS = 0.01  # a choice whose two competitors' shares differ by less is no choice
 
@@ -147,7 +149,8 @@ def close_choices(run: Run, epoch: int = -1, budget: str | EdgeBudget | None = N
     A choice is between the weakest that is kept and the strongest that is not: of the operations of a kept edge, or of
     the edges that may enter a node (or group of nodes). It is close where the two's shares of what both have together
     differ by less than 0.01, `margin`. Two operation weights a and a' have the shares a / (a + a') and a' / (a + a');
-    so have edges that rank by weights, and those that rank by a learned β have the shares of its softmax.
+    so have edges that rank by weights, and those that rank by a learned β have the shares of its softmax. Under a limit
+    of cost the choice is between a kept edge with its operation and the best one that could take its place.
     `cell`, `node`, `kept` and `next`, as texts.
     """
     if not run.search.searcher.trains:
@@ -155,6 +158,8 @@ def close_choices(run: Run, epoch: int = -1, budget: str | EdgeBudget | None = N
     budget = EdgeBudget.parse(budget or run.search.budget)
     epoch = range(len(run.alphas["normal"]))[epoch]
     space, cells, rows = run.search.space, genotype_after(run, epoch, budget), []
+    if budget.limits:
+        return _close_under_limits(run, epoch, budget, cells)
     for name, (operations, edges) in choice_strengths(run.search, run.architecture(epoch), max(1, epoch)).items():
         if run.search.searcher.edges_rank_by_weights:
             edges = edges.log()
@@ -176,7 +181,46 @@ def close_choices(run: Run, epoch: int = -1, budget: str | EdgeBudget | None = N
     return sorted(rows, key=lambda row: row["margin"])
 
 
-def _arrow(edge: tuple[int, int]) -> str:
+def _close_under_limits(run: Run, epoch: int, budget: EdgeBudget, cells: Genotype) -> list[dict]:
+    """The rows of `close_choices` under a limit: for each kept edge and operation the best that could stand in its
+    place with the limit met, another operation of the edge or (one operation an edge) another edge of the group."""
+    method, at, rows = run.search.searcher, run.search.moment(max(1, epoch)), []
+    for name, both in exact_architectures(run.architecture(epoch)).items():
+        worth, cell = method.worth(both, name, budget, at), cells.cell(name)
+        choices = [Edge(*edge, at.space.operations[o]) for edge in at.space.edges for o in at.space.choices]
+        value = rules.edge_values(choices, worth, at.space)
+        pairs, group_of = {edge[:2] for edge in cell.edges}, {n: g for g in budget.groups(name) for n in g.nodes}
+        for kept in cell.edges:
+            others = [
+                edge
+                for edge in set(choices) - set(cell.edges)
+                if edge[:2] == kept[:2]
+                or (budget.operations == 1 and edge[:2] in set(group_of[kept.node].candidates()) - pairs)
+            ]
+            for other in sorted(others, key=lambda edge: (-value[edge], choices.index(edge))):
+                total = value[kept] + value[other]
+                margin = (value[kept] - value[other]) / total if total else 0.0
+                if margin >= COIN_TOSS:
+                    break
+                if margin >= 0 and _meets_with(cells, name, kept, other, budget):
+                    named = {"kept": f"{_arrow(kept)} {kept.operation}", "next": f"{_arrow(other)} {other.operation}"}
+                    rows.append({"cell": name, "node": kept.node} | named | {"margin": margin})
+                    break
+    return sorted(rows, key=lambda row: row["margin"])
+
+
+def _meets_with(cells: Genotype, cell_type: str, kept: Edge, other: Edge, budget: EdgeBudget) -> bool:
+    """Whether there are such cells with `other` in the place of `kept`, and they meet the limits."""
+    edges = [other if edge == kept else edge for edge in cells.cell(cell_type).edges]
+    edges.sort(key=lambda edge: (edge.node, edge.source))
+    try:
+        changed = CellGenotype(tuple(edges), tuple(sorted({edge.node for edge in edges})))
+    except LabError:  # a later edge comes from a node that is fed no more
+        return False
+    return meets(replace(cells, **{cell_type: changed}), budget)
+
+
+def _arrow(edge: tuple) -> str:
     return f"{edge[0]}→{edge[1]}"
 
 

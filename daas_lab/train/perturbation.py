@@ -15,7 +15,7 @@ import torch
 
 from daas_lab.data.batches import ImageSet, plain_batches
 from daas_lab.data.sources import Dataset
-from daas_lab.errors import LabError
+from daas_lab.errors import LabError, refuse
 from daas_lab.methods.method import Mixture
 from daas_lab.methods.rules import PERTURBATION
 from daas_lab.networks.supernet import SuperNetwork
@@ -40,6 +40,9 @@ def keep_perturbed_cells(folder: str | Path, data: str | Path | Dataset, budgets
     folder, run = Path(folder), read_run(folder)
     if not run.finished:
         raise LabError(f"run = {str(folder)!r}: must be finished before its cells are chosen by {PERTURBATION}")
+    for budget in budgets:
+        if EdgeBudget.parse(budget).limits:
+            raise refuse("budget", budget, f"without a limit for {PERTURBATION}, whose measurements are no sum")
     kept = run.cells.get(PERTURBATION, {})
     lacking = [budget for budget in map(EdgeBudget.parse, budgets) if str(budget) not in kept]
     if not lacking:

@@ -14,8 +14,9 @@ from daas_lab.config import RetrainConfig
 from daas_lab.data.batches import ImageSet, training_batches
 from daas_lab.data.image_files import FileSet
 from daas_lab.data.sources import Dataset
-from daas_lab.networks.derived import build_network, count, leaves_weights_unused
+from daas_lab.networks.derived import build_network, leaves_weights_unused
 from daas_lab.runs.folder import is_whole
+from daas_lab.space.cost import count
 from daas_lab.train import distributed
 from daas_lab.train.loop import (
     StepLosses,
