@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 from typing import Any
 
 from daas_lab.config import PRESETS, WITHOUT_METHOD, RetrainConfig, SearchConfig
@@ -174,3 +174,29 @@ def retrain_config(
     values["operations_digest"] = ",".join(digest_of("operations", text) for text in own)
     cells = json.dumps(genotype.to_json(), separators=(",", ":"))
     return RetrainConfig(preset=preset, dataset=canonical(dataset), genotype=cells, **values)
+
+
+# --- and taken apart --------------------------------------------------------------------------------------------------
+
+
+def values_of(config: SearchConfig | RetrainConfig) -> dict[str, Any]:
+    """Every field by name, the numbers of a search's method among them."""
+    values = asdict(config)
+    return values | dict(values.pop("numbers", ()))
+
+
+def options_of(config: SearchConfig | RetrainConfig) -> list[str]:
+    """The options of `daas-lab search`, or `retrain`, that make exactly this configuration: names first, then what
+    differs. What it names of one's own is executed, as it is wherever a configuration is composed."""
+    search = isinstance(config, SearchConfig)
+    make, last = (search_config, ("method", "protocol")) if search else (retrain_config, ("genotype",))
+    names = {name: getattr(config, name) for name in ("preset", "dataset", *last)}
+    wanted, changes = values_of(config), {}
+    while (made := values_of(make(**names, **changes))) != wanted:
+        # A field that was filled in from another one may differ only after that one is set.
+        differing = {name: value for name, value in wanted.items() if made.get(name) != value}
+        if differing.keys() <= changes.keys():
+            raise LabError(f"no command makes {', '.join(differing)} what they are")
+        changes |= differing
+    named = [word for name, value in names.items() for word in (f"--{name}", value)]
+    return named + [word for name, value in changes.items() for word in ("--set", f"{name}={value}")]

@@ -11,11 +11,10 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from daas_lab.compose import search_config
+from daas_lab.compose import options_of
 from daas_lab.config import SearchConfig, check_named
 from daas_lab.data.batches import check_available
 from daas_lab.errors import STOPPED, LabError
@@ -43,17 +42,9 @@ _started: dict[Path, subprocess.Popen] = {}
 
 
 def search_command(config: SearchConfig, folder: str | Path, data: str | Path = "data") -> list[str]:
-    """The command line that makes exactly the search `config` in `folder`: names first, then what differs."""
-    names = [config.preset, config.dataset, config.method, config.protocol]
-    wanted = asdict(config)
-    changes: dict[str, Any] = {}
-    while (made := asdict(search_config(*names, **changes))) != wanted:
-        # A field that was filled in from another one may differ only after that one is set.
-        changes |= {name: wanted[name] for name in wanted if made[name] != wanted[name]}
-    options = [word for name, value in changes.items() for word in ("--set", f"{name}={value}")]
+    """The command line that makes exactly the search `config` in `folder`."""
     places = ["--data", str(Path(data).resolve()), "--out", str(Path(folder).resolve())]
-    named = [w for pair in zip(("--preset", "--dataset", "--method", "--protocol"), names, strict=True) for w in pair]
-    return [sys.executable, "-m", "daas_lab", "search", *named, *options, *places]
+    return [sys.executable, "-m", "daas_lab", "search", *options_of(config), *places]
 
 
 def start(config: SearchConfig, folder: str | Path, data: str | Path = "data") -> None:
