@@ -114,6 +114,13 @@ def _parser() -> argparse.ArgumentParser:
     derive.add_argument("--data", default="data", help="folder of the data sets (default: data)")
     derive.add_argument("--darts", action="store_true", help="as DARTS prints it, where every node has two inputs")
 
+    report = _command(
+        parsers, "report", commands.run_report, "one page of a run or several, which a browser opens without a network"
+    )
+    report.add_argument("runs", metavar="RUN", nargs="+", help="a run's folder, or a record")
+    report.add_argument("--out", default="report.html", help="an .html file (default: report.html)")
+    _add_own(report)
+
     reproduce = _command(
         parsers, "reproduce", commands.run_reproduce, "run the notebooks headless; finished runs are reused"
     )
@@ -153,6 +160,10 @@ def _command(parsers, name: str, run, help_text: str) -> argparse.ArgumentParser
 
 def _add_run(parser: argparse.ArgumentParser, help_text: str = "a run's folder") -> None:
     parser.add_argument("run_folder", metavar="RUN", help=help_text)
+    _add_own(parser)
+
+
+def _add_own(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--own",
         action="append",

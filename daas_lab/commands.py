@@ -182,6 +182,17 @@ def run_genotype(options: argparse.Namespace) -> None:
         print(evolution.close_choices_sentence(evolution.close_choices(run, epoch, budget)), file=sys.stderr)
 
 
+def run_report(options: argparse.Namespace) -> None:
+    from daas_lab.report.page import save_page
+
+    one_of("ending of --out", Path(options.out).suffix, (".html",))
+    named = [word for text in options.own for word in ("--own", text)]
+    save_page(
+        options.runs, options.out, shlex.join(["daas-lab", "report", *options.runs, *named, "--out", options.out])
+    )
+    print(options.out)
+
+
 def run_reproduce(options: argparse.Namespace) -> None:
     names = ("preset", "seeds", "publish", "workers", "device", "data", "runs")
     dataset = options.dataset or ("cifar10" if options.preset == "full" else "fashion_mnist")

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from daas_lab.report.plots import DASHES, INK, LINE_COLOURS, themed
+from daas_lab.report.plots import DASHES, INK, LINE_COLOURS, new_axes, themed
 from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.space.operations import OPERATIONS, operation_colour
 
@@ -18,6 +19,22 @@ PANELS = {
     "operation_entropy": "entropy of a (nats), mean over the edges",
     "edge_entropy": "entropy of b (nats), mean over the nodes",
 }
+
+
+@themed
+def accuracies(
+    series: Mapping[str, Sequence[tuple[int, float]]], epochs: int, *, title: str = "", ax: Axes | None = None
+) -> Axes:
+    """Accuracies in percent over the epochs 0 … `epochs`, a line for each of `series`: label → (epoch, accuracy)."""
+    ax = ax or new_axes((9.6, 3.1))
+    for n, (label, points) in enumerate(series.items()):
+        # A single point is no line, and many lines share a colour: no two share colour and dashes.
+        style = {"color": LINE_COLOURS[n % 7], "linestyle": DASHES[(n + n // 7) % 7], "marker": "o", "markersize": 3}
+        ax.plot(*zip(*points, strict=True), label=label, **style)
+    ax.set(title=title, xlabel="epoch", ylabel="accuracy (%)", ylim=(0, 102), xlim=(0, epochs))
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=1 + (len(series) - 1) // 16)
+    return ax
 
 
 @themed
