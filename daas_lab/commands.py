@@ -187,9 +187,8 @@ def run_report(options: argparse.Namespace) -> None:
 
     one_of("ending of --out", Path(options.out).suffix, (".html",))
     named = [word for text in options.own for word in ("--own", text)]
-    save_page(
-        options.runs, options.out, shlex.join(["daas-lab", "report", *options.runs, *named, "--out", options.out])
-    )
+    command = ["daas-lab", "report", *options.runs, "--out", options.out, *named]
+    save_page(options.runs, options.out, shlex.join(command))
     print(options.out)
 
 

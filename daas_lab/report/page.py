@@ -152,18 +152,14 @@ def _differing(kind: str, runs: Iterable[Run]) -> list[str]:
 def _differences(kind: str, runs: Mapping[int, Run], names: Sequence[str]) -> dict:
     """The fields in which the runs of a kind differ, as a table that is rather long than wide."""
     own = {number: values_of(run.config) for number, run in runs.items() if kind_of(run.config) == kind}
-    lines = [
-        ["run", *names],
-        *([str(number), *(_short(values, name) for name in names)] for number, values in own.items()),
-    ]
-    head, *rows = zip(*lines, strict=True) if len(names) > len(own) else lines
+    rows = [[str(number), *(_text(name, values.get(name, "")) for name in names)] for number, values in own.items()]
+    head, *rows = zip(["run", *names], *rows, strict=True) if len(names) > len(own) else [["run", *names], *rows]
     return {"title": f"What differs between the {KINDS[kind]}", "head": head, "rows": rows}
 
 
-def _short(values: Mapping[str, Any], name: str) -> str:
-    """What of a field has room in a table of several runs."""
-    text = str(values.get(name, "–"))
-    return "see its cells" if name == "genotype" else text if len(text) < 40 else f"{text[:38]} …"
+def _text(name: str, value: Any) -> str:
+    """A field's value; a cell is drawn elsewhere."""
+    return "see its cells" if name == "genotype" else str(value) or "–"
 
 
 def _together(kind: str, runs: Mapping[int, Run]) -> Markup | None:
@@ -281,15 +277,14 @@ def _drops(run: Run) -> dict:
             else "Not measured: there is no gap.json. Notebooks and sweeps measure it, and daas-lab gap prints it."
         )
     keys = ("budget", "edge_weight", *(["select"] if any("select" in row for row in rows) else []), "before")
-    columns = sorted(
-        {(row["stage"], row["batch_norm"]) for row in rows}, key=lambda pair: (-STAGES.index(pair[0]), pair)
-    )
+    stages = reversed(STAGES)  # what is asked first comes first
+    columns = dict.fromkeys((stage, row["batch_norm"]) for stage in stages for row in rows if row["stage"] == stage)
     lines: dict[tuple, dict] = {}
     for row in rows:
         key = tuple(row.get(name, rules.OWN) for name in keys)
         lines.setdefault(key, {})[row["stage"], row["batch_norm"]] = float(row["after"])
     return {
-        "head": [*(name.replace("_", " ") for name in keys), *(_heading(*column, columns) for column in columns)],
+        "head": [*(name.replace("_", " ") for name in keys), *(_heading(*column) for column in columns)],
         "rows": [
             [*map(str, key[:-1]), _number(key[-1]), *(_change(key[-1], after.get(column)) for column in columns)]
             for key, after in lines.items()
@@ -298,7 +293,7 @@ def _drops(run: Run) -> dict:
     }
 
 
-def _heading(stage: str, batch_norm: str, columns: Collection[tuple[str, str]]) -> str:
+def _heading(stage: str, batch_norm: str) -> str:
     which = {"both": "after", "none": "nothing cut"}.get(stage, f"{stage} only")
     return f"{which}, statistics {batch_norm}"
 
@@ -319,7 +314,7 @@ def _result(run: Run) -> list[tuple[str, str, bool]]:
 
 def _configuration(run: Run, differing: Collection[str]) -> list[tuple[str, str, bool]]:
     """(field, value, whether the runs of the page differ in it)."""
-    return [(name, str(value), name in differing) for name, value in values_of(run.config).items()]
+    return [(name, _text(name, value), name in differing) for name, value in values_of(run.config).items()]
 
 
 def _provenance(run: Run, path: Path) -> list[tuple[str, str, bool]]:
