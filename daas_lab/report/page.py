@@ -168,7 +168,7 @@ def _together(kind: str, runs: Mapping[int, Run]) -> Markup | None:
     curves = {label: points for label, run in own.items() if (points := _attempt(_before, run)[0])}
     if len(curves) < 2:
         return None
-    title = f"Accuracy of the {KINDS[kind]} on {_images(next(iter(own.values())))}"
+    title = f"Accuracy of the {KINDS[kind]} on {' or '.join(dict.fromkeys(map(_images, own.values())))}"
     return _inline(svg_text(accuracies(curves, max(run.config.epochs for run in own.values()), title=title).figure))
 
 
@@ -217,7 +217,9 @@ def _accuracies(run: Run) -> Markup:
 
 
 def _nothing_trained(run: Run) -> str:
-    return "Chance drew the cell: nothing was trained." if run.finished else "No epoch has ended yet."
+    if isinstance(run.config, SearchConfig) and not run.config.searcher.trains:
+        return "Chance drew the cell: nothing was trained."
+    return "No epoch is recorded yet."
 
 
 def _inline(svg: str) -> Markup:
@@ -233,7 +235,7 @@ def _weights(run: Run) -> dict:
     space, evolution, cells = run.config.space, weight_evolution(run), genotype_evolution(run)
     if not all(np.isfinite(part).all() for weights in evolution.values() for part in weights):
         raise LabError("The weights are not finite.")
-    recorded = dict(_before(run))
+    recorded = {epoch: value for epoch, value in _before(run) if np.isfinite(value)}  # what is not is no JSON
     data: dict[str, Any] = {"accuracy": [recorded.get(epoch) for epoch in range(len(cells))], "cells": {}}
     for name in CELL_TYPES:
         a, b = (part.reshape(len(cells), -1).astype(float).round(3).tolist() for part in evolution[name])
