@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.needs("chromium")]
 OVERLAPS = """() => {
     const own = part => [...part.childNodes].some(node => node.nodeType == 3 && node.data.trim());
     const parts = [...document.body.querySelectorAll('*')].filter(part =>
-        part.matches('input, body :not(svg) > svg') || (own(part) && !part.matches('script, style, title, metadata *')));
+        part.matches('input, svg') || (own(part) && !part.matches('script, style, title, metadata *')));
     const boxes = parts.map(part => [part, part.getBoundingClientRect()]).filter(([, box]) => box.width && box.height);
     const found = boxes.filter(([part, box]) => box.left < 0 || (box.right > innerWidth && !part.closest('.wide')));
     boxes.forEach(([a, p], n) => boxes.slice(0, n).forEach(([b, q]) => {
@@ -50,10 +50,8 @@ def folder(tmp_path_factory):
     (folder / "da2s-cifar10-s0-made" / "gap.json").write_text(json.dumps(rows))
     (folder / "damaged").mkdir()
     (folder / "damaged" / "config.json").write_text("{")
-    save_page(
-        [folder / f"{name}" for name in ("da2s-cifar10-s0-made", "darts-cifar10-s0-made", "damaged")],
-        folder / "page.html",
-    )
+    names = ("da2s-cifar10-s0-made", "darts-cifar10-s0-made", "damaged")
+    save_page([folder / name for name in names], folder / "page.html")
     return folder
 
 
@@ -77,9 +75,8 @@ def test_opened_from_a_file_without_a_network(folder, scheme):
 
         assert page.evaluate(OVERLAPS) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= 1280
-        paper, ink = page.evaluate(
-            "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
-        )
+        body = "getComputedStyle(document.body)"
+        paper, ink = page.evaluate(f"[{body}.backgroundColor, {body}.color]")
         shades = [sum(map(int, colour[4:-1].split(","))) / 3 for colour in (paper, ink)]
         assert (shades[0] > 200 > 100 > shades[1]) if scheme == "light" else (shades[0] < 50 < 200 < shades[1])
 
