@@ -33,7 +33,8 @@ class Page(HTMLParser):
 
     def __init__(self, path):
         super().__init__()
-        self.tags, self.links, self.scripts, self.missing, self.heading = [], [], [], [], ""
+        self.tags, self.links, self.scripts, self.missing = [], [], [], []
+        self.heading = self.within = ""
         self.text: dict[str, str] = {}
         self.feed(path.read_text())
 
@@ -108,7 +109,6 @@ def test_the_page_says_what_a_search_and_a_retraining_hold(made, tmp_path, capsy
 
 
 def test_the_command_that_a_page_shows_makes_the_same_run(made, tmp_path, monkeypatch):
-    monkeypatch.setattr("daas_lab.report.page.time.strftime", lambda form: "now")
     save_page(made, tmp_path / "page.html")
     told = Page(tmp_path / "page.html").text["Provenance"].splitlines()
     commands = [line.strip().removeprefix("command").strip() for line in told if "daas-lab " in line]
@@ -131,7 +131,7 @@ def test_what_differs_is_marked_in_runs_of_a_kind(tmp_path):
     # A record says what its run does; two that are the same differ in nothing.
     save_page([tmp_path / "s0", tmp_path / "records" / "s0.json"], tmp_path / "page.html")
     page = Page(tmp_path / "page.html")
-    assert "mark" not in page.tags and not any("differs" in heading for heading in page.text)
+    assert "mark" not in page.tags and not any("What differs" in heading for heading in page.text)
     assert all(text in page.text["daas_lab: 2 runs"] for text in (f"{tmp_path}/s0", "s0.json", "record"))
 
 
@@ -163,31 +163,36 @@ def test_what_a_run_lacks_is_said_in_its_place(tmp_path, monkeypatch):
 
 
 def damage(folder):
-    """Copies of a whole run, each damaged in another way; name → how many parts are still to be seen."""
-    whole = sorted(folder.glob("whole/*"))
-    gap = [{"budget": "$\\x$", "edge_weight": "one", "stage": "both", "batch_norm": "as-trained", "before": "high"}]
+    """Copies of a whole run and its record, each damaged in another way; their names."""
+    row = {
+        "budget": "8/14",
+        "edge_weight": "one",
+        "stage": "both",
+        "batch_norm": "as-trained",
+        "before": 90,
+        "after": 9,
+    }
+    (folder / "whole" / "gap.json").write_text(json.dumps([row]))
     damaged = {
         "config.json": b'{"kind": "search"',
         "DONE": b"[1, 2]",
-        "gap.json": json.dumps(gap).encode(),
+        "gap.json": json.dumps([row | {"before": "high"}]).encode(),
         "genotype.json": b'{"format": 1}',
         "history.jsonl": b'{"epoch": 1, "held_out_accuracy": NaN, "gap": 5}\n[]\n',
         "architecture.safetensors": b"\x00" * 50,
         "timing.jsonl": b"\xff\xfe",
     }
-    assert {path.name for path in whole} >= damaged.keys() - {"gap.json"}
     for name, content in damaged.items():
         shutil.copytree(folder / "whole", folder / name)
         (folder / name / name).write_bytes(content)
-    # Without digests, as older versions left them, what is damaged passes for what the run wrote.
-    for name in ("gap.json", "history.jsonl"):
-        shutil.copytree(folder / name, folder / f"old-{name}")
-        (folder / f"old-{name}" / "DONE").write_text("")
+    # Without digests, as older versions left it, what is damaged passes for what the run wrote.
+    shutil.copytree(folder / "history.jsonl", folder / "old")
+    (folder / "old" / "DONE").write_text("")
     write_record(read_run(folder / "whole"), folder / "record.json")
     (folder / "cut.json").write_bytes((folder / "record.json").read_bytes()[:999])
     changed = json.loads((folder / "record.json").read_text()) | {"history": [3], "gap": 7, "versions": 1, "result": []}
     (folder / "changed.json").write_text(json.dumps(changed))
-    return [*damaged, "old-gap.json", "old-history.jsonl", "cut.json", "changed.json"]
+    return [*damaged, "old", "cut.json", "changed.json"]
 
 
 def test_a_damaged_run_does_not_spoil_the_page_of_the_others(tmp_path):
@@ -198,7 +203,7 @@ def test_a_damaged_run_does_not_spoil_the_page_of_the_others(tmp_path):
     text, alone = ((tmp_path / name).read_text() for name in ("page.html", "whole.html"))
     for number, name in enumerate(names, start=1):
         section = text[text.index(f'id="run-{number}"') : text.index(f'id="run-{number + 1}"')]
-        assert ('class="missing"' in section) == (name != "timing.jsonl") or name.endswith("gap.json"), name
+        assert ('class="missing"' in section) == (name != "timing.jsonl"), name
     # The whole run is shown as it is alone, but for the marks of what differs.
     sections = (shown[shown.rindex('id="run-') :] for shown in (text, alone))
     last, alone = (section.partition("<h3>")[2].partition("<footer")[0] for section in sections)

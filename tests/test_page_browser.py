@@ -8,6 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import sync_playwright
 
@@ -89,13 +90,12 @@ def test_opened_from_a_file_without_a_network(folder, scheme):
             slider.press(key)
             assert output.inner_text().startswith(f"{epoch} of 50")
             told = view.locator("[data-cell=reduce] .a").all_inner_texts()
-            assert told == [f"{weight:.2f}" for weight in weights.operations[epoch].round(3).flatten().tolist()]
+            assert np.abs(np.array(told, dtype=float) - weights.operations[epoch].flatten()).max() < 0.006
             shades = view.locator("[data-cell=reduce] .a").evaluate_all(
                 "cells => cells.map(cell => getComputedStyle(cell).backgroundColor)"
             )
-            strongest = weights.operations[epoch].argmax(axis=1)
-            assert len(set(shades)) > 3 or epoch == 0
-            assert view.locator("[data-cell=reduce] .kept").count() == 8 and len(strongest) == 14
+            assert len(set(shades)) > 3
+            assert view.locator("[data-cell=reduce] .kept").count() == 8
         assert other.inner_text() == untouched
 
         page.emulate_media(media="print")
