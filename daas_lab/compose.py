@@ -191,7 +191,8 @@ def options_of(config: SearchConfig | RetrainConfig) -> list[str]:
     search = isinstance(config, SearchConfig)
     make, last = (search_config, ("method", "protocol")) if search else (retrain_config, ("genotype",))
     names = {name: getattr(config, name) for name in ("preset", "dataset", *last)}
-    wanted, changes = values_of(config), {}
+    wanted = values_of(config)
+    changes: dict[str, Any] = {}
     while (made := values_of(make(**names, **changes))) != wanted:
         # A field that was filled in from another one may differ only after that one is set.
         differing = {name: value for name, value in wanted.items() if made.get(name) != value}

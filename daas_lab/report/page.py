@@ -50,12 +50,12 @@ def save_page(paths: Iterable[str | Path], out: str | Path, command: str = "") -
 
     `command`: the one that makes the page, to be named in it.
     """
-    paths = list(dict.fromkeys(map(Path, paths)))
-    for path in paths:
+    places = list(dict.fromkeys(map(Path, paths)))
+    for path in places:
         if not _is_run(path):
             raise refuse("run", str(path), "a run's folder, or a record")
     Path(out).parent.mkdir(parents=True, exist_ok=True)
-    text = page(paths, command)
+    text = page(places, command)
     write_atomically(Path(out), text.encode(errors="backslashreplace"))  # a path need not be UTF-8
 
 
@@ -116,13 +116,14 @@ COLUMNS = ("method", "data set", "preset", "budget", "seed", "state", "before th
 
 def _facts(run: Run) -> list[str]:
     """What the list of all runs says of one, by `COLUMNS`."""
-    config, search = run.config, isinstance(run.config, SearchConfig)
+    config = run.config
+    search = config if isinstance(config, SearchConfig) else None
     before = run.history[-1]["held_out_accuracy"] if search and run.history else None
     return [
-        config.label if search else "retraining",
+        search.label if search else "retraining",
         config.dataset,
         config.preset,
-        config.budget if search else "–",
+        search.budget if search else "–",
         str(config.seed),
         _state(run),
         _number(before),
@@ -131,8 +132,10 @@ def _facts(run: Run) -> list[str]:
 
 
 def _state(run: Run) -> str:
+    if run.folder is None:
+        return "record"
     if run.finished:
-        return "finished" if run.folder else "record"
+        return "finished"
     so_far = f"epoch {len(run.history)} of {run.config.epochs}"
     holder = writer(run.folder)
     return f"stopped, {so_far}" if holder is None else f"going on, {so_far} (process {holder.get('pid')})"
@@ -232,7 +235,7 @@ def _weights(run: Run) -> dict:
     """What the heat maps show: a [T][E · O] and b [T][E] of both cells, and which entries of a the budget keeps."""
     if not run.alphas:
         raise LabError(_nothing_trained(run))
-    space, evolution, cells = run.config.space, weight_evolution(run), genotype_evolution(run)
+    space, evolution, cells = run.search.space, weight_evolution(run), genotype_evolution(run)
     if not all(np.isfinite(part).all() for weights in evolution.values() for part in weights):
         raise LabError("The weights are not finite.")
     recorded = {epoch: value for epoch, value in _before(run) if np.isfinite(value)}  # what is not is no JSON
@@ -252,7 +255,7 @@ def _weights(run: Run) -> dict:
         "edges": [f"{source} → {node}" for source, node in space.edges],
         "operations": {name: operation_colour(name) for name in space.operations},
         "largest": max(1.0, *(float(evolution[name].edges.max()) for name in CELL_TYPES)),
-        "budget": run.config.budget,
+        "budget": run.search.budget,
         "epochs": run.config.epochs,
     }
 

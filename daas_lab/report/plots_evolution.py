@@ -1,12 +1,14 @@
 """How a search came to its cell, drawn from the rows of `evolution.py`. Theme of `plots.py`."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from daas_lab.report.plots import DASHES, INK, LINE_COLOURS, new_axes, themed
 from daas_lab.space.cell_space import CELL_TYPES
@@ -29,10 +31,10 @@ def accuracies(
     ax = ax or new_axes((9.6, 3.1))
     for n, (label, points) in enumerate(series.items()):
         # A single point is no line, and many lines share a colour: no two share colour and dashes.
-        style = {"color": LINE_COLOURS[n % 7], "linestyle": DASHES[(n + n // 7) % 7], "marker": "o", "markersize": 3}
-        ax.plot(*zip(*points, strict=True), label=label, **style)
+        style: dict[str, Any] = {"color": LINE_COLOURS[n % 7], "linestyle": DASHES[(n + n // 7) % 7]}
+        ax.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label, **style)
     ax.set(title=title, xlabel="epoch", ylabel="accuracy (%)", ylim=(0, 102), xlim=(0, epochs))
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=1 + (len(series) - 1) // 16)
     return ax
 
