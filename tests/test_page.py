@@ -24,7 +24,7 @@ from daas_lab.train.retrain import retrain
 from daas_lab.train.search import search
 from tests.made_runs import write_search
 
-SHORT = {"layers": 3, "channels": 2, "steps": 2, "epochs": 2}
+SHORT = {"layers": 3, "channels": 4, "steps": 2, "epochs": 2}
 HOSTILE = "<script>alert('&')</script>"
 
 
