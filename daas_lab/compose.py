@@ -13,7 +13,7 @@ from daas_lab.methods.lookup import PAPERS, method_class
 from daas_lab.methods.protocols import PROTOCOLS
 from daas_lab.own_files import canonical_own, digest_of, is_own
 from daas_lab.presets import RETRAIN_PRESETS, SEARCH_PRESETS
-from daas_lab.space.budget import EdgeBudget
+from daas_lab.space.budget import EdgeBudget, two_edges
 from daas_lab.space.cell_space import (
     CELL_TYPES,
     canonical_operations,
@@ -79,7 +79,7 @@ def search_config(
     least_travel = settings.pop("least_travel", 0.0)
     values |= settings
     values |= {key: value for key, value in given.items() if key in known}
-    values["budget"] = given.get("budget", usual_budget(whole(values["nodes"], 3, 12)))
+    values["budget"] = given.get("budget", str(two_edges(whole(values["nodes"], 3, 12))))
     values.setdefault("crop_padding", max(1, whole(values["side"], 4) // 8))
     steps = max(1, (whole(values["weight_images"], 1)) // whole(values["batch_size"], 1))
     values.setdefault("steps", steps)
@@ -113,11 +113,6 @@ def _facts_of(dataset: str | Dataset, changes: Mapping[str, Any]) -> DatasetFact
         if changes.get(name) is not None and str(changes[name]) != str(getattr(facts, name)):
             raise refuse(name, changes[name], f"{getattr(facts, name)}, which dataset = {str(dataset)!r} has")
     return facts
-
-
-def usual_budget(nodes: int) -> str:
-    """Two edges a node: 8/14 for the paper's cell."""
-    return str(EdgeBudget.parse(",".join(["2"] * (nodes - 2))))
 
 
 def _at_most(split: tuple[int, int, int], preset: dict) -> dict:
