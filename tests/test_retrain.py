@@ -13,7 +13,7 @@ from daas_lab.errors import LabError
 from daas_lab.methods.losses import operation_entropy
 from daas_lab.networks.derived import build_network
 from daas_lab.runs.folder import epochs_done, is_finished, read_checkpoint, read_run
-from daas_lab.train import loop
+from daas_lab.train import distributed, loop
 from daas_lab.train.retrain import describe, learning_rate, retrain
 from daas_lab.train.search import build_supernet, search
 from tests.killing import killed_at_random
@@ -168,6 +168,13 @@ def test_a_pair_of_which_one_was_killed_continues_to_the_same_result(pair, tmp_p
         assert (folder / name).read_bytes() == (pair / name).read_bytes(), name
     ours, theirs = weights(folder), weights(pair)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.cluster
+def test_what_a_launched_process_says_is_said_in_one_line():
+    assert distributed.launch(1, math.sqrt, 4) is None
+    with pytest.raises(LabError, match=r"^process [01] of 2: ValueError: .*$"):
+        distributed.launch(2, math.sqrt, -1)
 
 
 @pytest.mark.cluster

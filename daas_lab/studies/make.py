@@ -29,6 +29,7 @@ from daas_lab.runs.records import read_record, write_record
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.studies.settings import Settings
 from daas_lab.train.discretize import accuracy_drops, node_costs
+from daas_lab.train.distributed import launch
 from daas_lab.train.evolution import genotype_after
 from daas_lab.train.loop import prepare, progress_bar
 from daas_lab.train.perturbation import keep_perturbed_cells
@@ -140,21 +141,25 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def make_run(config: SearchConfig | RetrainConfig, settings: Settings, threads: int) -> None:
+def make_run(config: SearchConfig | RetrainConfig, settings: Settings, threads: int, processes: int = 1) -> None:
     """Make a run; where another process is already at it (a restarted notebook's earlier workers), wait for that.
+    `processes` of `threads` each train it together.
 
     Its record is published here, not after the last of all runs: what ended stays, whatever becomes of the others.
     """
-    name_own_files(config)
     folder = run_folder(config, settings)
     while writer(folder) is not None:
         time.sleep(1)
-    config = replace(config, threads=threads)
-    if isinstance(config, SearchConfig):
-        search(config, folder, settings.data, progress=False)
-    else:
-        retrain(config, folder, settings.data, progress=False)
+    launch(processes, _train, replace(config, threads=threads), folder, settings.data)
     _publish(read_run(folder), settings)
+
+
+def _train(config: SearchConfig | RetrainConfig, folder: Path, data: Path) -> None:
+    name_own_files(config)
+    if isinstance(config, SearchConfig):
+        search(config, folder, data, progress=False)
+    else:
+        retrain(config, folder, data, progress=False)
 
 
 def drops(

@@ -6,9 +6,11 @@ and start from the same seeds, so nothing but gradients, sums and a checkpoint e
 
 import contextlib
 import ctypes
+import logging
 import os
+import uuid
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from daas_lab.errors import refuse
+from daas_lab.errors import LabError, refuse
 
 
 @contextlib.contextmanager
@@ -38,6 +40,31 @@ def processes(device_name: str) -> Iterator[torch.device]:
     finally:
         if joins:
             dist.destroy_process_group()
+
+
+def launch(count: int, function: Callable, *arguments: Any) -> None:
+    """Call `function` in `count` processes of this machine, started as torchrun starts them; in this one if it is one.
+
+    `function` is a module's, and `arguments` can be pickled. Raises `LabError` with what the first that failed says.
+    """
+    if count == 1:
+        function(*arguments)
+        return
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    here = {"min_nodes": 1, "max_nodes": 1, "rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0"}
+    config = LaunchConfig(**here, nproc_per_node=count, max_restarts=0, run_id=uuid.uuid4().hex)
+    logging.disable(logging.ERROR)  # of pages, where a process fails: what it says is raised here
+    try:
+        elastic_launch(config, function)(*arguments)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        said = failure.message if isinstance(failure.message, str) else failure.message["message"]
+        said = " ".join(said.removeprefix(f"{LabError.__name__}: ").split())
+        raise LabError(f"process {rank} of {count}: {said}") from None
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def open_device(name: str) -> torch.device:
