@@ -206,6 +206,13 @@ def run_reproduce(options: argparse.Namespace) -> None:
         raise LabError("not every notebook ended well; the same command goes on where they stopped")
 
 
+def run_quickstart(options: argparse.Namespace) -> None:
+    from daas_lab.studies.quickstart import quickstart
+
+    one_of("preset", options.preset, config.PRESETS)
+    print(quickstart(options.preset))
+
+
 def run_sweep(options: argparse.Namespace) -> None:
     from daas_lab.studies import sweep
 
@@ -214,7 +221,8 @@ def run_sweep(options: argparse.Namespace) -> None:
         for name, state in sweep.planned(asked):
             print(f"{state:<16} {name}")
         cells = sum(map(len, asked.searches.values()))
-        print(f"{len(asked.searches)} searches, {cells} cells, {cells * len(asked.retrainings)} retrainings")
+        notebooks = f", {len(asked.notebooks)} notebooks" if asked.notebooks else ""
+        print(f"{len(asked.searches)} searches, {cells} cells, {cells * len(asked.retrainings)} retrainings{notebooks}")
         return
     failed = sweep.make(asked, options.address)
     rows, shown = sweep.table(asked)
@@ -224,6 +232,9 @@ def run_sweep(options: argparse.Namespace) -> None:
         folder, single = settings.runs / "sweeps", sweep.rows_of(asked)
         saved = tables.save_table(Path(options.file).stem, rows, facts, folder, shown, single)
         print(shown, *saved, sep="\n")
+    for executed in (notebook.executed(asked.settings) for notebook in asked.notebooks):
+        if executed.is_file():
+            print(executed)
     for name, error in failed.items():
         print(f"{name}: {error}", file=sys.stderr)
     if failed:

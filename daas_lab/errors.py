@@ -2,12 +2,14 @@
 
 import contextlib
 import difflib
+import importlib
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from functools import cache
+from typing import Any
 
 STOPPED = "stopped; the same command goes on from the last epoch"
 
@@ -42,6 +44,15 @@ def suggestion(value: object, allowed) -> str:
     """' (did you mean …?)' for a misspelt name, else nothing."""
     close = difflib.get_close_matches(str(value), list(map(str, allowed)), n=1)
     return f" (did you mean {close[0]}?)" if close else ""
+
+
+def imported(name: str, extra: str) -> Any:
+    """The module `name`, or `LabError` with the command that installs the `extra` which has it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        what = error.name or name
+        raise LabError(f"{what} is missing, of the extra `{extra}`: pip install 'daas-lab[{extra}]'") from error
 
 
 def some(names: Sequence[str]) -> str:

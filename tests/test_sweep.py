@@ -11,14 +11,17 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from daas_lab import cli
 from daas_lab.compose import search_config
-from daas_lab.runs.folder import epochs_done, is_finished, read_run
+from daas_lab.runs.folder import epochs_done, is_finished, read_checkpoint, read_run
 from daas_lab.runs.lock import writer
 from daas_lab.studies.make import run_folder, run_name
 from daas_lab.studies.sweep import planned, read_sweep, rows_of
+from daas_lab.studies.sweep_notebooks import execute
+from daas_lab.train.retrain import retrain
 from daas_lab.train.search import search
 from tests.made_runs import write_search
 from tests.waiting import PATIENCE, wait_until
@@ -276,6 +279,179 @@ def test_a_cluster_that_is_none_is_refused(tmp_path):
 def test_a_published_sweep_is_what_its_first_lines_say(path, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["sweep", str(path), "--dry-run"]) == 0
-    searches, _, retrainings = re.findall(r"\d+", capsys.readouterr().out.splitlines()[-1])
+    searches, _, retrainings, *notebooks = re.findall(r"\d+", capsys.readouterr().out.splitlines()[-1])
     said = path.read_text()
-    assert f"# {searches} searches" in said and f"{retrainings} retrainings" in said and "hours on one core" in said
+    assert f"# {searches} searches" in said and f"{retrainings} retrainings" in said
+    assert "hours on one core" in said or "not measured" in said
+    assert all(f"{count} notebooks" in said for count in notebooks)
+
+
+# --- notebooks, and several processes ---------------------------------------------------------------------------------
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+
+
+def write_notebook(path, *cells, parameters="x = 3\nwords = ['c']\n"):
+    """A notebook with a `parameters` cell and these cells of code."""
+    made = [nbformat.v4.new_code_cell(source) for source in (parameters, *cells)]
+    made[0].metadata["tags"] = ["parameters"]
+    nbformat.write(nbformat.v4.new_notebook(cells=made), path)
+    return str(path)
+
+
+def only_notebooks(path, *entries, **changes):
+    """A sweep file without searches."""
+    document = json.loads(write(path, notebook=list(entries), **changes).read_text())
+    del document["search"]
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_a_notebook_is_given_what_it_has_and_lists_are_combined_where_its_own_value_is_none(tmp_path):
+    own = write_notebook(tmp_path / "own.ipynb", "y = x")
+    entry = {"path": own, "parameters": {"x": [1, 2], "words": ["a", "b"]}}
+    table = {"path": str(NOTEBOOKS / "table_1_cifar10.ipynb"), "parameters": {"epochs": 1, "budget": ["8/14", "4/14"]}}
+    sweep = read_sweep(only_notebooks(tmp_path / "s.yaml", entry, table, seeds=[0, 1]))
+    first, second, *tables = sweep.notebooks
+    assert [json.loads(run.parameters) for run in (first, second)] == [
+        {"x": 1, "words": ["a", "b"]},
+        {"x": 2, "words": ["a", "b"]},
+    ]
+    for run, budget in zip(tables, ("8/14", "4/14"), strict=True):
+        given = json.loads(run.parameters)
+        assert (given["budget"], given["epochs"], given["seeds"], given["preset"]) == (budget, 1, [0, 1], "tiny")
+        assert given["runs"] == str(sweep.settings.runs) and given["workers"] == 1
+    assert not sweep.searches and len({run.name for run in sweep.notebooks}) == 4
+
+
+def test_a_notebook_with_other_cells_or_parameters_is_another_one_wherever_it_computes(tmp_path):
+    own = write_notebook(tmp_path / "own.ipynb", "y = x", parameters="x = 3\npreset = 'tiny'\nruns = ''\n")
+
+    def name(**changes):
+        [run] = read_sweep(only_notebooks(tmp_path / "s.yaml", {"path": own}, **changes)).notebooks
+        return run.name
+
+    first = name()
+    assert name(runs=str(tmp_path / "elsewhere")) == first == name(cpus=2) and name(preset="quick") != first
+    write_notebook(tmp_path / "own.ipynb", "y = x + 1", parameters="x = 3\npreset = 'tiny'\nruns = ''\n")
+    assert name() != first
+
+
+@pytest.mark.kind("sweep files with other values than texts")
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        (None, ["notebook", "None", "path"]),
+        ("own.ipynb", ["notebook", "'own.ipynb'", "path"]),
+        ({}, ["notebook: path", "None"]),
+        ({"path": "nowhere.ipynb"}, ["notebook: path", "nowhere.ipynb", "a notebook's file"]),
+        ({"path": 3}, ["notebook: path", "3"]),
+        ({"path": [["own.ipynb"]]}, ["notebook: path", "['own.ipynb']"]),
+        ({"path": "damaged.ipynb"}, ["damaged.ipynb is no notebook"]),
+        ({"path": "list.ipynb"}, ["list.ipynb is no notebook"]),
+        ({"path": "other.ipynb"}, ["other.ipynb is no notebook of Python"]),
+        ({"path": "own.ipynb", "parameter": {}}, ["parameter", "did you mean parameters"]),
+        ({"path": "own.ipynb", "parameters": ["x"]}, ["notebook: parameters", "['x']"]),
+        ({"path": "own.ipynb", "parameters": {"xx": 1}}, ["own.ipynb", "'xx'", "did you mean x?"]),
+        ({"path": "own.ipynb", "parameters": {"epochs": 1}}, ["own.ipynb", "'epochs'", "known: x, words"]),
+        ({"path": "bare.ipynb", "parameters": {"x": 1}}, ["bare.ipynb", "'x'", "no cell tagged parameters"]),
+        ({"path": "ours.ipynb", "parameters": {"epoch": 1}}, ["ours.ipynb", "'epoch'", "did you mean epochs"]),
+        ({"path": "ours.ipynb", "parameters": {"epochs": "ten"}}, ["epochs", "ten", "whole number"]),
+        ({"path": "ours.ipynb", "parameters": {"preset": "minni"}}, ["preset", "minni", "did you mean mini"]),
+    ],
+)
+def test_what_is_wrong_with_a_notebook_is_named_before_anything_is_made(tmp_path, monkeypatch, capsys, entry, words):
+    monkeypatch.chdir(tmp_path)
+    write_notebook(tmp_path / "own.ipynb")
+    write_notebook(tmp_path / "ours.ipynb", "read_settings(globals())")
+    write_notebook(tmp_path / "other.ipynb", parameters="x = function(y) {y}")
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "bare.ipynb")
+    for name, content in (("damaged", "{"), ("list", "[]")):
+        (tmp_path / f"{name}.ipynb").write_text(content)
+    assert cli.main(["sweep", str(only_notebooks(tmp_path / "s.yaml", entry)), "--dry-run"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    assert all(word in captured.err for word in words), captured.err
+
+
+def test_without_papermill_its_installation_is_named_before_ray_starts(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "papermill", None)
+    path = only_notebooks(tmp_path / "s.yaml", {"path": write_notebook(tmp_path / "own.ipynb")})
+    assert cli.main(["sweep", str(path), "--dry-run"]) == 0
+    assert "0 searches, 0 cells, 0 retrainings, 1 notebooks" in capsys.readouterr().out
+    assert cli.main(["sweep", str(path)]) == 2
+    assert (
+        capsys.readouterr().err == "daas-lab: papermill is missing, of the extra `lab`: pip install 'daas-lab[lab]'\n"
+    )
+
+
+def test_a_retraining_has_as_many_processes_as_the_file_gives_it(tmp_path):
+    shares = {"micro_batches": 4}
+    given = read_sweep(write(tmp_path / "s.yaml", retrain=shares, processes=2))
+    assert (given.processes, given.cpus, given.gpus) == (2, 1, 0)
+    given = read_sweep(write(tmp_path / "s.yaml", retrain=shares, device="cuda", gpus=4, cpus=3))
+    assert (given.processes, given.cpus, given.gpus) == (4, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"processes": 0}, ["processes", "0", "at least 1"]),
+        *(({"processes": value}, ["processes", "whole number"]) for value in (None, 1.5, [2], "two", True)),
+        ({"processes": 2, "retrain": {}}, ["retrain: micro_batches", "1", "a multiple of the 2 processes"]),
+        ({"processes": 4, "retrain": {"micro_batches": [8, 2]}}, ["retrain: micro_batches", "2", "the 4 processes"]),
+        ({"processes": 2, "cpus": 0.5}, ["cpus", "0.5", "a whole number", "2 processes"]),
+        ({"processes": 2, "gpus": 0.5}, ["gpus", "0.5", "a whole number", "2 processes"]),
+        ({"gpus": 8, "retrain": {}}, ["retrain: micro_batches", "a multiple of the 8 processes"]),
+    ],
+)
+def test_processes_that_cannot_share_a_retraining_are_refused(tmp_path, capsys, changes, words):
+    assert cli.main(["sweep", str(write(tmp_path / "s.yaml", **changes)), "--dry-run"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1 and all(word in captured.err for word in words), captured.err
+
+
+@pytest.mark.cluster
+def test_notebooks_and_a_retraining_on_two_processes_are_members_of_a_sweep(tmp_path):
+    """Also one notebook whose cell fails and one whose kernel dies; what is finished stays as it is."""
+    broken = write_notebook(tmp_path / "broken.ipynb", "y = x", "if x < 2:\n    raise ValueError('x\\nis small')")
+    deadly = write_notebook(tmp_path / "deadly.ipynb", "import os\nos.kill(os.getpid(), 9)")
+    entries = [
+        {"path": str(NOTEBOOKS / "figure_5_control_functions.ipynb")},
+        {"path": broken, "parameters": {"x": [1, 2]}},
+        {"path": deadly},
+    ]
+    search = {"method": "random", "epochs": 1}
+    path = write(tmp_path / "s.yaml", search=search, seeds=[0], retrain={"epochs": 1, "micro_batches": 2})
+    document = json.loads(path.read_text()) | {"processes": 2, "notebook": entries}
+    path.write_text(json.dumps(document))
+
+    driver = start(path)
+    out, error = driver.communicate(timeout=PATIENCE)
+    assert driver.returncode == 2 and "runs that failed: 2" in error, error
+    figure, small, _, dead = read_sweep(path).notebooks
+    folder = tmp_path / "runs" / "notebooks"
+    for run, line in (
+        (small, f"cell 4 of {folder / small.name}/broken.unfinished.ipynb: ValueError: x is small"),
+        (dead, f"cell 3 of {folder / dead.name}/deadly.unfinished.ipynb: Kernel died"),
+    ):
+        assert f"{run.name}: {line}" in error.splitlines(), error
+    states = dict(planned(read_sweep(path)))
+    assert {name for name, state in states.items() if state != "finished"} == {small.name, dead.name}
+    executed = folder / figure.name / "figure_5_control_functions.ipynb"
+    assert str(executed) in out and "image/" in executed.read_text()
+    assert (tmp_path / "runs/figures/tiny/figure_5_control_functions.svg").is_file()
+
+    [retrained] = [tmp_path / "runs" / name for name in states if name.startswith("retrain-")]
+    config = read_run(retrained).config
+    retrain(replace(config, threads=1), tmp_path / "alone", progress=False)
+    alone, together = (read_run(folder).history[0] for folder in (tmp_path / "alone", retrained))
+    assert together["train_loss"] == pytest.approx(alone["train_loss"], rel=1e-5)
+    # In two processes each has passed one of a step's two halves, alone both.
+    networks = [read_checkpoint(folder)[0]["network"] for folder in (tmp_path / "alone", retrained)]
+    passed = [{int(net[name]) for name in net if name.endswith("num_batches_tracked")} for net in networks]
+    assert passed == [{2 * config.steps}, {config.steps}]
+
+    made = executed.stat().st_mtime_ns
+    execute(figure, read_sweep(path).settings)
+    assert executed.stat().st_mtime_ns == made

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from daas_lab.config import SearchConfig
-from daas_lab.errors import LabError
+from daas_lab.errors import imported
 from daas_lab.report import drawing, plots
 from daas_lab.runs.folder import Run, read_run
 from daas_lab.train.discretize import weight_evolution
@@ -21,10 +21,7 @@ def follow(folder: str | Path) -> Callable[[], None]:
 
     Raises `LabError` if the package `tensorboard` is missing.
     """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise LabError(f"tensorboard: must be installed, {error}; `pip install 'daas-lab[tensorboard]'`") from error
+    writer_class = imported("torch.utils.tensorboard", "tensorboard").SummaryWriter
     target, written = Path(folder) / "tensorboard", 0
 
     def add() -> None:
@@ -32,7 +29,7 @@ def follow(folder: str | Path) -> Callable[[], None]:
         if not written:
             shutil.rmtree(target, ignore_errors=True)
         run = read_run(folder)
-        with SummaryWriter(str(target)) as events:
+        with writer_class(str(target)) as events:
             for record in run.history[written:]:
                 for name, value in record.items():
                     if isinstance(value, int | float) and name != "epoch":

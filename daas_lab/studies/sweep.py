@@ -7,13 +7,15 @@
       budget: [8/14, 4/14]
     retrain:                      # the same for the retrainings of every cell; left out, there are none
       epochs: 10
-    cpus: 1                       # of one run; gpus: 0, or 1 where the device is cuda
+    cpus: 1                       # of one process; gpus: 0, a share of one, or 1, as where the device is cuda
+    processes: 2                  # of one retraining, which has as many times cpus and gpus; gpus: 8 is 8 of 1 each
+    notebook:                     # executed as they are: `sweep_notebooks`
+      path: notebooks/table_2_lambda_c.ipynb
 
 Runs lie where a notebook looks for them, and a finished one is reused. A run whose process or machine died is started
 again and goes on from its last epoch. The machines of a cluster must share the folder `runs`.
 """
 
-import importlib
 import itertools
 import os
 import uuid
@@ -24,8 +26,8 @@ from typing import Any
 
 from daas_lab.config import RetrainConfig, SearchConfig
 from daas_lab.data.batches import check_available
-from daas_lab.errors import LabError, refuse, suggestion
-from daas_lab.fields import refuse_unknown
+from daas_lab.errors import LabError, imported, refuse, suggestion
+from daas_lab.fields import coerce, refuse_unknown
 from daas_lab.methods.lookup import PAPERS, method_class
 from daas_lab.methods.rules import OWN
 from daas_lab.report.tables import Row, summarise, to_markdown
@@ -35,6 +37,7 @@ from daas_lab.space.cost import check_limits
 from daas_lab.studies.make import find_run, lacking_drops, make_run, measure_drops, names_of, run_folder, run_name
 from daas_lab.studies.paper_tables import is_main_drop, size_of
 from daas_lab.studies.settings import Settings, parse_settings
+from daas_lab.studies.sweep_notebooks import NotebookRun, execute, read_notebooks
 from daas_lab.train.evolution import genotype_after
 from daas_lab.train.loop import progress_bar
 
@@ -42,7 +45,9 @@ from daas_lab.train.loop import progress_bar
 RETRIES = 5
 
 SETTINGS = ("preset", "dataset", "protocol", "seeds", "runs", "data", "device")
-KEYS = (*SETTINGS, "search", "retrain", "cpus", "gpus")
+KEYS = (*SETTINGS, "search", "retrain", "notebook", "cpus", "gpus", "processes")
+
+Member = SearchConfig | RetrainConfig | NotebookRun
 
 
 # --- which runs -------------------------------------------------------------------------------------------------------
@@ -56,8 +61,10 @@ class Sweep:
     searches: dict[SearchConfig, list[str]]  # and the budgets that each is cut to
     retrainings: list[dict[str, Any]]  # changes to the preset's, one after the other for every cell
     named: tuple[str, ...]  # the fields of a search that the file names
-    cpus: float  # of one run
+    cpus: float  # of one process
     gpus: float
+    processes: int  # of one retraining
+    notebooks: list[NotebookRun]
 
 
 def read_sweep(path: str | Path) -> Sweep:
@@ -72,6 +79,17 @@ def read_sweep(path: str | Path) -> Sweep:
 
     listed = document.get("search")
     groups: list[Any] = listed if isinstance(listed, list) and listed else [listed]
+    if "notebook" in document and not document.keys() & {"search", "retrain"}:
+        groups = []
+    cpus = _amount("cpus", document.get("cpus", 1), above=0)
+    gpus = _amount("gpus", document.get("gpus", int(settings.device.startswith("cuda"))))
+    several = int(gpus) if gpus > 1 else 1  # a process has one
+    processes = coerce("processes", int, document.get("processes", several), {"at_least": 1, "at_most": 1024})
+    gpus = min(gpus, 1)
+    for name, amount in (("cpus", cpus), ("gpus", gpus)):
+        if processes > 1 and amount % 1:
+            raise refuse(name, amount, f"a whole number: each of the {processes} processes has its own")
+
     searches: dict[SearchConfig, list[str]] = {}
     for group in groups:
         _check_group("search", group, SearchConfig)
@@ -89,20 +107,31 @@ def read_sweep(path: str | Path) -> Sweep:
         _check_group("retrain", group, RetrainConfig)
         retrainings = list(_combinations(group))
         for changes in retrainings:
-            settings.retraining("DARTS_V2", settings.seeds[0], **changes)
+            parts = settings.retraining("DARTS_V2", settings.seeds[0], **changes).micro_batches
+            if parts % processes:
+                raise refuse("retrain: micro_batches", parts, f"a multiple of the {processes} processes")
+
+    notebooks = []
+    if "notebook" in document:
+        top = {name: getattr(settings, name) for name in SETTINGS if name in document}
+        top |= {"seeds": list(settings.seeds)} if "seeds" in document else {}
+        top |= {"runs": str(settings.runs), "data": str(settings.data), "workers": max(1, int(cpus))}
+        notebooks = read_notebooks(document["notebook"], top, Path(path).parent)
 
     return Sweep(
         settings,
         searches,
         retrainings,
         named=tuple(dict.fromkeys(["method", "budget", *(name for group in groups for name in group)])),
-        cpus=_amount("cpus", document.get("cpus", 1), above=0),
-        gpus=_amount("gpus", document.get("gpus", int(settings.device.startswith("cuda")))),
+        cpus=cpus,
+        gpus=gpus,
+        processes=processes,
+        notebooks=notebooks,
     )
 
 
 def _read_yaml(path: Path) -> dict:
-    yaml = _imported("yaml")
+    yaml = imported("yaml", "cluster")
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -150,16 +179,20 @@ def _amount(name: str, value: Any, above: float | None = None) -> float:
 
 
 def planned(sweep: Sweep) -> list[tuple[str, str]]:
-    """Name and state of every search, and of the retrainings of those that are finished."""
-    return [(run_name(config), _state(sweep, config)) for config in _known_runs(sweep)]
+    """Name and state of every search, of the retrainings of those that are finished, and of every notebook."""
+    return [(_name(member), _state(sweep, member)) for member in _known_members(sweep)]
 
 
-def _known_runs(sweep: Sweep) -> list[SearchConfig | RetrainConfig]:
-    """Every search and what follows from those that are finished; two searches may find the same cell."""
-    runs: dict[SearchConfig | RetrainConfig, None] = {}
+def _name(member: Member) -> str:
+    return member.name if isinstance(member, NotebookRun) else run_name(member)
+
+
+def _known_members(sweep: Sweep) -> list[Member]:
+    """Every search, what follows from those that are finished, and the notebooks; two searches may find one cell."""
+    members: dict[Member, None] = {}
     for search in sweep.searches:
-        runs |= dict.fromkeys([search, *(config for _, _, config in _retrainings(sweep, search))])
-    return list(runs)
+        members |= dict.fromkeys([search, *(config for _, _, config in _retrainings(sweep, search))])
+    return [*members, *sweep.notebooks]
 
 
 def _retrainings(sweep: Sweep, search: SearchConfig) -> Iterator[tuple[str, dict[str, Any], RetrainConfig]]:
@@ -171,7 +204,9 @@ def _retrainings(sweep: Sweep, search: SearchConfig) -> Iterator[tuple[str, dict
         yield budget, changes, sweep.settings.retraining(genotype_after(run, budget=budget), search.seed, **changes)
 
 
-def _state(sweep: Sweep, config: SearchConfig | RetrainConfig) -> str:
+def _state(sweep: Sweep, config: Member) -> str:
+    if isinstance(config, NotebookRun):
+        return "finished" if config.executed(sweep.settings).is_file() else "to be made"
     run = find_run(config, sweep.settings)
     if run is None:
         done = epochs_done(run_folder(config, sweep.settings))
@@ -179,7 +214,13 @@ def _state(sweep: Sweep, config: SearchConfig | RetrainConfig) -> str:
     return "to be measured" if lacking_drops(run, _drops_of(sweep, config)) else "finished"
 
 
-def _drops_of(sweep: Sweep, config: SearchConfig | RetrainConfig) -> list[tuple[str, str]]:
+def _epochs_done(sweep: Sweep, member: Member) -> int:
+    if isinstance(member, NotebookRun):
+        return int(member.executed(sweep.settings).is_file())
+    return epochs_done(run_folder(member, sweep.settings))
+
+
+def _drops_of(sweep: Sweep, config: Member) -> list[tuple[str, str]]:
     """What is to be measured of a run: the whole cut at every budget, where there is a super-network."""
     if isinstance(config, SearchConfig) and config.searcher.trains:
         return [(budget, "both") for budget in sweep.searches[config]]
@@ -194,14 +235,17 @@ def make(sweep: Sweep, address: str | None = None) -> dict[str, str]:
 
     `address`: of a running Ray cluster, `auto` for the one on this machine; None starts Ray here and ends it.
     """
-    missing = [config for config in _known_runs(sweep) if _state(sweep, config) != "finished"]
+    missing = [member for member in _known_members(sweep) if _state(sweep, member) != "finished"]
     if not missing:
         return {}
-    check_available(sweep.settings.dataset, sweep.settings.data)
+    if any(isinstance(member, NotebookRun) for member in missing):
+        imported("papermill", "lab")
+    if not all(isinstance(member, NotebookRun) for member in missing):
+        check_available(sweep.settings.dataset, sweep.settings.data)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports home unless told not to
     if address is not None:
         os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # else it looks for a cluster for a quarter of an hour
-    ray = _imported("ray")
+    ray = imported("ray", "cluster")
     marker = sweep.settings.runs / "sweeps" / f".{uuid.uuid4().hex}"
     marker.parent.mkdir(parents=True, exist_ok=True)
     marker.touch()
@@ -225,21 +269,26 @@ def _connect(ray: Any, address: str | None, sweep: Sweep) -> None:
         raise refuse("address", address, f"that of a running Ray cluster ({said})") from error
     if address is None:  # a cluster may grow, this machine does not
         here = ray.cluster_resources()
+        count = sweep.processes if sweep.retrainings else 1
         for name, asked in (("CPU", sweep.cpus), ("GPU", sweep.gpus)):
-            if asked > here.get(name, 0):
-                raise refuse(f"{name.lower()}s", asked, f"at most {here.get(name, 0):g}, which this machine has")
+            if count * asked > here.get(name, 0):
+                each = f", for each of {count} processes" if count > 1 else ""
+                raise refuse(f"{name.lower()}s", asked, f"at most {here.get(name, 0):g}, which this machine has{each}")
 
 
-def _make(ray: Any, sweep: Sweep, missing: list[SearchConfig | RetrainConfig], marker: Path) -> dict[str, str]:
-    """Give Ray the missing runs, and the retrainings of a search when it ends."""
-    task = ray.remote(num_cpus=sweep.cpus, num_gpus=sweep.gpus, max_retries=RETRIES)(_run)
+def _make(ray: Any, sweep: Sweep, missing: list[Member], marker: Path) -> dict[str, str]:
+    """Give Ray the missing runs and notebooks, and the retrainings of a search when it ends."""
+    task = ray.remote(max_retries=RETRIES)(_run)
     threads = max(1, int(sweep.cpus))
     begun, pending, failed = [], {}, {}
 
-    def submit(configs: Iterable[SearchConfig | RetrainConfig]) -> None:
-        for config in configs:
-            pending[task.remote(config, _drops_of(sweep, config), sweep.settings, threads, marker)] = config
-            begun.append(config)
+    def submit(members: Iterable[Member]) -> None:
+        for member in members:
+            count = sweep.processes if isinstance(member, RetrainConfig) else 1
+            allotted = task.options(num_cpus=count * sweep.cpus, num_gpus=count * sweep.gpus)
+            given = member, _drops_of(sweep, member), sweep.settings, threads, count, marker
+            pending[allotted.remote(*given)] = member
+            begun.append(member)
 
     submit(missing)
     after_each_cell = sum(sweep.settings.retraining("DARTS_V2", 0, **changes).epochs for changes in sweep.retrainings)
@@ -247,8 +296,8 @@ def _make(ray: Any, sweep: Sweep, missing: list[SearchConfig | RetrainConfig], m
         while pending:
             searches = [config for config in pending.values() if isinstance(config, SearchConfig)]
             expected = after_each_cell * sum(len(sweep.searches[search]) for search in searches)
-            bar.total = sum(config.epochs for config in begun) + expected
-            bar.update(sum(epochs_done(run_folder(config, sweep.settings)) for config in begun) - bar.n)
+            bar.total = sum(member.epochs for member in begun) + expected
+            bar.update(sum(_epochs_done(sweep, member) for member in begun) - bar.n)
 
             ended, _ = ray.wait(list(pending), timeout=1)
             for reference in ended:
@@ -256,7 +305,7 @@ def _make(ray: Any, sweep: Sweep, missing: list[SearchConfig | RetrainConfig], m
                 try:
                     ray.get(reference)
                 except ray.exceptions.RayError as error:
-                    failed[run_name(config)] = str(getattr(error, "cause", error)).strip().splitlines()[-1]
+                    failed[_name(config)] = str(getattr(error, "cause", error)).strip().splitlines()[-1]
                     continue
                 if isinstance(config, SearchConfig):
                     following = dict.fromkeys(retraining for _, _, retraining in _retrainings(sweep, config))
@@ -265,22 +314,17 @@ def _make(ray: Any, sweep: Sweep, missing: list[SearchConfig | RetrainConfig], m
 
 
 def _run(
-    config: SearchConfig | RetrainConfig, drops: list[tuple[str, str]], settings: Settings, threads: int, marker: Path
+    config: Member, drops: list[tuple[str, str]], settings: Settings, threads: int, processes: int, marker: Path
 ) -> None:
     """One run in a process of Ray's: train it if it is not finished, then measure the drops of a search."""
     if not marker.is_file():
         raise refuse("runs", str(settings.runs), f"a folder that all machines share; {os.uname().nodename} lacks it")
-    if find_run(config, settings) is None:
-        make_run(config, settings, threads)
+    if isinstance(config, NotebookRun):
+        execute(config, settings)
+    elif find_run(config, settings) is None:
+        make_run(config, settings, threads, processes)
     if drops and isinstance(config, SearchConfig):
         measure_drops(config, drops, settings, OWN, threads)
-
-
-def _imported(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise LabError(f"a sweep needs {name}, of the extra `cluster`: pip install 'daas-lab[cluster]'") from error
 
 
 # --- what came of them ------------------------------------------------------------------------------------------------
