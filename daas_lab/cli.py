@@ -121,6 +121,11 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--out", default="report.html", help="an .html file (default: report.html)")
     _add_own(report)
 
+    quickstart = _command(
+        parsers, "quickstart", commands.run_quickstart, "copy the notebooks to notebooks/ and run the first, on digits"
+    )
+    quickstart.add_argument("--preset", default="quick", help="default: quick, in half its epochs")
+
     reproduce = _command(
         parsers, "reproduce", commands.run_reproduce, "run the notebooks headless; finished runs are reused"
     )

@@ -1,7 +1,13 @@
-"""What the quickstart says at its end follows from its numbers, whichever way they point."""
+"""The command, from a wheel too; what it says at its end follows from its numbers, whichever way they point."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from daas_lab import cli
 from daas_lab.runs.provenance import provenance
 from daas_lab.studies import quickstart
 
@@ -52,3 +58,71 @@ def test_the_meaning_follows_from_the_numbers(measured, words):
 def test_several_seeds_are_said():
     text = " ".join(quickstart.summary(document(84.0, 0.5, (0.25, 1.01), (0, 1)), "there").split())
     assert "97.00 ± 0.50" in text and "seeds 0, 1" in text and "in the mean of 2 seeds" in text
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parent.parent
+NAMES = {path.name for path in (ROOT / "notebooks").glob("*.ipynb")}
+
+
+def test_notebooks_are_copied_and_what_a_user_changed_stays(tmp_path, capsys):
+    folder = tmp_path / "notebooks"
+    quickstart.copy_notebooks(folder)
+    assert {path.name for path in folder.iterdir()} == NAMES and capsys.readouterr().err == ""
+    changed, removed = folder / "explore.ipynb", folder / "00_quickstart.ipynb"
+    changed.write_text("mine")
+    removed.unlink()
+    quickstart.copy_notebooks(folder)
+    assert changed.read_text() == "mine"
+    assert removed.read_bytes() == (ROOT / "notebooks" / removed.name).read_bytes()
+    assert capsys.readouterr().err == f"{changed} is not this version's, and stays as it is\n"
+
+
+@pytest.mark.parametrize("name", ["papermill", "ipykernel"])
+def test_without_the_lab_one_line_says_how_to_install_it(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, name, None)
+    assert cli.main(["quickstart"]) == 2
+    line = f"daas-lab: {name} is missing, of the extra `lab`: pip install 'daas-lab[lab]'\n"
+    assert capsys.readouterr().err == line and not list(tmp_path.iterdir())
+
+
+def test_a_preset_that_is_none_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["quickstart", "--preset", "quik"]) == 2
+    assert "preset = 'quik'" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_wheel_in_an_empty_folder_runs_its_notebook_and_prints_the_table(tmp_path):
+    """Built and installed without a network. The second time the user's own notebook runs."""
+    source, installed, here = tmp_path / "source", tmp_path / "installed", tmp_path / "here"
+    left_out = shutil.ignore_patterns(".*", "runs", "site", "data", "figures", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, source, symlinks=True, ignore=left_out)
+    here.mkdir()
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    offline = ["--no-index", "--no-deps", "--quiet"]
+    subprocess.run([*pip, "wheel", *offline, "--no-build-isolation", "-w", tmp_path, source], check=True)
+    [wheel] = tmp_path.glob("*.whl")
+    subprocess.run([*pip, "install", *offline, "--target", installed, wheel], check=True)
+    shutil.rmtree(source)
+
+    def run():
+        command = [sys.executable, str(installed / "bin" / "daas-lab"), "quickstart", "--preset", "tiny"]
+        environment = {"PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(installed), "HOME": str(here)}
+        return subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True)
+
+    done = run()
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {path.name for path in (here / "notebooks").iterdir()} == NAMES
+    assert "executed notebook: runs/notebooks/tiny/00_quickstart.ipynb\n" in done.stdout
+    assert "Chance is 10 %" in done.stdout and "runs/figures/tiny/00_quickstart_*.svg" in done.stdout
+    assert (here / "runs/figures/tiny/00_quickstart_drop.svg").is_file()
+
+    own = here / "notebooks" / "00_quickstart.ipynb"
+    own.write_text(own.read_text().replace("%matplotlib inline", "raise KeyError('mine')"))
+    done = run()
+    assert done.returncode == 2 and "KeyError: 'mine'" in done.stderr
+    assert "notebooks/00_quickstart.ipynb is not this version's, and stays as it is\n" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("daas-lab: notebooks/00_quickstart.ipynb ended with exit code 1")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from daas_lab.errors import one_of, refuse
+from daas_lab.errors import imported, one_of, refuse
 from daas_lab.report import tables
 from daas_lab.report.tables import Row
 from daas_lab.runs.folder import Run
@@ -24,6 +24,7 @@ def reproduce(settings: Settings, names: Sequence[str] = ()) -> list[dict]:
     notebooks = sorted(folder.glob("*.ipynb"))
     if not notebooks:
         raise refuse("notebooks", str(folder), "a folder that holds them")
+    imported("papermill", "lab")
     for name in names:
         one_of("notebook", name, [path.stem for path in notebooks])
     notebooks = [path for path in notebooks if not names or path.stem in names]
