@@ -12,7 +12,7 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-NOT_EXECUTED = '!!! note "Not executed"\n    Here is the code alone; `make docs-notebooks` runs all but `explore`.'
+NOT_EXECUTED = '!!! note "Not executed"\n    The code alone, without what it shows: see the index of notebooks.'
 
 
 def on_config(config):

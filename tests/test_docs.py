@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -11,9 +12,11 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 from daas_lab import cli
 from daas_lab.methods.lookup import METHODS
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -128,16 +131,26 @@ class Links(HTMLParser):
         self.loaded += [given[key] for key in ("src", "href") if tag in ("img", "link", "script") and given.get(key)]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(find_spec("material") is None, reason="mkdocs-material is missing: pip install -e '.[docs]'")
-def test_the_site_builds_without_a_network_and_all_its_links_lead_somewhere(tmp_path):
+NEEDS_MATERIAL = pytest.mark.skipif(
+    find_spec("material") is None, reason="mkdocs-material is missing: pip install -e '.[docs]'"
+)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site, built without a network and without executed notebooks."""
+    folder = tmp_path_factory.mktemp("docs")
     no_network = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
-    environment = os.environ | no_network | {"EXECUTED": str(tmp_path), "NO_MKDOCS_2_WARNING": "1"}
-    command = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(tmp_path / "site")]
+    environment = os.environ | no_network | {"EXECUTED": str(folder), "NO_MKDOCS_2_WARNING": "1"}
+    command = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(folder / "site")]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "site"
 
-    site = tmp_path / "site"
+
+@pytest.mark.slow
+@NEEDS_MATERIAL
+def test_the_site_builds_without_a_network_and_all_its_links_lead_somewhere(site):
     pages = {path: Links(path.read_text()) for path in site.rglob("*.html") if path.name != "404.html"}
     written = {(site / path.relative_to(ROOT / "docs")).with_suffix(".html") for path in PAGES}
     notebooks = {site / "notebooks" / f"{path.stem}.html" for path in NOTEBOOKS}
@@ -153,3 +166,28 @@ def test_the_site_builds_without_a_network_and_all_its_links_lead_somewhere(tmp_
             assert target not in pages or unquote(urlsplit(link).fragment) in pages[target].anchors, f"{path}: {link}"
     left = re.compile("<!-- (generated|table|rows|sentences|everything):")
     assert not [path for path in pages if left.search(path.read_text())], "asks for what the hooks do not give"
+
+
+@pytest.mark.browser
+@pytest.mark.needs("chromium")
+@NEEDS_MATERIAL
+def test_from_the_file_system_the_site_is_searched_switches_its_palette_and_fits_the_window(site):
+    complaints = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="dark")
+        page.set_default_timeout(PATIENCE * 1000)
+        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("requestfailed", lambda request: complaints.append(request.url))
+        for path in sorted(set(site.rglob("*.html")) - {site / "404.html"}):  # which only a server shows
+            page.goto(path.as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= 1280, path
+        page.goto((site / "index.html").as_uri())
+        for scheme in ("slate", "default"):
+            page.locator(f"body[data-md-color-scheme={scheme}]").wait_for()
+            page.locator("label[for^=__palette]:visible").click()
+        page.locator(".md-search__input").press_sequentially("edge budget glossary")
+        page.locator(".md-search-result__link[href*='glossary.html']").first.click()
+        page.wait_for_url("**/reference/glossary.html*")
+        browser.close()
+    assert complaints == []
