@@ -106,8 +106,9 @@ def _read(path: Path) -> tuple[list[str], dict[str, ast.expr]]:
         raise LabError(f"{path} is no notebook of Python that can be read: {error}") from error
     assigned: dict[str, ast.expr] = {}
     for node in tree.body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        assigned |= {target.id: node.value for target in targets if isinstance(target, ast.Name)}
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            assigned |= {target.id: node.value for target in targets if isinstance(target, ast.Name)}
     return sources, assigned
 
 

@@ -53,8 +53,15 @@ def launch(count: int, function: Callable, *arguments: Any) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    here = {"min_nodes": 1, "max_nodes": 1, "rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0"}
-    config = LaunchConfig(**here, nproc_per_node=count, max_restarts=0, run_id=uuid.uuid4().hex)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        run_id=uuid.uuid4().hex,
+        max_restarts=0,
+    )
     logging.disable(logging.ERROR)  # of pages, where a process fails: what it says is raised here
     try:
         elastic_launch(config, function)(*arguments)
