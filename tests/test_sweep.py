@@ -433,7 +433,7 @@ def test_notebooks_and_a_retraining_on_two_processes_are_members_of_a_sweep(tmp_
     folder = tmp_path / "runs" / "notebooks"
     for run, line in (
         (small, f"cell 4 of {folder / small.name}/broken.unfinished.ipynb: ValueError: x is small"),
-        (dead, f"cell 3 of {folder / dead.name}/deadly.unfinished.ipynb: Kernel died"),
+        (dead, f"cell 2 of {folder / dead.name}/deadly.unfinished.ipynb: Kernel died"),
     ):
         assert f"{run.name}: {line}" in error.splitlines(), error
     states = dict(planned(read_sweep(path)))
