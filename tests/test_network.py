@@ -1,6 +1,8 @@
 """The derived network: parameter counts of all published cells, one-input nodes, auxiliary head, drop-path."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -192,3 +194,29 @@ def test_the_configuration_decides_the_network():
             count(config.cells, form, side=side)
     with pytest.raises(LabError, match=r"form = 'mnist': must be one of cifar, imagenet"):
         small(PUBLISHED["PDARTS"], form="mnist")
+
+
+FEW_CHANNELS = """
+import torch
+from daas_lab.space.operations import FactorizedReduce
+torch.set_num_threads(1)
+kept = []
+for channels in (1, 2, 3, 4, 6):
+    module = FactorizedReduce(channels, max(2, channels), True)
+    reference = lambda x: module.norm(torch.cat([module.conv_1(x), module.conv_2(x[:, :, 1:, 1:])], 1))
+    for side in (8, 12):
+        x = torch.randn(16, channels, side, side).contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            assert torch.allclose(module(x), reference(x.relu()), atol=1e-5)
+        for _ in range(20):
+            module(x).square().sum().backward()
+            kept += [p.grad.clone() for p in module.parameters()] + [torch.randn(5 + len(kept) % 40)]
+            del kept[::3]
+print("alive")
+"""
+
+
+def test_a_reduction_of_few_channels_does_not_take_the_process_with_it():
+    """torch 2.14.1's weight gradient of a convolution with its stride does, on AVX2: hence a process of its own."""
+    done = subprocess.run([sys.executable, "-c", FEW_CHANNELS], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
