@@ -4,6 +4,7 @@ Notebooks state their parameters, ask for runs by configuration and draw what co
 `identity.config_hash`. Runs are made in processes of their own, several side by side.
 """
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -31,8 +32,9 @@ from daas_lab.studies.settings import Settings
 from daas_lab.train.discretize import accuracy_drops, node_costs
 from daas_lab.train.distributed import launch
 from daas_lab.train.evolution import genotype_after
-from daas_lab.train.loop import prepare, progress_bar
+from daas_lab.train.loop import LINE, prepare, progress_bar
 from daas_lab.train.perturbation import keep_perturbed_cells
+from daas_lab.train.progress import run_line
 from daas_lab.train.retrain import retrain
 from daas_lab.train.search import load_supernet, search
 from daas_lab.train.splits import search_splits
@@ -61,8 +63,20 @@ def make_runs(configs: Sequence[SearchConfig | RetrainConfig], settings: Setting
     tasks = [(make_run, (config, settings)) for config in missing]
     folders = [run_folder(config, settings) for config in missing]
 
-    bar = progress_bar(sum(config.epochs for config in missing), disable=not missing)
-    _side_by_side(tasks, settings, bar, lambda ended: sum(map(epochs_done, folders)))
+    bar = progress_bar(sum(config.epochs for config in missing), bar_format=LINE, disable=not missing)
+    epochs = dict.fromkeys(folders, 0)
+
+    def done(_) -> int:
+        for config, folder in zip(missing, folders, strict=True):
+            if (now := epochs_done(folder)) != epochs[folder]:
+                epochs[folder] = now
+                with contextlib.suppress(LabError):  # of a folder that is being written
+                    which = f"{run_name(config).split('-')[0]} s{config.seed} " * (len(missing) > 1)
+                    line = [f"{which}epoch {now}/{config.epochs}", run_line(read_run(folder))]
+                    bar.set_postfix_str(", ".join(filter(None, line)), refresh=False)
+        return sum(epochs.values())
+
+    _side_by_side(tasks, settings, bar, done)
     return [runs[config] or read_run(run_folder(config, settings)) for config in configs]
 
 
@@ -168,6 +182,7 @@ def drops(
     settings: Settings,
     stages: Sequence[str] = ("both",),
     select: str = rules.OWN,
+    progress: bool = True,
 ) -> list[dict]:
     """Accuracy-drop rows of searches for `budgets` (or those that it gives for a run), every combination of edge weight
     and batch-norm, with `names_of` the search beside them and `drop` = before − after. `stages`: those of
@@ -185,20 +200,21 @@ def drops(
         ]
         for run in runs
     ]
-    missing: dict[SearchConfig, list[tuple[str, str]]] = {}
+    missing: dict[Path, tuple[SearchConfig, list[tuple[str, str]]]] = {}
     for run, keys in zip(runs, wanted, strict=True):
         lacking = lacking_drops(run, keys, select)
         if lacking and run.folder is None:
             path, texts = _record(run.config, settings), ", ".join(f"{budget} ({stage})" for budget, stage in lacking)
             raise LabError(f"{path} has no drops at {texts}; without the record, the run is made again")
         if lacking:
-            missing[run.search] = lacking
-    check_data(missing, settings)
-    tasks = [(measure_drops, (config, keys, settings, select)) for config, keys in missing.items()]
-    _side_by_side(tasks, settings, progress_bar(len(tasks), unit="gap", disable=not tasks), lambda ended: ended)
+            missing[run.folder] = run.search, lacking
+    check_data([config for config, _ in missing.values()], settings)
+    tasks = [(measure_drops, (folder, *lacking, settings.data, select)) for folder, lacking in missing.items()]
+    bar = progress_bar(len(tasks), unit="gap", disable=not (tasks and progress))
+    _side_by_side(tasks, settings, bar, lambda ended: ended)
     rows = []
     for run, keys in zip(runs, wanted, strict=True):
-        if run.folder is not None and run.config in missing:
+        if run.folder is not None and run.folder in missing:
             run = read_run(run.folder)
             _publish(run, settings)
         asked = {(*key, select) for key in keys}
@@ -224,12 +240,11 @@ def lacking_drops(run: Run, keys: Sequence[tuple[str, str]], select: str = rules
 
 
 def measure_drops(
-    config: SearchConfig, keys: Sequence[tuple[str, str]], settings: Settings, select: str, threads: int
+    folder: Path, config: SearchConfig, keys: Sequence[tuple[str, str]], data: Path, select: str, threads: int
 ) -> None:
     """Measure those (budget, stage) of `keys` that a finished search lacks, and keep them in its folder; first what a
     measured rule of selection needs."""
     name_own_files(config)
-    folder, data = run_folder(config, settings), settings.data
     run = read_run(folder)
     rows, lacking = run.gap, lacking_drops(run, keys, select)
     if not lacking:

@@ -324,7 +324,7 @@ def _run(
     elif find_run(config, settings) is None:
         make_run(config, settings, threads, processes)
     if drops and isinstance(config, SearchConfig):
-        measure_drops(config, drops, settings, OWN, threads)
+        measure_drops(run_folder(config, settings), config, drops, settings.data, OWN, threads)
 
 
 # --- what came of them ------------------------------------------------------------------------------------------------

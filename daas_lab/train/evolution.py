@@ -4,12 +4,13 @@ Pure functions of a run (or a record of one). Legend: T = epochs + 1 entries, in
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
+from daas_lab.config import SearchConfig
 from daas_lab.errors import LabError, refuse
 from daas_lab.methods import rules
 from daas_lab.runs.folder import Run
@@ -157,28 +158,72 @@ def close_choices(run: Run, epoch: int = -1, budget: str | EdgeBudget | None = N
         return []
     budget = EdgeBudget.parse(budget or run.search.budget)
     epoch = range(len(run.alphas["normal"]))[epoch]
-    space, cells, rows = run.search.space, genotype_after(run, epoch, budget), []
     if budget.limits:
-        return _close_under_limits(run, epoch, budget, cells)
-    for name, (operations, edges) in choice_strengths(run.search, run.architecture(epoch), max(1, epoch)).items():
-        if run.search.searcher.edges_rank_by_weights:
+        return _close_under_limits(run, epoch, budget, genotype_after(run, epoch, budget))
+    rows = []
+    for name, node, logits, keep in _choices(run.search, run.architecture(epoch), epoch, budget):
+        ranked = sorted(logits, key=lambda which: -logits[which])
+        for weakest, strongest in zip(ranked[keep - 1 : keep], ranked[keep:], strict=False):
+            if (margin := _margin(logits[weakest], logits[strongest])) < COIN_TOSS:
+                named = {"kept": _named(weakest), "next": _named(strongest), "margin": margin}
+                rows.append({"cell": name, "node": node} | named)
+    return sorted(rows, key=lambda row: row["margin"])
+
+
+def decided_edges(config: SearchConfig, parameters: Mapping[str, torch.Tensor | np.ndarray], epoch: int) -> int:
+    """How many edges of both cells, 28 of the paper's, α and β have decided after `epoch`.
+
+    An edge is decided where no choice that it is in is open: that the search's budget keeps it or cuts it off, against
+    the edge that would change places with it; and of a kept edge the operation. A choice is open while its `margin` (as
+    in `close_choices`, where 0 is a coin toss) is not within 0.01 of 1: the loser still has more than half a percent of
+    what both have. The edges that leave a node without input are decided where all that could enter it are.
+    A limit of cost is left aside.
+    """
+    space, budget = config.space, replace(config.edge_budget, limits=())
+    undecided: set[tuple] = set()
+    cells = derive_genotype(config, parameters, budget, max(1, epoch))
+    for name, _, logits, keep in _choices(config, parameters, epoch, budget):
+        ranked = sorted(logits, key=lambda which: -logits[which])
+        for place, which in enumerate(ranked if keep < len(ranked) else ()):
+            other = ranked[keep if place < keep else keep - 1]
+            if abs(_margin(logits[which], logits[other])) < 1 - COIN_TOSS:
+                undecided.add((name, *which[:2]))
+    for name in CELL_TYPES:
+        for source, node in (edge for group in budget.groups(name) for edge in group.candidates()):
+            dropped = source not in (0, 1, *cells.cell(name).concat)
+            if dropped and any((name, *edge) in undecided for edge in space.edges if edge[1] == source):
+                undecided.add((name, source, node))
+    return len(CELL_TYPES) * len(space.edges) - len(undecided)
+
+
+def _choices(
+    config: SearchConfig, parameters: Mapping[str, torch.Tensor | np.ndarray], epoch: int, budget: EdgeBudget
+) -> Iterator[tuple[str, int, dict[tuple, float], int]]:
+    """What the cut to `budget` chooses between after `epoch`: cell type, node, the logit of every candidate, and how
+    many are kept. Candidates are (source, node) of the edges that may enter a node, or a group of nodes, and
+    (source, node, operation) of a kept edge."""
+    space, cells = config.space, derive_genotype(config, parameters, budget, max(1, epoch))
+    for name, (operations, edges) in choice_strengths(config, parameters, max(1, epoch)).items():
+        if config.searcher.edges_rank_by_weights:
             edges = edges.log()
-        cell, choices = cells.cell(name), []
+        cell = cells.cell(name)
         for edge in dict.fromkeys(edge[:2] for edge in cell.edges):
             logits = operations[space.edges.index(edge)].tolist()
-            named = {f"{_arrow(edge)} {space.operations[o]}": logits[o] for o in space.choices}
-            choices.append((edge[1], named, budget.operations))
+            yield name, edge[1], {(*edge, space.operations[o]): logits[o] for o in space.choices}, budget.operations
         for group in budget.groups(name):
             candidates = [edge for edge in group.candidates() if edge[0] in (0, 1, *cell.concat)]
-            named = {_arrow(edge): edges[space.edges.index(edge)].item() for edge in candidates}
-            choices.append((group.nodes[-1], named, group.keep))
-        for node, logits, keep in choices:
-            ranked = sorted(logits, key=lambda which: -logits[which])
-            for weakest, strongest in zip(ranked[keep - 1 : keep], ranked[keep:], strict=False):
-                margin = math.tanh((logits[weakest] - logits[strongest]) / 2)
-                if margin < COIN_TOSS:
-                    rows.append({"cell": name, "node": node, "kept": weakest, "next": strongest, "margin": margin})
-    return sorted(rows, key=lambda row: row["margin"])
+            logits = {edge: edges[space.edges.index(edge)].item() for edge in candidates}
+            yield name, group.nodes[-1], logits, group.keep
+
+
+def _margin(logit: float, other: float) -> float:
+    """What two have together is shared by their softmax: the difference of the shares."""
+    return math.tanh((logit - other) / 2)
+
+
+def _named(which: tuple) -> str:
+    source, node, *operation = which
+    return " ".join([f"{source}→{node}", *operation])
 
 
 def _close_under_limits(run: Run, epoch: int, budget: EdgeBudget, cells: Genotype) -> list[dict]:
@@ -203,7 +248,7 @@ def _close_under_limits(run: Run, epoch: int, budget: EdgeBudget, cells: Genotyp
                 if margin >= COIN_TOSS:
                     break
                 if margin >= 0 and _meets_with(cells, name, kept, other, budget):
-                    named = {"kept": f"{_arrow(kept)} {kept.operation}", "next": f"{_arrow(other)} {other.operation}"}
+                    named = {"kept": _named(kept), "next": _named(other)}
                     rows.append({"cell": name, "node": kept.node} | named | {"margin": margin})
                     break
     return sorted(rows, key=lambda row: row["margin"])
@@ -218,10 +263,6 @@ def _meets_with(cells: Genotype, cell_type: str, kept: Edge, other: Edge, budget
     except LabError:  # a later edge comes from a node that is fed no more
         return False
     return meets(replace(cells, **{cell_type: changed}), budget)
-
-
-def _arrow(edge: tuple) -> str:
-    return f"{edge[0]}→{edge[1]}"
 
 
 def close_choices_sentence(rows: Sequence[dict]) -> str:

@@ -145,6 +145,9 @@ def apply_gradients(
     scaler.update()
 
 
+LINE = "{l_bar}{bar}| {remaining} left{postfix}"  # of training: what a search says fits into 80 columns
+
+
 def progress_bar(total: int, unit: str = "epoch", **options: Any) -> tqdm:
     """A bar, of epochs by default. A log file gets a line per update: they are few where nobody watches."""
     return tqdm(total=total, unit=unit, mininterval=0.5 if sys.stderr.isatty() else 10, **options)
@@ -233,12 +236,14 @@ def run_epochs(
     train_epoch: Callable[[int, Callable[[], Any]], dict],
     *,
     on_resume: Callable[[Mapping[str, Any]], None] = lambda state: None,
+    describe: Callable[[], str] | None = None,
     progress: bool = True,
 ) -> None:
     """Train the epochs that `writer`'s run still lacks, from its checkpoint if it has one.
 
     `stateful` name → module or optimizer is what a resume restores. `train_epoch(epoch, tick)` trains one epoch, calls
     `tick()` after every step and returns its record; `on_resume(state)` is called before an old run is restored.
+    `describe()` is what the progress line says of the epoch that `writer` has saved last, by default its accuracies.
     """
     state = writer.resume()
     if state is None:
@@ -248,13 +253,25 @@ def run_epochs(
         restore(writer.folder, stateful, state)
     done = writer.epoch
     images = config.steps * config.batch_size
-    options = {"initial": done * images, "unit_scale": True, "disable": not (progress and distributed.is_main())}
-    with progress_bar(config.epochs * images, " images", **options) as bar:
+
+    def told() -> str:
+        said = describe() if describe else _accuracies(writer.record)
+        return f"epoch {writer.epoch}/{config.epochs}, {said}"
+
+    options = {"initial": done * images, "bar_format": LINE, "disable": not (progress and distributed.is_main())}
+    with progress_bar(config.epochs * images, **options) as bar:
+        if done and not bar.disable:
+            bar.set_postfix_str(told())
         for epoch in range(done + 1, config.epochs + 1):
             begun = time.perf_counter()
             record = {"epoch": epoch} | train_epoch(epoch, lambda: bar.update(config.batch_size))
             state = {name: item.state_dict() for name, item in stateful.items()}
             _check_finite(record | state["network"], epoch, config.steps)
             writer.save_epoch(record, state, time.perf_counter() - begun)
-            accuracies = {name: f"{value:.3g}" for name, value in record.items() if name.endswith("accuracy")}
-            bar.set_postfix({"epoch": f"{epoch}/{config.epochs}"} | accuracies)
+            if not bar.disable:
+                bar.set_postfix_str(told())
+
+
+def _accuracies(record: Mapping[str, Any]) -> str:
+    named = {name.replace("_", " "): value for name, value in record.items() if name.endswith("accuracy")}
+    return ", ".join(f"{name} {value:.1f} %" for name, value in named.items())

@@ -45,6 +45,7 @@ from daas_lab.train.loop import (
     run_epochs,
     set_learning_rate,
 )
+from daas_lab.train.progress import search_line
 from daas_lab.train.retirement import Retirement, follow, remaining
 from daas_lab.train.splits import Splits, search_splits
 from daas_lab.train.writer import RunWriter, open_run
@@ -204,6 +205,12 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
             writer.timings["gap_seconds"] = time.perf_counter() - begun
         return record
 
+    measured: list[dict] = []  # the last record with the cut
+
+    def describe() -> str:
+        measured[:] = [writer.record] if writer.record.get("gap") else measured
+        return search_line(config, [*measured, writer.record], writer.snapshot)
+
     writer.snapshot = _snapshot(network)
     run_epochs(
         writer,
@@ -213,6 +220,7 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
         | ({"retirement": retirement} if retirement is not None else {}),
         train_epoch,
         on_resume=as_in,
+        describe=describe,
         progress=progress,
     )
     _finish(config, writer, writer.snapshot)
