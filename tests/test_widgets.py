@@ -19,7 +19,7 @@ from tests.test_notebooks import papermill
 ipywidgets = pytest.importorskip("ipywidgets", reason="the extra `lab` is not installed")
 pytest.importorskip("anywidget", reason="the extra `lab` is not installed")
 
-from daas_lab.lab import widgets  # noqa: E402
+from daas_lab.lab import parts, widgets  # noqa: E402
 
 
 def inside(view, kind, description=None):
@@ -39,12 +39,12 @@ def settings(tmp_path_factory):
 
 
 def expected(settings, name, *what):
-    return widgets.fitted(explorer.frame(explorer.read_search(settings.runs / name), *what))
+    return parts.fitted(explorer.frame(explorer.read_search(settings.runs / name), *what))
 
 
 def test_run_explorer_moves_both_searches(settings, monkeypatch):
     view = widgets.run_explorer(settings, second="da2s-full")
-    (slider,), pictures = inside(view, ipywidgets.IntSlider), inside(view, ipywidgets.HTML)[1:]
+    (slider,), pictures = inside(view, ipywidgets.IntSlider), inside(view, ipywidgets.HTML)[1:3]
     (budget,), (run_2,) = inside(view, ipywidgets.Dropdown, "cut to"), inside(view, ipywidgets.Dropdown, "run 2")
     (edge_weight,) = inside(view, ipywidgets.Dropdown, "edge weight")
     assert slider.value == slider.max == 50
@@ -87,7 +87,7 @@ def test_cell_editor_follows_a_click_and_refuses_the_impossible(settings):
     view = widgets.cell_editor(settings, "DARTS_V2")
     (picture,), (save,) = inside(view, widgets.CellDrawing), inside(view, ipywidgets.Button)
     operation, source = (inside(view, ipywidgets.Dropdown, name)[0] for name in ("operation", "source"))
-    name, size, message = inside(view, ipywidgets.HTML)
+    name, size, message, _ = inside(view, ipywidgets.HTML)
     start = PUBLISHED["DARTS_V2"]
     assert operation.disabled and picture.svg == drawing.cells_svg(start)
     picture.selected = ["reduce", 2]
@@ -99,7 +99,7 @@ def test_cell_editor_follows_a_click_and_refuses_the_impossible(settings):
     source.value = 4
     assert "source of edge (4, 3, " in unescape(message.value) and "an earlier node" in message.value
     assert source.value == start.reduce.edges[2].source and picture.svg == drawing.cells_svg(changed)
-    inside(view, ipywidgets.Text)[0].value = "mine.json"
+    inside(view, ipywidgets.Text, "file")[0].value = "mine.json"
     save.click()
     assert load_genotype(settings.runs / "cells" / "mine.json") == changed
     assert "daas-lab retrain --genotype" in message.value
@@ -108,13 +108,14 @@ def test_cell_editor_follows_a_click_and_refuses_the_impossible(settings):
 
 
 def test_live_search_attaches_and_says_what_is_wrong(settings, monkeypatch):
-    monkeypatch.setattr(widgets, "WATCH_IDLE", 0)
+    monkeypatch.setattr(parts, "WATCH_IDLE", 0)
     view = widgets.live_search(settings)
     (chosen,) = inside(view, ipywidgets.Dropdown, "search")
-    state, message, picture, _ = inside(view, ipywidgets.HTML)
-    start, stop, resume = inside(view, ipywidgets.Button)
+    state, message, picture, *_ = inside(view, ipywidgets.HTML)
+    start, stop, resume, _ = inside(view, ipywidgets.Button)
     chosen.value = "da2s-tiny"
-    assert state.value == "<b>da2s-tiny</b>: stopped, epoch 3 of 3"
+    assert state.value.startswith("<b>da2s-tiny</b>: stopped, epoch 3 of 3; accuracy 63.3 %, ")
+    assert state.value.endswith("/28 edges decided")
     assert (stop.disabled, resume.disabled) == (True, False)
     assert picture.value == expected(settings, "da2s-tiny", "1,2,1,2", 3)
     chosen.value = "darts-full"

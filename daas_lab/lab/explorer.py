@@ -18,7 +18,7 @@ from daas_lab.errors import LabError, refuse
 from daas_lab.methods import rules
 from daas_lab.methods.lookup import METHODS, method_class
 from daas_lab.report.plots import DASHES, FAINT, INK, LINE_COLOURS
-from daas_lab.runs.folder import Run, epochs_done, read_config
+from daas_lab.runs.folder import CHECKPOINTS, Run, epochs_done, read_config
 from daas_lab.runs.records import read_any
 from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges, nodes_of
@@ -219,6 +219,13 @@ def accuracies(run: Run, budget: str, edge_weight: str = "learned") -> dict[str,
 
     after = [next((row["after"] for row in of_epoch if measured(row)), None) for of_epoch in rows]
     return {"before": before, "after": after}
+
+
+def can_measure(run: Run, budget: str, edge_weight: str) -> bool:
+    """Whether the cut of a search's last epoch is not measured, and its weights are there to measure it with."""
+    weights = run.finished and run.folder is not None and any((run.folder / name).is_file() for name in CHECKPOINTS)
+    fits = EdgeBudget.parse(budget).nodes == run.config.nodes
+    return weights and fits and accuracies(run, budget, edge_weight)["after"][-1] is None
 
 
 def _accuracy_panel(run: Run, budget: str, epoch: int, edge_weight: str, y: float) -> tuple[list[str], float]:

@@ -19,8 +19,9 @@ from daas_lab.config import SearchConfig, check_named
 from daas_lab.data.batches import check_available
 from daas_lab.errors import STOPPED, LabError
 from daas_lab.identity import config_hash
-from daas_lab.runs.folder import epochs_done, is_finished, read_config
+from daas_lab.runs.folder import epochs_done, is_finished, read_config, read_run
 from daas_lab.runs.lock import writer
+from daas_lab.train.progress import run_line, time_left
 
 LOG = "log.txt"  # in the run's folder: what the process has printed
 POLL = 0.1  # seconds
@@ -108,6 +109,16 @@ def status(folder: str | Path) -> Status:
     if not known:
         return Status("absent", None, 0, 0, "not started")
     return Status("stopped", None, epochs, total, f"stopped, {progress}")
+
+
+def line(folder: str | Path, now: Status) -> str:
+    """What a reader wants to know of a search: its status, and what its last epoch has shown."""
+    said = [now.message]
+    with contextlib.suppress(LabError):  # of a folder that is being written
+        said.append(run_line(read_run(folder)))
+    if now.state == "running":
+        said.append(time_left(folder, now.total - now.epochs))
+    return "; ".join(filter(None, said))
 
 
 def _failure(log: Path) -> str:

@@ -15,12 +15,10 @@ except ImportError as error:
     ) from error
 
 import base64
-import contextlib
 import shlex
-import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ from typing import Any
 from daas_lab.config import PRESETS
 from daas_lab.data.sources import DATASETS
 from daas_lab.errors import LabError, one_of
-from daas_lab.lab import editor, explorer, live
+from daas_lab.lab import editor, explorer, live, parts, theme
 from daas_lab.methods.lookup import METHODS, PAPERS, method_class
 from daas_lab.report import drawing
 from daas_lab.runs.folder import read_search_config
@@ -38,8 +36,6 @@ from daas_lab.studies.settings import Settings
 from daas_lab.train.discretize import EDGE_WEIGHTS
 
 PLAY_INTERVAL = 250  # milliseconds an epoch
-WATCH_INTERVAL, WATCH_IDLE = 0.5, 60  # seconds between looks at a live search, and until nobody looks any more
-LABELS = {"description_width": "90px"}
 
 
 class View(ipywidgets.VBox):
@@ -49,7 +45,9 @@ class View(ipywidgets.VBox):
     """
 
     def __init__(self, children: Sequence[ipywidgets.Widget], picture: Callable[[], str]):
-        super().__init__(children)
+        colours = ipywidgets.HTML(theme.stylesheet(), layout={"display": "none"})
+        super().__init__([*children, colours])
+        self.add_class(theme.VIEW)
         self.picture = picture
 
     def _repr_mimebundle_(self, **kwargs) -> dict:
@@ -78,12 +76,16 @@ def run_explorer(settings: Settings, first: str | None = None, second: str | Non
     names = [first or explorer.first_choice(found), second or explorer.second_choice(found)]
     for name in names:
         one_of("run", name, found)
-    sides = [_dropdown(f"run {n}", explorer.labels(found), name, "520px") for n, name in enumerate(names, start=1)]
-    budget, edge_weight = _dropdown("cut to", ["8/14"]), _dropdown("edge weight", EDGE_WEIGHTS, "learned")
-    slider = ipywidgets.IntSlider(description="epoch", style=LABELS, layout={"width": "420px", "max_width": "100%"})
+    labels = explorer.labels(found)
+    sides = [parts.dropdown(f"run {n}", labels, name, "520px") for n, name in enumerate(names, start=1)]
+    budget, edge_weight = parts.dropdown("cut to", ["8/14"]), parts.dropdown("edge weight", EDGE_WEIGHTS, "learned")
+    slider = ipywidgets.IntSlider(
+        description="epoch", style=parts.LABELS, layout={"width": "420px", "max_width": "100%"}
+    )
     play = ipywidgets.Play(interval=PLAY_INTERVAL, layout={"width": "150px"})
     ipywidgets.jslink((play, "value"), (slider, "value"))
-    message, pictures = ipywidgets.HTML(), _pictures()
+    message, pictures = ipywidgets.HTML(), parts.pictures()
+    find = parts.find_field(sides, lambda: labels, lambda: found, message)
     drawn: dict[tuple[str, str, str], list[str]] = {}
 
     def frames(side: ipywidgets.Dropdown) -> list[str]:
@@ -98,9 +100,20 @@ def run_explorer(settings: Settings, first: str | None = None, second: str | Non
 
     def show() -> None:
         for picture, svg in zip(pictures, current(), strict=True):
-            picture.value = fitted(svg)
+            picture.value = parts.fitted(svg)
+
+    def measured() -> None:
+        drawn.clear()
+        choose()
+
+    def shown(side: ipywidgets.Dropdown) -> tuple[Path, str, str]:
+        return found[side.value], budget.value, edge_weight.value
+
+    measures = [parts.measure_button(partial(shown, side), settings, message, measured) for side in sides]
 
     def choose() -> None:
+        for _, offer in measures:
+            offer()
         slider.max = play.max = max(len(frames(side)) for side in sides) - 1
         show()
 
@@ -111,14 +124,15 @@ def run_explorer(settings: Settings, first: str | None = None, second: str | Non
         choose()
 
     for side in sides:
-        side.observe(_reporting(message, choose_runs), "value")
+        side.observe(parts.reporting(message, choose_runs), "value")
     for control in (budget, edge_weight):
-        control.observe(_reporting(message, choose), "value")
-    slider.observe(_reporting(message, show), "value")
+        control.observe(parts.reporting(message, choose), "value")
+    slider.observe(parts.reporting(message, show), "value")
     choose_runs()
     slider.value = play.value = slider.max
+    columns = [parts.column(button, picture) for (button, _), picture in zip(measures, pictures, strict=True)]
     return View(
-        [_row(*sides), _row(budget, edge_weight, play, slider), message, _row(*pictures)],
+        [parts.row(find, *sides), parts.row(budget, edge_weight, play, slider), message, parts.row(*columns)],
         lambda: explorer.side_by_side(current()),
     )
 
@@ -142,11 +156,13 @@ def cell_editor(settings: Settings, start: str = "DARTS_V2") -> View:
     """
     found = explorer.searches(settings.runs, settings.figures / "records")
     genotype, quiet = editor.starting_cell(start, found), False
-    begin = _dropdown("start from", editor.starting_cells(found), start, "520px")
-    operation, source = _dropdown("operation", known_operations()), _dropdown("source", [0])
+    cells = editor.starting_cells(found)
+    begin = parts.dropdown("start from", cells, start, "520px")
+    operation, source = parts.dropdown("operation", known_operations()), parts.dropdown("source", [0])
     edge_name, size, message = ipywidgets.HTML(), ipywidgets.HTML(), ipywidgets.HTML()
     picture = CellDrawing()
-    name = _text("file", "my_cell.json")
+    find = parts.find_field([begin], lambda: cells, lambda: found, message)
+    name = parts.text("file", "my_cell.json")
     save = ipywidgets.Button(description="Export JSON", icon="download")
 
     def show() -> None:
@@ -187,13 +203,13 @@ def cell_editor(settings: Settings, start: str = "DARTS_V2") -> View:
     def write() -> str:
         return f"Written. To train it: {editor.export(genotype, settings.runs / 'cells' / name.value)}"
 
-    operation.observe(_reporting(message, lambda: change(operation=operation.value)), "value")
-    source.observe(_reporting(message, lambda: change(source=source.value)), "value")
-    picture.observe(_reporting(message, show), "selected")
-    begin.observe(_reporting(message, restart), "value")
-    save.on_click(_reporting(message, write))
+    operation.observe(parts.reporting(message, lambda: change(operation=operation.value)), "value")
+    source.observe(parts.reporting(message, lambda: change(source=source.value)), "value")
+    picture.observe(parts.reporting(message, show), "selected")
+    begin.observe(parts.reporting(message, restart), "value")
+    save.on_click(parts.reporting(message, write))
     show()
-    controls = [_row(begin, name, save), _row(edge_name, operation, source)]
+    controls = [parts.row(find, begin, name, save), parts.row(edge_name, operation, source)]
     return View([*controls, size, message, picture], lambda: drawing.cells_svg(genotype))
 
 
@@ -206,18 +222,23 @@ def live_search(settings: Settings) -> View:
     Shows a search that is being written, whoever started it; else the last one that was. A search that is started here
     also measures after every epoch what the cut to its budget would cost.
     """
-    method = _dropdown("method", [name for name in METHODS if method_class(name).trains], PAPERS)
-    preset = _dropdown("preset", PRESETS, settings.preset)
-    dataset = _dropdown("dataset", list(dict.fromkeys([*DATASETS, settings.dataset])), settings.dataset)
-    budget = _text("budget", settings.budget)
-    epochs, seed = _text("epochs", settings.epochs, "the preset's"), _text("seed", settings.seeds[0])
+    method = parts.dropdown("method", [name for name in METHODS if method_class(name).trains], PAPERS)
+    preset = parts.dropdown("preset", PRESETS, settings.preset)
+    dataset = parts.dropdown("dataset", list(dict.fromkeys([*DATASETS, settings.dataset])), settings.dataset)
+    budget = parts.text("budget", settings.budget)
+    epochs, seed = parts.text("epochs", settings.epochs, "the preset's"), parts.text("seed", settings.seeds[0])
     start_button, stop_button, resume_button = (
         ipywidgets.Button(description=name, icon=icon, layout={"width": "110px"})
         for name, icon in (("Start", "play"), ("Stop", "stop"), ("Resume", "step-forward"))
     )
     found = live.current(settings.runs)
-    chosen = _dropdown("search", live.known(settings.runs), found, "420px")
-    state, message, pictures = ipywidgets.HTML(), ipywidgets.HTML(), _pictures()
+    chosen = parts.dropdown("search", live.known(settings.runs), found, "420px")
+    state, message, pictures = ipywidgets.HTML(), ipywidgets.HTML(), parts.pictures()
+
+    def known() -> dict[str, Path]:
+        return {name: settings.runs / name for name in live.known(settings.runs)}
+
+    find = parts.find_field([chosen], lambda: [(name, name) for name in known()], known, message)
 
     def folder() -> Path:
         if chosen.value is None:
@@ -230,10 +251,16 @@ def live_search(settings: Settings) -> View:
 
     def show() -> None:
         now = live.status(folder())
-        state.value = f"<b>{escape(chosen.value)}</b>: {escape(now.message)}"
+        state.value = f"<b>{escape(chosen.value)}</b>: {escape(live.line(folder(), now))}"
+        offer()
         stop_button.disabled, resume_button.disabled = now.pid is None, now.state not in ("stopped", "failed")
         for picture, svg in zip(pictures, drawn() if now.epochs else ("", ""), strict=True):
-            picture.value = fitted(svg)
+            picture.value = parts.fitted(svg)
+
+    def shown() -> tuple[Path, str, str]:
+        return folder(), read_search_config(folder()).budget, "learned"
+
+    measure, offer = parts.measure_button(shown, settings, message, show)
 
     def still() -> str:
         try:
@@ -241,7 +268,7 @@ def live_search(settings: Settings) -> View:
         except LabError as error:  # nothing to draw yet
             return explorer.note(str(error))
 
-    watch = _following(lambda: (chosen.value, live.status(folder())), show)
+    watch = parts.following(lambda: (chosen.value, live.status(folder())), show)
 
     def start() -> None:
         given = {"preset": preset.value, "dataset": dataset.value, "budget": budget.value}
@@ -261,81 +288,11 @@ def live_search(settings: Settings) -> View:
         show()
 
     for button, action in ((start_button, start), (stop_button, stop), (resume_button, resume)):
-        button.on_click(_reporting(message, action))
-    chosen.observe(_reporting(message, watch), "value")
-    _reporting(message, watch if found else lambda: str(folder()))()
+        button.on_click(parts.reporting(message, action))
+    chosen.observe(parts.reporting(message, watch), "value")
+    parts.reporting(message, watch if found else lambda: str(folder()))()
     controls = [
-        _row(method, dataset, preset, budget, epochs, seed, start_button),
-        _row(chosen, stop_button, resume_button),
+        parts.row(method, dataset, preset, budget, epochs, seed, start_button),
+        parts.row(find, chosen, stop_button, resume_button, measure),
     ]
-    return View([*controls, state, message, _row(*pictures)], still)
-
-
-# --- what the views share ---------------------------------------------------------------------------------------------
-
-
-def _dropdown(description: str, options: Sequence, value=None, width: str = "220px") -> ipywidgets.Dropdown:
-    options, layout = list(options), {"width": width, "max_width": "100%"}
-    value = options[0] if value is None and options else value
-    return ipywidgets.Dropdown(options=options, value=value, description=description, layout=layout, style=LABELS)
-
-
-def _text(description: str, value: object, placeholder: str = "") -> ipywidgets.Text:
-    layout = {"width": "220px", "max_width": "100%"}
-    text = "" if value is None else str(value)
-    return ipywidgets.Text(text, placeholder=placeholder, description=description, layout=layout, style=LABELS)
-
-
-def _pictures() -> list[ipywidgets.HTML]:
-    # Beside each other where both are at least this wide, else one below the other.
-    return [ipywidgets.HTML(layout={"flex": "1 1 400px", "min_width": "0"}) for _ in range(2)]
-
-
-def _row(*items: ipywidgets.Widget) -> ipywidgets.HBox:
-    return ipywidgets.HBox(items, layout={"flex_flow": "row wrap", "width": "100%"})
-
-
-def fitted(svg: str) -> str:
-    """An SVG document as wide as there is room, within what is readable."""
-    return svg.replace("<svg ", '<svg style="width:100%;max-width:600px;height:auto;border-radius:4px" ', 1)
-
-
-def _reporting(message: ipywidgets.HTML, action: Callable[[], str | None]) -> Callable:
-    """`action` as a callback: what it returns, or the `LabError` that it raises, becomes the text of `message`."""
-
-    def callback(*_) -> None:
-        try:
-            message.value = escape(action() or "")
-        except LabError as error:
-            message.value = f'<span style="color:var(--jp-error-color1,#b00020)">{escape(str(error))}</span>'
-
-    return callback
-
-
-def _following(look: Callable[[], object], show: Callable[[], None]) -> Callable[[], None]:
-    """A function that calls `show` now and, in a thread, whenever `look` returns something new.
-
-    The thread ends when nothing was new for `WATCH_IDLE` seconds; calling the function again starts another.
-    """
-    alive = threading.Event()
-
-    def follow() -> None:
-        seen, changed = None, time.monotonic()
-        try:
-            while time.monotonic() - changed < WATCH_IDLE:
-                # A folder that is being written may lack a file for a moment: then look again.
-                with contextlib.suppress(LabError):
-                    if (now := look()) != seen:
-                        show()
-                        seen, changed = now, time.monotonic()
-                time.sleep(WATCH_INTERVAL)
-        finally:
-            alive.clear()
-
-    def start() -> None:
-        show()
-        if not alive.is_set():
-            alive.set()
-            threading.Thread(target=follow, daemon=True).start()
-
-    return start
+    return View([*controls, state, message, parts.row(*pictures)], still)

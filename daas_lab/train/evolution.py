@@ -179,7 +179,7 @@ def decided_edges(config: SearchConfig, parameters: Mapping[str, torch.Tensor | 
     what both have. The edges that leave a node without input are decided where all that could enter it are.
     A limit of cost is left aside.
     """
-    space, budget = config.space, replace(config.edge_budget, limits=())
+    space, budget = config.space, config.edge_budget.unlimited
     undecided: set[tuple] = set()
     cells = derive_genotype(config, parameters, budget, max(1, epoch))
     for name, _, logits, keep in _choices(config, parameters, epoch, budget):
