@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import sync_playwright
 
+from daas_lab.compose import search_config
 from daas_lab.lab import live
 from daas_lab.runs.folder import read_run
 from daas_lab.runs.lock import writer
 from daas_lab.space.text_forms import PUBLISHED, load_genotype
+from daas_lab.train.search import search
 from tests.jupyter import ROOT, choose_menu, complaints, jupyter_lab, open_notebook
 from tests.made_runs import write_search
 from tests.waiting import PATIENCE
@@ -30,11 +32,14 @@ SIZES = {1280: 800, 1920: 1080}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A project with the notebook and two searches of the paper's size: 28 edges, 7 operations, 50 epochs."""
+    """A project with the notebook and two searches of the paper's size: 28 edges, 7 operations, 50 epochs; a small one beside
+    them has its weights."""
     folder = tmp_path_factory.mktemp("lab")
     for name in ("notebooks", "figures"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.rmtree(folder / "figures" / "records", ignore_errors=True)
+    brief = {"layers": 3, "channels": 2, "held_out_images": 16, "epochs": 2, "steps": 1, "seed": 5}
+    search(search_config("tiny", "digits", "da2s", **brief), folder / "runs" / "small", progress=False)
     write_search(folder / "runs" / "darts-cifar10-s0-made", "darts")
     write_search(folder / "runs" / "da2s-cifar10-s0-made", "da2s")
     yield folder
@@ -69,6 +74,19 @@ def view(page, number):
 
 def control(area, label, kind):
     return area.locator(f".jupyter-widgets:has(> .widget-label:text-is('{label}')) {kind}")
+
+
+def choose_theme(page, theme):
+    page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", THEMES[theme])
+    page.wait_for_function("light => document.body.dataset.jpThemeLight == light", arg=str(theme == "light").lower())
+
+
+def screenshot(page, number, name):
+    if target := os.environ.get("DAAS_LAB_SCREENSHOTS"):
+        view(page, number).evaluate("area => area.scrollIntoView({block: 'start'})")
+        time.sleep(0.5)
+        Path(target).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=f"{target}/{name}.png")
 
 
 def test_all_three_views_are_on_the_page(page):
@@ -121,6 +139,83 @@ def test_budget_and_run_can_be_changed(page):
     explorer.locator("svg").nth(1).get_by_text("da2s on cifar10").wait_for()
 
 
+def test_a_run_is_found_by_words_and_its_cut_measured(page, folder):
+    explorer = view(page, 0)
+    find, runs = control(explorer, "find", "input"), control(explorer, "run 2", "select").locator("option")
+    assert explorer.get_by_role("button", name="Measure the cut").count() == 0  # without weights
+    find.fill("nothing like it")
+    explorer.get_by_text("nothing found among 3: nothing like it").wait_for()
+    assert len(runs.all()) == 1
+    find.fill("digits 5")
+    explorer.get_by_text("1 of 3 found: digits 5").wait_for()
+    labels = [label.replace("\xa0", " ") for label in runs.all_inner_texts()]
+    assert labels == ["da2s-cifar10-s0-made · full · 8/14", "small · tiny · 8/14"]
+    control(explorer, "run 2", "select").select_option("small · tiny · 8/14")
+    picture = explorer.locator("svg").nth(1)
+    picture.get_by_text("after the cut not measured").wait_for()
+    find.fill("")
+    control(explorer, "cut to", "select").select_option("4/14")
+    screenshot(page, 0, "measure-before")
+    explorer.get_by_role("button", name="Measure the cut to 4/14").click()
+    explorer.get_by_role("button", name="Measuring the cut to 4/14 …", disabled=True).wait_for()
+    screenshot(page, 0, "measure-running")
+    # The kernel is not busy with it: the other search still moves.
+    explorer.locator(".noUi-handle").press("ArrowLeft")
+    explorer.locator("svg").nth(0).get_by_text("epoch 49 of 50").wait_for()
+    explorer.locator(".noUi-handle").press("End")
+    picture.get_by_text(re.compile(r"after the cut \d+\.\d %")).wait_for()
+    explorer.get_by_role("button", name="Measur").wait_for(state="detached")
+    assert {row["budget"] for row in read_run(folder / "runs" / "small").gap} == {"4/14"}
+
+
+def colours(page, number):
+    """Contrast to the page of every text and line of a view's drawings, what they are, and the drawings' grounds."""
+    return view(page, number).evaluate(
+        """area => {
+            const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+            const rgb = (colour, ground) => {
+                for (const fill of [ground, colour]) {
+                    canvas.fillStyle = fill;
+                    canvas.fillRect(0, 0, 1, 1);
+                }
+                return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+            };
+            const light = colour => {
+                const linear = c => c > 0.04 ? ((c + 0.055) / 1.055) ** 2.4 : c / 12.92;
+                const [r, g, b] = colour.map(c => linear(c / 255));
+                return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+            };
+            const page = getComputedStyle(area.closest('.jp-Notebook')).backgroundColor;
+            const contrast = colour => {
+                const [a, b] = [rgb(colour, page), rgb(page, page)].map(light);
+                return Math.max(a, b) / Math.min(a, b);
+            };
+            const all = (selector, kind) => [...area.querySelectorAll(selector)].map(
+                part => [part.textContent || part.getAttribute(kind), contrast(getComputedStyle(part)[kind])]);
+            const grounds = [...area.querySelectorAll('svg > rect[width="100%"]')].map(r => getComputedStyle(r).fill);
+            return {
+                page: rgb(page, page), grounds: grounds.map(colour => rgb(colour, page)),
+                texts: all('svg text', 'fill'),
+                lines: all('svg g.edge path:not([stroke="transparent"])', 'stroke'),
+            };
+        }"""
+    )
+
+
+def test_panels_follow_the_theme_while_they_are_open(page):
+    seen = {}
+    for theme in ("dark", "light", "dark", "light"):
+        choose_theme(page, theme)
+        for number in range(3):
+            found = colours(page, number)
+            assert found["grounds"] and all(ground == found["page"] for ground in found["grounds"])
+            if theme == "dark":  # on the white sheet operations have the colours that they have everywhere
+                assert not [text for text in found["texts"] if text[1] < 4.5]
+                assert not [line for line in found["lines"] if line[1] < 3]
+            assert seen.setdefault((theme, number), found) == found
+    assert sum(seen["dark", 0]["page"]) < 150 < 600 < sum(seen["light", 0]["page"])
+
+
 def test_an_edge_is_clicked_changed_and_exported(page, folder):
     editor = view(page, 1)
     sizes = editor.get_by_text("multiply-adds")
@@ -147,8 +242,7 @@ def test_an_edge_is_clicked_changed_and_exported(page, folder):
 @pytest.mark.parametrize("theme", THEMES)
 def test_nothing_is_cut_off(page, theme, width):
     page.set_viewport_size({"width": width, "height": SIZES[width]})
-    page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", THEMES[theme])
-    page.wait_for_function("light => document.body.dataset.jpThemeLight == light", arg=str(theme == "light").lower())
+    choose_theme(page, theme)
     for number in range(3):
         boxes = view(page, number).evaluate(
             """area => {
@@ -157,7 +251,7 @@ def test_nothing_is_cut_off(page, theme, width):
                     return [r.left, r.right, r.top, r.bottom];
                 };
                 const parts = area.querySelectorAll('.widget-inline-hbox, .widget-play, button.widget-button, svg');
-                return [box(area), ...[...parts].filter(part => !part.closest('svg svg')).map(box)];
+                return [box(area), ...[...parts].filter(part => part.getClientRects().length).map(box)];
             }"""
         )
         (left, right, _, _), *parts = boxes
@@ -168,11 +262,7 @@ def test_nothing_is_cut_off(page, theme, width):
                 apart = a >= d - 1 or b <= c + 1 or top >= other_bottom - 1 or bottom <= other_top + 1
                 inside = a >= c and b <= d and top >= other_top and bottom <= other_bottom
                 assert apart or inside
-        if target := os.environ.get("DAAS_LAB_SCREENSHOTS"):
-            view(page, number).evaluate("area => area.scrollIntoView({block: 'start'})")
-            time.sleep(0.5)
-            Path(target).mkdir(parents=True, exist_ok=True)
-            page.screenshot(path=f"{target}/{('explorer', 'editor', 'live')[number]}-{theme}-{width}.png")
+        screenshot(page, number, f"{('explorer', 'editor', 'live')[number]}-{theme}-{width}")
 
 
 def test_a_live_search_outlives_the_kernel(page, folder):

@@ -8,13 +8,17 @@ from html import unescape
 
 import pytest
 
+from daas_lab.compose import search_config
 from daas_lab.errors import LabError
 from daas_lab.lab import editor, explorer
 from daas_lab.report import drawing
+from daas_lab.runs.folder import read_run
 from daas_lab.space.text_forms import PUBLISHED, load_genotype
 from daas_lab.studies.settings import Settings
+from daas_lab.train.search import search
 from tests.made_runs import write_search
 from tests.test_notebooks import papermill
+from tests.waiting import wait_until
 
 ipywidgets = pytest.importorskip("ipywidgets", reason="the extra `lab` is not installed")
 pytest.importorskip("anywidget", reason="the extra `lab` is not installed")
@@ -61,6 +65,75 @@ def test_run_explorer_moves_both_searches(settings, monkeypatch):
     run_2.value = "da2s-tiny"
     assert pictures[1].value == expected(settings, "da2s-tiny", "3/14", 3, "learned")
     assert "1,2,1,2" in budget.options and budget.value == "3/14"
+
+
+def test_words_narrow_the_lists_and_choose_nothing(settings):
+    view = widgets.run_explorer(settings, second="da2s-full")
+    (find,), sides = inside(view, ipywidgets.Text, "find"), inside(view, ipywidgets.Dropdown)[:2]
+    message, *pictures = inside(view, ipywidgets.HTML)[:3]
+    shown = [picture.value for picture in pictures]
+    find.value = "da2s digits"
+    assert message.value == "1 of 3 found: da2s digits"
+    options = [[name for _, name in side.options] for side in sides]
+    assert options == [["darts-full", "da2s-tiny"], ["da2s-full", "da2s-tiny"]]
+    find.value = "da2s <cluster>"
+    assert message.value == "nothing found among 3: da2s &lt;cluster&gt;"
+    assert [side.value for side in sides] == ["darts-full", "da2s-full"]
+    find.value = " "
+    assert message.value == "" and [len(side.options) for side in sides] == [3, 3]
+    assert [picture.value for picture in pictures] == shown
+    # The lists of the other views too, published cells included.
+    for view, name, words, kept in (
+        (widgets.cell_editor(settings), "start from", "pnas", ["DARTS_V2", "PNASNet"]),
+        (widgets.live_search(settings), "search", "full da2s", ["da2s-full"]),
+    ):
+        (found,) = inside(view, ipywidgets.Dropdown, name)
+        inside(view, ipywidgets.Text, "find")[0].value = words
+        labels = [option if isinstance(option, str) else option[0] for option in found.options]
+        assert [label for label in labels if label != found.value or label in kept] == kept
+
+
+def test_a_cut_can_be_measured_only_where_the_weights_are(settings, tmp_path):
+    made = {name: write_search(tmp_path / "runs" / name, "da2s", "tiny", "cifar10") for name in ("with", "without")}
+    (made["with"] / "checkpoint.pt").touch()
+    write_search(tmp_path / "runs" / "unfinished", "da2s", "tiny", "cifar10", finish=False)
+    (tmp_path / "runs" / "unfinished" / "checkpoint.pt").touch()
+    there = Settings(preset="tiny", dataset="digits", runs=tmp_path / "runs", figures=tmp_path, data=tmp_path / "data")
+    view = widgets.run_explorer(there, "with", "without")
+    buttons, message = inside(view, ipywidgets.Button), inside(view, ipywidgets.HTML)[0]
+    (run_2,) = inside(view, ipywidgets.Dropdown, "run 2")
+    assert [button.layout.display for button in buttons] == ["", "none"]
+    run_2.value = "unfinished"
+    assert buttons[1].layout.display == "none"
+    run_2.value = "with"
+    assert [button.layout.display for button in buttons] == ["", ""]
+    # What goes wrong is said in a line, and the button is there to try again.
+    assert buttons[0].description == "Measure the cut to 8/14" and not buttons[0].disabled
+    buttons[0].click()
+    wait_until(lambda: "cifar10" in message.value and not parts._measuring)
+    assert "var(--jp-error-color1" in message.value and "Traceback" not in message.value
+    assert [button.disabled for button in buttons] == [False, False]
+
+
+@pytest.mark.slow
+def test_the_button_measures_in_a_process_of_its_own_and_keeps_what_it_found(tmp_path):
+    brief = {"layers": 3, "channels": 2, "held_out_images": 16, "epochs": 2, "steps": 1, "seed": 5}
+    search(search_config("tiny", "digits", "da2s", **brief), tmp_path / "runs" / "mine", progress=False)
+    view = widgets.run_explorer(Settings(preset="tiny", dataset="digits", runs=tmp_path / "runs", figures=tmp_path))
+    (button, _), message = inside(view, ipywidgets.Button), inside(view, ipywidgets.HTML)[0]
+    (budget,), picture = inside(view, ipywidgets.Dropdown, "cut to"), inside(view, ipywidgets.HTML)[1]
+    budget.value = "4/14"
+    assert "after the cut not measured" in picture.value
+    button.click()
+    assert (button.disabled, button.description) == (True, "Measuring the cut to 4/14 …")
+    wait_until(lambda: not parts._measuring and "not measured" not in picture.value)
+    assert button.layout.display == "none"
+    rows = read_run(tmp_path / "runs" / "mine").gap
+    assert {row["budget"] for row in rows} == {"4/14"} and len(rows) == 6
+    [row] = [row for row in rows if (row["edge_weight"], row["batch_norm"]) == ("learned", "as-trained")]
+    assert f"after the cut {row['after']:.1f} %" in picture.value and message.value == ""
+    budget.value = "5/14"
+    assert button.layout.display == "" and button.description == "Measure the cut to 5/14"
 
 
 def test_a_view_leaves_a_static_picture_beside_the_widget(settings, tmp_path):
