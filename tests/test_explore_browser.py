@@ -32,8 +32,8 @@ SIZES = {1280: 800, 1920: 1080}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A project with the notebook and two searches of the paper's size: 28 edges, 7 operations, 50 epochs; a small one beside
-    them has its weights."""
+    """A project with the notebook and two searches of the paper's size: 28 edges, 7 operations, 50 epochs; a small one
+    beside them has its weights."""
     folder = tmp_path_factory.mktemp("lab")
     for name in ("notebooks", "figures"):
         shutil.copytree(ROOT / name, folder / name)
@@ -160,9 +160,9 @@ def test_a_run_is_found_by_words_and_its_cut_measured(page, folder):
     explorer.get_by_role("button", name="Measuring the cut to 4/14 …", disabled=True).wait_for()
     screenshot(page, 0, "measure-running")
     # The kernel is not busy with it: the other search still moves.
-    explorer.locator(".noUi-handle").press("ArrowLeft")
-    explorer.locator("svg").nth(0).get_by_text("epoch 49 of 50").wait_for()
-    explorer.locator(".noUi-handle").press("End")
+    for key, epoch in (("Home", 0), ("End", 50)):
+        explorer.locator(".noUi-handle").press(key)
+        explorer.locator("svg").nth(0).get_by_text(f"epoch {epoch} of 50").wait_for()
     picture.get_by_text(re.compile(r"after the cut \d+\.\d %")).wait_for()
     explorer.get_by_role("button", name="Measur").wait_for(state="detached")
     assert {row["budget"] for row in read_run(folder / "runs" / "small").gap} == {"4/14"}

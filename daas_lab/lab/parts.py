@@ -60,7 +60,8 @@ def find_field(
 ) -> ipywidgets.Text:
     """A field whose words (`finding.matching`) narrow what the lists offer. What a list shows stays, in the first
     place: nothing is chosen by looking for it."""
-    field = text("find", "", "method, data, seed, hash")
+    field = text("find", "", "darts s0 …")
+    field.tooltip = "words that narrow the list: method, data, preset, seed, budget, hash"
 
     def narrow() -> str:
         every = options()
@@ -91,7 +92,7 @@ def measure_button(
     `shown()`: the run's folder or record, the budget and the edge weight that the view shows. A process of its own
     measures, as `make.drops` does, while a thread waits for it; `done()` then draws the view again.
     """
-    button = ipywidgets.Button(layout={"width": "auto", "display": "none"})
+    button = ipywidgets.Button(layout={"width": "auto", "align_self": "flex-start", "display": "none"})
 
     def offer() -> None:
         path, budget, edge_weight = shown()
