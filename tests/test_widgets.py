@@ -193,6 +193,10 @@ def test_live_search_attaches_and_says_what_is_wrong(settings, monkeypatch):
     assert picture.value == expected(settings, "da2s-tiny", "1,2,1,2", 3)
     chosen.value = "darts-full"
     assert "finished, epoch 50 of 50" in state.value and resume.disabled
+    chosen.options = [*chosen.options, "begun"]  # a process has been started, and has written nothing yet
+    chosen.value = "begun"
+    assert (state.value, message.value) == ("<b>begun</b>: not started", "")
+    chosen.value, chosen.options = "darts-full", chosen.options[:-1]
     for name, text, reason in (
         ("epochs", "some", "epochs = "),
         ("budget", "9/14", "budget = "),

@@ -95,15 +95,15 @@ def measure_button(
     button = ipywidgets.Button(layout={"width": "auto", "align_self": "flex-start", "display": "none"})
 
     def offer() -> None:
-        path, budget, edge_weight = shown()
-        button.disabled = path in _measuring
-        button.icon = "spinner spin" if button.disabled else "bar-chart"
-        words = ("Measuring", f"{_measuring.get(path)} …") if button.disabled else ("Measure", budget)
-        button.description = " the cut to ".join(words)
+        can = False
         with contextlib.suppress(LabError):  # of a run without an epoch, or damaged: whoever draws it says so
-            run = explorer.read_search(path)
-            can = button.disabled or explorer.can_measure(run, budget, edge_weight)
-            button.layout.display = "" if can else "none"
+            path, budget, edge_weight = shown()
+            button.disabled = path in _measuring
+            button.icon = "spinner spin" if button.disabled else "bar-chart"
+            words = ("Measuring", f"{_measuring.get(path)} …") if button.disabled else ("Measure", budget)
+            button.description = " the cut to ".join(words)
+            can = button.disabled or explorer.can_measure(explorer.read_search(path), budget, edge_weight)
+        button.layout.display = "" if can else "none"
 
     def measure(path: Path, budget: str) -> None:
         try:
