@@ -224,7 +224,7 @@ def accuracies(run: Run, budget: str, edge_weight: str = "learned") -> dict[str,
 def can_measure(run: Run, budget: str, edge_weight: str) -> bool:
     """Whether the cut of a search's last epoch is not measured, and its weights are there to measure it with."""
     weights = run.finished and run.folder is not None and any((run.folder / name).is_file() for name in CHECKPOINTS)
-    fits = EdgeBudget.parse(budget).nodes == run.config.nodes
+    fits = EdgeBudget.parse(budget).nodes == run.search.nodes
     return weights and fits and accuracies(run, budget, edge_weight)["after"][-1] is None
 
 

@@ -206,7 +206,7 @@ def drops(
         if lacking and run.folder is None:
             path, texts = _record(run.config, settings), ", ".join(f"{budget} ({stage})" for budget, stage in lacking)
             raise LabError(f"{path} has no drops at {texts}; without the record, the run is made again")
-        if lacking:
+        if lacking and run.folder is not None:
             missing[run.folder] = run.search, lacking
     check_data([config for config, _ in missing.values()], settings)
     tasks = [(measure_drops, (folder, *lacking, settings.data, select)) for folder, lacking in missing.items()]

@@ -258,7 +258,11 @@ def run_epochs(
         said = describe() if describe else _accuracies(writer.record)
         return f"epoch {writer.epoch}/{config.epochs}, {said}"
 
-    options = {"initial": done * images, "bar_format": LINE, "disable": not (progress and distributed.is_main())}
+    options: dict[str, Any] = {
+        "initial": done * images,
+        "bar_format": LINE,
+        "disable": not (progress and distributed.is_main()),
+    }
     with progress_bar(config.epochs * images, **options) as bar:
         if done and not bar.disable:
             bar.set_postfix_str(told())
