@@ -83,10 +83,25 @@ def _parser() -> argparse.ArgumentParser:
     alone.add_argument("--data", default="data", help="folder of the data sets (default: data)")
     alone.add_argument("--json", action="store_true", help="a list of rows, accuracies in percent")
 
-    retrain = _command(
-        parsers, "retrain", commands.run_retrain, "train a cell's network from scratch and state its test error"
+    kept = _command(
+        parsers, "cut", commands.run_cut, "write a search's network as it is after the cut, with its weights, to a file"
     )
-    retrain.add_argument("--genotype", required=True, help="a file, or a published cell (daas-lab cells)")
+    _add_run(kept)
+    kept.add_argument("--budget", help="default: the run's")
+    kept.add_argument("--edge-weight", help=f"{weights} (default: the method's)")
+    kept.add_argument("--batch-norm", default="as-trained", help=f"{norms} (default: as-trained)")
+    _add_select(kept)
+    kept.add_argument("--out", metavar="NET", help="the file, for retrain --from and load_network")
+    kept.add_argument("--export", metavar="NET.pt2", help="also as a program of torch.export")
+    kept.add_argument("--data", default="data", help="folder of the data sets (default: data)")
+    kept.add_argument("--json", action="store_true", help="its accuracy in percent before and after, and its size")
+
+    retrain = _command(parsers, "retrain", commands.run_retrain, "train a cell's network and state its test error")
+    start = retrain.add_mutually_exclusive_group(required=True)
+    start.add_argument("--genotype", help="from scratch: a file, or a published cell (daas-lab cells)")
+    start.add_argument(
+        "--from", dest="weights", metavar="NET", help="on from the weights of a file of daas-lab cut, in its own shape"
+    )
     _add_training_options(retrain)
 
     cells = _command(

@@ -22,7 +22,7 @@ from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget, every_edge
 from daas_lab.space.cost import check_limits, count
 from daas_lab.space.genotype import Genotype
 from daas_lab.space.text_forms import format_darts, load_genotype
-from daas_lab.train import discretize, distributed, evolution
+from daas_lab.train import cut, discretize, distributed, evolution
 from daas_lab.train.perturbation import keep_perturbed_cells
 from daas_lab.train.search import load_supernet
 from daas_lab.train.splits import search_splits
@@ -97,6 +97,26 @@ def _cells(options: argparse.Namespace, budgets: Iterable[EdgeBudget], epoch: in
         keep_perturbed_cells(options.run_folder, options.data, list(map(str, budgets)))
     run = read_any(options.run_folder)
     return {str(budget): evolution.genotype_after(run, epoch, budget, options.select) for budget in budgets}
+
+
+def run_cut(options: argparse.Namespace) -> None:
+    if not options.out:
+        raise refuse("--out", options.out, "the network's file")
+    if options.export:
+        one_of("ending of --export", Path(options.export).suffix, (".pt2",))
+    run_config = read_search_config(options.run_folder)
+    budget = _budget_for(options.budget or run_config.budget, run_config)
+    names = ("edge_weight", "batch_norm", "select")
+    row = cut.cut(
+        options.run_folder, budget, options.out, options.data, **{name: getattr(options, name) for name in names}
+    )
+    if options.export:
+        cut.export_network(options.out, options.export)
+    if options.json:
+        print(json.dumps(row))
+    else:
+        images = run_config.held_out_images or run_config.architecture_images
+        _print_accuracies([row], run_config, images, False)
 
 
 def run_attribution(options: argparse.Namespace) -> None:

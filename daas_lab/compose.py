@@ -3,11 +3,12 @@
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
+from pathlib import Path
 from typing import Any
 
 from daas_lab.config import PRESETS, WITHOUT_METHOD, RetrainConfig, SearchConfig
-from daas_lab.data.sources import Dataset, DatasetFacts, canonical, facts_of
-from daas_lab.errors import LabError, one_of, refuse
+from daas_lab.data.sources import Dataset, DatasetFacts, canonical, facts_of, short_name
+from daas_lab.errors import LabError, one_of, refuse, say_once
 from daas_lab.fields import check_text, refuse_unknown, whole
 from daas_lab.methods.lookup import PAPERS, method_class
 from daas_lab.methods.protocols import PROTOCOLS
@@ -21,6 +22,8 @@ from daas_lab.space.cell_space import (
     own_operations,
 )
 from daas_lab.space.cost import check_limits
+from daas_lab.space.genotype import Genotype
+from daas_lab.space.kept_file import read_cut
 from daas_lab.space.operations import load_operations, parse_operations
 from daas_lab.space.text_forms import load_genotype
 
@@ -124,11 +127,12 @@ def _at_most(split: tuple[int, int, int], preset: dict) -> dict:
 
 
 def retrain_config(
-    genotype: Any, preset: str = "mini", dataset: str | Dataset = "fashion_mnist", **changes: Any
+    genotype: Any = None, preset: str = "mini", dataset: str | Dataset = "fashion_mnist", **changes: Any
 ) -> RetrainConfig:
-    """The retraining of `genotype` (a value, a published name or a file), with any field changed by keyword."""
+    """The retraining of `genotype` (a value, a published name or a file), with any field changed by keyword; or, with
+    `weights` in its place, of the network in a file of `daas-lab cut`, whose shape is its own."""
     one_of("preset", preset, PRESETS)
-    found = {"data_digest", "operations_digest"}
+    found = {"data_digest", "operations_digest", "weights_digest"}
     refuse_unknown("retrain", changes, [spec.name for spec in fields(RetrainConfig) if spec.name not in found])
     facts = _facts_of(dataset, changes)
     values: dict[str, Any] = {
@@ -154,14 +158,20 @@ def retrain_config(
     values["train_images"] = min(values.get("train_images", facts.train_images), facts.train_images)
     if changes.get("crops", values["crops"]) == "resized":  # these have crops of their own, and no cutout
         values |= {"crop_padding": 0, "cutout": 0}
+    operations = changes.get("operations") or ""
+    check_text("operations", operations)
+    load_operations(operations)
+    if changes.get("weights"):
+        if genotype is not None:
+            raise refuse("genotype", genotype, f"left out: weights = {str(changes['weights'])!r} have a cell")
+        genotype, shape = _shape_of_cut(changes, dataset, facts)
+        values |= shape
+        changes = {name: value for name, value in changes.items() if name not in ("weights", "form")}
     values |= {key: value for key, value in changes.items() if value is not None}
     side = whole(values["side"], 4)
     values.setdefault("crop_padding", max(1, side // 8))
     values.setdefault("cutout", side // 2)
     values.setdefault("steps", max(1, whole(values["train_images"], 1) // whole(values["batch_size"], 1)))
-    operations = changes.get("operations") or ""
-    check_text("operations", operations)
-    load_operations(operations)
     genotype = load_genotype(genotype)
     used = {edge.operation for name in CELL_TYPES for edge in genotype.cell(name).edges}
     own = [canonical_own(text) for name, text in sorted(own_operations.items()) if name in used]
@@ -169,6 +179,29 @@ def retrain_config(
     values["operations_digest"] = ",".join(digest_of("operations", text) for text in own)
     cells = json.dumps(genotype.to_json(), separators=(",", ":"))
     return RetrainConfig(preset=preset, dataset=canonical(dataset), genotype=cells, **values)
+
+
+def _shape_of_cut(
+    changes: Mapping[str, Any], dataset: str | Dataset, facts: DatasetFacts
+) -> tuple[Genotype, dict[str, Any]]:
+    """Cell and fields that a network which was cut brings with it; neither change nor data set may contradict them, but
+    images may have another side."""
+    path = changes["weights"]
+    if not isinstance(path, str | Path):
+        raise refuse("weights", path, "a file that daas-lab cut wrote")
+    cut, digest, _ = read_cut(path)
+    names = ("layers", "channels", "classes", "image_channels")
+    shape = {"form": "cifar"} | {name: getattr(cut, name) for name in names}
+    for name, value in shape.items():
+        if changes.get(name) is not None and str(changes[name]) != str(value):
+            raise refuse(name, changes[name], f"{value}, which weights = {str(path)!r} have")
+    if (facts.classes, facts.image_channels) != (cut.classes, cut.image_channels):
+        allowed = f"one of {cut.classes} classes and {cut.image_channels} channels, as weights = {str(path)!r} have"
+        raise refuse("dataset", str(dataset), allowed)
+    if cut.dataset != short_name(canonical(dataset)):
+        say_once(f"{path}: its weights are from images of {cut.dataset}, not of {dataset}")
+    where = {"weights": str(Path(path).expanduser().resolve()), "weights_digest": digest}
+    return cut.genotype, shape | {"side": cut.side} | where
 
 
 # --- and taken apart --------------------------------------------------------------------------------------------------
@@ -184,7 +217,8 @@ def options_of(config: SearchConfig | RetrainConfig) -> list[str]:
     """The options of `daas-lab search`, or `retrain`, that make exactly this configuration: names first, then what
     differs. What it names of one's own is executed, as it is wherever a configuration is composed."""
     search = isinstance(config, SearchConfig)
-    make, last = (search_config, ("method", "protocol")) if search else (retrain_config, ("genotype",))
+    last = ("method", "protocol") if search else ("weights",) if config.weights else ("genotype",)
+    make = search_config if search else retrain_config
     names = {name: getattr(config, name) for name in ("preset", "dataset", *last)}
     wanted = values_of(config)
     changes: dict[str, Any] = {}
@@ -194,5 +228,6 @@ def options_of(config: SearchConfig | RetrainConfig) -> list[str]:
         if differing.keys() <= changes.keys():
             raise LabError(f"no command makes {', '.join(differing)} what they are")
         changes |= differing
-    named = [word for name, value in names.items() for word in (f"--{name}", value)]
+    options = {name: "from" if name == "weights" else name for name in names}
+    named = [word for name, value in names.items() for word in (f"--{options[name]}", value)]
     return named + [word for name, value in changes.items() for word in ("--set", f"{name}={value}")]

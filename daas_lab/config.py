@@ -237,7 +237,7 @@ WITHOUT_METHOD = {"lambda_c": "const", "lambda_1": "const", "lambda_2": "const",
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainConfig:
-    """One training of a derived network from scratch. Made by `retrain_config`."""
+    """One training of a derived network, from scratch or from weights that were kept. Made by `retrain_config`."""
 
     preset: str  # not part of the hash
     dataset: str  # a name, folder:PATH or own:NAME
@@ -245,6 +245,8 @@ class RetrainConfig:
     genotype: str  # the cell as compact JSON
     operations: str = ""  # the cell's operations of one's own: FILE.py:function with commas between them
     operations_digest: str = ""  # of their files
+    weights: str = ""  # the file of a network that was cut, with which training begins; "": from scratch
+    weights_digest: str = ""  # of its content
     seed: int = number(at_least=0)
     # Images: all that are not test images, or the first `train_images` of them.
     side: int = number(at_least=4, at_most=4096)

@@ -15,6 +15,7 @@ from daas_lab.space.cell_space import operation_name
 _NOT_HASHED = (
     *("preset", "gap_every", "gap_budgets", "gap_edge_weight"),
     *("device", "threads", "workers", "tf32", "deterministic", "compile"),
+    "weights",  # a path: its content has a digest
 )
 
 
@@ -25,6 +26,7 @@ _ALWAYS = {
     "method_digest": "",
     "operations": "",
     "operations_digest": "",
+    "weights_digest": "",
     "warmup": 0,
     "hold": 0,
     "temperature": 1.0,

@@ -11,7 +11,8 @@ from torch import nn
 
 from daas_lab.compose import retrain_config
 from daas_lab.errors import LabError
-from daas_lab.networks.derived import AuxiliaryHead, Network, build_network, drop_paths
+from daas_lab.networks.build import build_network
+from daas_lab.networks.derived import AuxiliaryHead, Network, drop_paths
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cost import count
 from daas_lab.space.genotype import CellGenotype, Edge, Genotype

@@ -11,7 +11,7 @@ import torch
 from daas_lab.compose import retrain_config, search_config
 from daas_lab.errors import LabError
 from daas_lab.methods.losses import operation_entropy
-from daas_lab.networks.derived import build_network
+from daas_lab.networks.build import build_network
 from daas_lab.runs.folder import epochs_done, is_finished, read_checkpoint, read_run
 from daas_lab.train import distributed, loop
 from daas_lab.train.retrain import describe, learning_rate, retrain

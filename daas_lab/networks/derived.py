@@ -3,13 +3,13 @@
 Legend: B batch, C channels of a cell, H = W side of its map.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from daas_lab.config import RetrainConfig
 from daas_lab.errors import one_of
-from daas_lab.networks.depthwise import speed_up
 from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.space.cost import FORMS, layers_of, make_second_stem, make_stem
 from daas_lab.space.genotype import CellGenotype, Genotype
@@ -81,7 +81,8 @@ class AuxiliaryPool(nn.Module):
 class Network(nn.Module):
     """A network of `layers` cells with the cells of `genotype`, in the CIFAR or the ImageNet form.
 
-    `drop_path` is the probability in force; the trainer raises it over the epochs.
+    `drop_path` is the probability in force; the trainer raises it over the epochs. `make_cell`: of the arguments of
+    `Cell`, a cell in its place.
     """
 
     def __init__(
@@ -94,11 +95,12 @@ class Network(nn.Module):
         form: str = "cifar",
         image_channels: int = 3,
         auxiliary: bool = True,
+        make_cell: Callable[..., nn.Module] = Cell,
     ):
         super().__init__()
         one_of("form", form, FORMS)
         self.drop_path = 0.0
-        self.form = form
+        self.genotype, self.form = genotype, form
         self.stem = make_stem(form, image_channels, channels)
         if form == "imagenet":
             self.stem_2 = make_second_stem(channels)
@@ -108,7 +110,7 @@ class Network(nn.Module):
         concat = {name: len(genotype.cell(name).concat) for name in CELL_TYPES}
         for layer, (cell_type, *shape) in enumerate(layers_of(form, channels, layers, concat)):
             cell = genotype.cell(cell_type)
-            self.cells.append(Cell(cell, *shape))
+            self.cells.append(make_cell(cell, *shape))
             channels_out = len(cell.concat) * shape[1]
             if auxiliary and layer == self.auxiliary_layer:
                 self.auxiliary_head = AuxiliaryHead(channels_out, classes, form)
@@ -125,24 +127,6 @@ class Network(nn.Module):
                 auxiliary_logits = self.auxiliary_head(states[1])
         logits = self.classifier(states[1].mean(dim=(2, 3)))
         return logits if auxiliary_logits is None else (logits, auxiliary_logits)
-
-
-def build_network(config: RetrainConfig) -> Network:
-    """The network that a retraining configuration asks for, in its fast form."""
-    return speed_up(plain_network(config))
-
-
-def plain_network(config: RetrainConfig) -> Network:
-    """The same with torch's own convolutions: what the fast form is tested and timed against."""
-    return Network(
-        config.cells,
-        channels=config.channels,
-        layers=config.layers,
-        classes=config.classes,
-        form=config.form,
-        image_channels=config.image_channels,
-        auxiliary=config.auxiliary_weight > 0,
-    )
 
 
 def leaves_weights_unused(genotype: Genotype) -> bool:

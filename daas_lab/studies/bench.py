@@ -28,7 +28,7 @@ from daas_lab.data.batches import ImageSet, training_batches
 from daas_lab.errors import one_of
 from daas_lab.methods.unrolled import train_only
 from daas_lab.networks import kernels
-from daas_lab.networks.derived import build_network, plain_network
+from daas_lab.networks.build import build_network, plain_network
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.provenance import machine
 from daas_lab.train.discretize import accuracy_drops

@@ -16,7 +16,7 @@ import torch
 from daas_lab.config import RetrainConfig, SearchConfig
 from daas_lab.errors import refuse
 from daas_lab.methods.unrolled import train_only
-from daas_lab.networks.derived import build_network
+from daas_lab.networks.build import build_network
 from daas_lab.runs.provenance import machine
 from daas_lab.train.distributed import parallel
 from daas_lab.train.loop import make_scaler, place, prepare

@@ -197,7 +197,7 @@ def accuracy_drops(
     for budget in map(EdgeBudget.parse, budgets):
         chosen = (cells or {}).get(str(budget))
         genotype = chosen or derive_genotype(config, architecture_of(network), budget, network.at.epoch)
-        _check_remaining(network, genotype, budget)
+        check_remaining(network, genotype, budget)
         for edge_weight, batch_norm, stage in product(edge_weights, batch_norms, stages):
             discrete = {
                 name: discrete_weights(mixture[name], genotype.cell(name), edge_weight, stage, names)
@@ -211,7 +211,7 @@ def accuracy_drops(
     return rows
 
 
-def _check_remaining(network: SuperNetwork, genotype: Genotype, budget: EdgeBudget) -> None:
+def check_remaining(network: SuperNetwork, genotype: Genotype, budget: EdgeBudget) -> None:
     """Raise if a cut keeps what has left the network."""
     for name in CELL_TYPES:
         for source, node, operation in genotype.cell(name).edges:
@@ -246,7 +246,7 @@ def attribution(
     budget = EdgeBudget.parse(budget)
     mixture = network.mixtures()
     genotype = derive_genotype(config, architecture_of(network), budget, network.at.epoch)
-    _check_remaining(network, genotype, budget)
+    check_remaining(network, genotype, budget)
     _, before = evaluate(network, held_out)
     rows = []
     for cell_type, weights in mixture.items():

@@ -1,4 +1,4 @@
-"""Retraining: a derived network from scratch, and its error on the test images."""
+"""Retraining: a derived network from scratch, or on from weights that a cut kept, and its error on test images."""
 
 import json
 import sys
@@ -14,9 +14,9 @@ from daas_lab.config import RetrainConfig
 from daas_lab.data.batches import ImageSet, training_batches
 from daas_lab.data.image_files import FileSet
 from daas_lab.data.sources import Dataset
-from daas_lab.networks.derived import build_network, leaves_weights_unused
+from daas_lab.networks.build import build_network, network_size
+from daas_lab.networks.derived import leaves_weights_unused
 from daas_lab.runs.folder import is_whole
-from daas_lab.space.cost import count
 from daas_lab.train import distributed
 from daas_lab.train.loop import (
     StepLosses,
@@ -68,7 +68,7 @@ def _retrain(
     progress: bool,
 ) -> None:
     if progress and distributed.is_main():
-        print(describe(config, _size(config)), file=sys.stderr)
+        print(describe(config, network_size(config)), file=sys.stderr)
     torch.manual_seed(seed_of(config.seed, "initial"))
     network = place(build_network(config), config, device)
     trained = distributed.parallel(network, leaves_weights_unused(config.cells))
@@ -111,13 +111,8 @@ def _retrain(
     stateful = {"network": network, "optimizer": optimizer} | ({"scaler": scaler} if scaler.is_enabled() else {})
     run_epochs(writer, config, stateful, train_epoch, progress=progress)
     last = writer.record
-    result = {name: last[name] for name in ("test_error", "test_error_top_5") if name in last} | _size(config)
+    result = {name: last[name] for name in ("test_error", "test_error_top_5") if name in last} | network_size(config)
     writer.finish({"result.json": json.dumps(result) + "\n"})
-
-
-def _size(config: RetrainConfig) -> dict[str, int]:
-    names = ("form", "channels", "layers", "classes", "side", "image_channels")
-    return count(config.cells, **{name: getattr(config, name) for name in names})
 
 
 def make_optimizer(config: RetrainConfig, network: nn.Module) -> torch.optim.SGD:
@@ -178,6 +173,8 @@ def describe(config: RetrainConfig, size: dict[str, int]) -> str:
     """Parameters and multiply-adds of the network in a line, with a warning above the mobile setting."""
     millions = size["multiply_adds"] / 1e6
     text = f"{size['parameters']:,} parameters, {millions:,.{0 if millions >= 10 else 2}f} M multiply-adds an image"
+    if config.weights:
+        text += f"; on from {config.weights}, in its own shape: {config.channels} channels, {config.layers} cells"
     if config.form == "imagenet" and size["multiply_adds"] > MOBILE_MULTIPLY_ADDS:
         text += f": more than the {MOBILE_MULTIPLY_ADDS // 10**6} M of the mobile setting"
     return text

@@ -186,6 +186,7 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
         record["train_accuracy"] = 100 * distributed.sum_over_processes(correct).item() / images
         record["held_out_loss"], record["held_out_accuracy"] = evaluate(network, held_out)
         method.after_epoch(SearchState(network, config, epoch, weights, held_out))
+        follow(network, weight_optimizer)  # before the checkpoint, which has the weights of those that are left
         writer.snapshot = _snapshot(network)
         with torch.no_grad():
             record |= method.measure(network.architectures(), network.mixtures(), network.at)
