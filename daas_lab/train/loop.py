@@ -258,12 +258,8 @@ def run_epochs(
         said = describe() if describe else _accuracies(writer.record)
         return f"epoch {writer.epoch}/{config.epochs}, {said}"
 
-    options: dict[str, Any] = {
-        "initial": done * images,
-        "bar_format": LINE,
-        "disable": not (progress and distributed.is_main()),
-    }
-    with progress_bar(config.epochs * images, **options) as bar:
+    silent = not (progress and distributed.is_main())
+    with progress_bar(config.epochs * images, initial=done * images, bar_format=LINE, disable=silent) as bar:
         if done and not bar.disable:
             bar.set_postfix_str(told())
         for epoch in range(done + 1, config.epochs + 1):
