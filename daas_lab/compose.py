@@ -216,9 +216,10 @@ def values_of(config: SearchConfig | RetrainConfig) -> dict[str, Any]:
 def options_of(config: SearchConfig | RetrainConfig) -> list[str]:
     """The options of `daas-lab search`, or `retrain`, that make exactly this configuration: names first, then what
     differs. What it names of one's own is executed, as it is wherever a configuration is composed."""
-    search = isinstance(config, SearchConfig)
-    last = ("method", "protocol") if search else ("weights",) if config.weights else ("genotype",)
-    make = search_config if search else retrain_config
+    if isinstance(config, SearchConfig):
+        make, last = search_config, ("method", "protocol")
+    else:
+        make, last = retrain_config, ("weights",) if config.weights else ("genotype",)
     names = {name: getattr(config, name) for name in ("preset", "dataset", *last)}
     wanted = values_of(config)
     changes: dict[str, Any] = {}
