@@ -182,6 +182,7 @@ BESIDE = {
     "retrain": ["--preset", "tiny", "--dataset", "digits", "--genotype", "DARTS_V2"],
     "gap": ["RUN"],  # a search without weights
     "attribution": ["RUN"],
+    "cut": ["RUN", "--out", "net"],
     "genotype": ["RUN"],
     "cells": [],  # takes no value
     "count": ["NO_CELL"],
@@ -189,16 +190,19 @@ BESIDE = {
     "reproduce": ["--preset", "tiny", "--dataset", "digits"],  # where there are no notebooks
     "sweep": ["NO_FILE", "--dry-run"],
     "bench": ["--sizes", "none"],
+    "report": ["NO_RUN"],
 }
+WITHOUT_LACK = {"quickstart"}  # its one value is a preset, tried with the others': a valid one begins the work
 
 
 def _options():
     """(command, option) of everything that takes a value; of a positional argument, its name in the help."""
     commands = next(action.choices for action in cli._parser()._actions if action.choices)
-    assert commands.keys() == BESIDE.keys()
+    assert commands.keys() == BESIDE.keys() | WITHOUT_LACK
     return [
         (name, action.option_strings[-1] if action.option_strings else action.metavar)
         for name, parser in commands.items()
+        if name in BESIDE
         for action in parser._actions
         if action.nargs != 0
     ]
@@ -221,6 +225,7 @@ def commands(draw):
     # A valid value is followed by the refusal of what lacks beside it.
     lacking = {"search": "--out", "retrain": "--out", "reproduce": "notebooks", "bench": "size", "count": "NO_CELL"}
     lacking |= {"draw": "NO_CELL", "sweep": "NO_FILE", "gap": "checkpoint", "attribution": "checkpoint"}
+    lacking |= {"cut": "checkpoint", "report": "NO_RUN"}
     if option == "--out" and command in ("search", "retrain"):  # any text is a folder's name
         kept, names = [*kept, "--epochs", "0"], ["epochs"]
     return [command, *kept, option, value], [*names, lacking.get(command, option)]

@@ -70,7 +70,7 @@ def made(tmp_path_factory):
     found = run_folder(chosen, settings)
     search(chosen, found, progress=False)
     keys = [("8/14", "both"), ("8/14", "none")]
-    measure_drops(chosen, keys, settings, rules.OWN, 1)
+    measure_drops(found, chosen, keys, settings.data, rules.OWN, 1)
     retraining = retrain_config(read_run(found).genotype, "tiny", "digits", **SHORT)
     retrain(retraining, folder / "retrained", progress=False)
     return found, folder / "retrained"

@@ -10,7 +10,6 @@ a type's cells share α, what the budget would keep stays, and when all else has
 images. β holds λ and Δ, for a resume. The network mixes with b = Σ_o w_o and a = w / b: a cut that keeps b keeps w.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -52,7 +51,7 @@ class GoldNAS(Method):
         logits = torch.nn.functional.logsigmoid(architecture.alphas)
         return Mixture(logits.softmax(dim=1), logits.exp().sum(dim=1), logits)
 
-    def regularise(self, architectures: Mapping, mixtures: Mapping, at: Moment) -> dict:
+    def regularise(self, architectures: Any, mixtures: Any, at: Moment) -> dict:
         low = self.eta_min * 2 / len(at.space.operations)
         return {"pruning_term": sum(b[0].detach() * node_penalty(a, low) for a, b in architectures.values())}
 

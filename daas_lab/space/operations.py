@@ -29,27 +29,28 @@ def relu_conv_norm(channels_in: int, channels_out: int, affine: bool) -> nn.Sequ
     )
 
 
+class Halving(nn.Conv2d):
+    """A 1×1 convolution of stride 2. Of fewer than 8 channels the pixels are chosen first: with the stride in the
+    convolution the weight gradient of torch's CPU kernel (2.14, AVX2) writes past its memory, and the process dies
+    somewhere later."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if self.in_channels >= 8 else F.conv2d(x[:, :, ::2, ::2], self.weight)
+
+
 class FactorizedReduce(nn.Module):
     """Halves the side by two 1×1 convolutions of stride 2, one of them on the map shifted by a pixel."""
 
     def __init__(self, channels_in: int, channels_out: int, affine: bool):
         super().__init__()
         self.relu = nn.ReLU()
-        self.conv_1 = nn.Conv2d(channels_in, channels_out // 2, 1, stride=2, bias=False)
-        self.conv_2 = nn.Conv2d(channels_in, channels_out - channels_out // 2, 1, stride=2, bias=False)
+        self.conv_1 = Halving(channels_in, channels_out // 2, 1, stride=2, bias=False)
+        self.conv_2 = Halving(channels_in, channels_out - channels_out // 2, 1, stride=2, bias=False)
         self.norm = nn.BatchNorm2d(channels_out, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(x)
-        return self.norm(torch.cat([_halved(self.conv_1, x), _halved(self.conv_2, x[:, :, 1:, 1:])], dim=1))
-
-
-def _halved(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """`conv(x)`. Of fewer than 8 channels the pixels are chosen first: with the stride in the convolution the weight
-    gradient of torch's CPU kernel (2.14, AVX2) writes past its memory, and the process dies somewhere later."""
-    if conv.in_channels >= 8:
-        return conv(x)
-    return F.conv2d(x[:, :, ::2, ::2], conv.weight)
+        return self.norm(torch.cat([self.conv_1(x), self.conv_2(x[:, :, 1:, 1:])], dim=1))
 
 
 class Zero(nn.Module):

@@ -218,15 +218,24 @@ def _check_finite(values: Mapping[str, Any], epoch: int, steps: int) -> None:
             raise _not_finite(name, numbers[~numbers.isfinite()][0].item(), epoch, steps)
 
 
-def restore(folder: str | Path, stateful: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Give modules and optimizers the state of a checkpoint of the run in `folder`."""
+@contextlib.contextmanager
+def fitting(folder: str | Path) -> Iterator[None]:
+    """Inside, what a checkpoint of the run in `folder` lacks or has too much is said in a line."""
     try:
-        for name, item in stateful.items():
-            item.load_state_dict(state[name])
+        yield
+    except LabError:
+        raise
     except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
         raise LabError(
             f"the checkpoint of {folder} is not one of its configuration: {str(error).splitlines()[0]}"
         ) from error
+
+
+def restore(folder: str | Path, stateful: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Give modules and optimizers the state of a checkpoint of the run in `folder`."""
+    with fitting(folder):
+        for name, item in stateful.items():
+            item.load_state_dict(state[name])
 
 
 def run_epochs(
@@ -249,7 +258,8 @@ def run_epochs(
     if state is None:
         writer.begin()
     else:
-        on_resume(state)
+        with fitting(writer.folder):
+            on_resume(state)
         restore(writer.folder, stateful, state)
     done = writer.epoch
     images = config.steps * config.batch_size

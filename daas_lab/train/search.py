@@ -35,6 +35,7 @@ from daas_lab.train.loop import (
     apply_gradients,
     cosine,
     evaluate,
+    fitting,
     forward,
     generator,
     make_scaler,
@@ -106,7 +107,8 @@ def load_supernet(folder: str | Path) -> tuple[SuperNetwork, SearchConfig]:
     state, epoch = read_checkpoint(folder)
     network = build_supernet(config, epoch=epoch)
     network.at = config.moment(epoch)
-    network.keep(remaining(state["network"]))
+    with fitting(folder):
+        network.keep(remaining(state["network"]))
     restore(folder, {"network": network}, state)
     return network, config
 
