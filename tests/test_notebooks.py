@@ -235,6 +235,7 @@ def test_paper_vs_code(root):
     assert gains["4/14"]["printed gain"] == 1.75 and gains["4/14"]["from the rows"] == pytest.approx(1.85)
 
 
+@pytest.mark.slow
 def test_a_misspelt_parameter_stops_a_notebook_before_training(tmp_path):
     done = papermill("00_quickstart", tmp_path, "-p", "epoch", "5")
     assert done.returncode != 0 and not (tmp_path / "runs").exists()

@@ -93,6 +93,7 @@ def test_both_keep_what_a_method_has_to(files):
         check_method(method_class(name), budgets=("8/14", "3/14"))
 
 
+@pytest.mark.slow
 def test_searched_in_worker_processes_cut_drawn_retrained_and_searched_anew_when_edited(files, settings, tmp_path):
     configs = [settings.search(name, 0, **SHORT) for name in files.values()]
     runs = make_runs(configs, settings)

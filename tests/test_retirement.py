@@ -74,7 +74,7 @@ def test_a_network_without_them_computes_what_it_computed_when_they_weighed_noth
     torch.testing.assert_close(whole(images), fast(images))
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ["fast", pytest.param("readable", marks=pytest.mark.slow)])
 def test_the_optimizer_follows(form):
     """The next steps are those of an optimizer that never had the others."""
     config = search_config("tiny", "digits", "da2s")

@@ -71,7 +71,7 @@ def assert_same_buffers(oracle, fast, dtype):
         torch.testing.assert_close(ours[name], theirs, rtol=LOGITS[dtype], atol=LOGITS[dtype] / 10, msg=name)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.float64])
 @pytest.mark.parametrize(
     "changes",
     [
