@@ -2,8 +2,9 @@
 PYTHON ?= python3
 PRESET ?= mini
 BIN := .venv/bin
-# Whole files: the tests of some share what the first of them has made.
-SIDE_BY_SIDE := -n auto --dist loadfile
+# Whole files: the tests of some share what the first of them has made. In their order: sorted by the number of tests,
+# files of few long ones would come last, and a process would wait for them.
+SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: help quickstart test test-all test-cuda lab figures docs docs-records docs-notebooks lint audit clean
 .DELETE_ON_ERROR:
