@@ -54,6 +54,18 @@ def pytest_runtest_setup(item):
 
 
 @pytest.fixture
+def forgets_operations():
+    """Afterwards nothing is known of one's own operations: the table is that of the whole process."""
+    from daas_lab.space.cell_space import own_operations
+    from daas_lab.space.operations import OPERATIONS
+
+    yield
+    for name in own_operations:
+        OPERATIONS.pop(name, None)
+    own_operations.clear()
+
+
+@pytest.fixture
 def seen(request, tmp_path):
     """seen(line, exit code): what a user sees of the fault that the test is marked with."""
     [fault] = request.node.get_closest_marker("fault").args

@@ -203,7 +203,7 @@ def test_random_cells_are_drawn_until_one_keeps_to_it(monkeypatch):
         rules.select("own", config.searcher, {}, EdgeBudget.parse("8/14;multiply_adds<=227.3M"), config.moment())
 
 
-def test_operations_of_ones_own_and_five_nodes(tmp_path):
+def test_operations_of_ones_own_and_five_nodes(tmp_path, forgets_operations):
     (tmp_path / "own.py").write_text(
         "from torch import nn\n\n\ndef wide(channels, stride, affine):\n"
         "    return nn.Conv2d(channels, channels, 3, stride, 1, bias=False)\n"

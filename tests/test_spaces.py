@@ -52,14 +52,11 @@ SIZES = {"channels": 4, "layers": 3, "classes": 3}
 
 
 @pytest.fixture
-def own(tmp_path):
+def own(tmp_path, forgets_operations):
     """A file of one's own operations; afterwards nothing is known of it."""
     path = tmp_path / "own.py"
     path.write_text(OWN)
-    yield path
-    for name in own_operations:
-        OPERATIONS.pop(name, None)
-    own_operations.clear()
+    return path
 
 
 # --- the table --------------------------------------------------------------------------------------------------------

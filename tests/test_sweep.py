@@ -295,7 +295,8 @@ def write_notebook(path, *cells, parameters="x = 3\nwords = ['c']\n"):
     """A notebook with a `parameters` cell and these cells of code."""
     made = [nbformat.v4.new_code_cell(source) for source in (parameters, *cells)]
     made[0].metadata["tags"] = ["parameters"]
-    nbformat.write(nbformat.v4.new_notebook(cells=made), path)
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=made, metadata=kernel), path)
     return str(path)
 
 
