@@ -11,6 +11,15 @@ from daas_lab.runs.folder import is_finished
 from daas_lab.runs.lock import writer
 
 
+class Stopped(Exception):
+    """An epoch that is the last one of a process."""
+
+
+def stop():
+    """`on_epoch` of a run that is stopped when its next epoch is on disk."""
+    raise Stopped
+
+
 def killed_at_random(train, root, kills):
     """The folders of two runs of `train(folder, on_epoch)`, both finished: one killed `kills` times, the other never.
 

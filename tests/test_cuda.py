@@ -17,6 +17,7 @@ from daas_lab.runs.folder import read_run
 from daas_lab.studies import estimate
 from daas_lab.train.loop import forward, prepare
 from daas_lab.train.search import build_supernet, search
+from tests.killing import Stopped, stop
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 SIZES = {"threads": 1, "layers": 3, "channels": 8, "side": 16, "batch_size": 8}
@@ -96,12 +97,6 @@ def test_logits_and_gradients_are_those_of_the_cpu(precision, within):
 def test_a_search_goes_on_from_its_checkpoint(precision, tmp_path):
     config = config_of(device="cuda", precision=precision, deterministic=True, epochs=3)
     search(config, tmp_path / "whole", progress=False)
-
-    class Stopped(Exception):
-        pass
-
-    def stop():
-        raise Stopped
 
     with pytest.raises(Stopped):
         search(config, tmp_path / "parts", progress=False, on_epoch=stop)

@@ -39,6 +39,7 @@ from daas_lab.train.loop import evaluate
 from daas_lab.train.retrain import retrain
 from daas_lab.train.search import build_supernet, load_supernet, search
 from daas_lab.train.splits import search_splits
+from tests.killing import Stopped, stop
 
 
 def searched_in(folder, method="da2s", protocol="authors", **changes):
@@ -155,7 +156,7 @@ def shuffled(channels, stride, affine):
 
 
 @pytest.mark.slow
-def test_operations_of_ones_own_and_skips_beside_others_are_kept(tmp_path, monkeypatch):
+def test_operations_of_ones_own_and_skips_beside_others_are_kept(tmp_path, monkeypatch, forgets_operations):
     (tmp_path / "blocks.py").write_text(OWN)
     own = f"{tmp_path / 'blocks.py'}:shuffled"
     sizes = {"nodes": 4, "budget": "2,1", "epochs": 2, "steps": 2}
@@ -275,12 +276,6 @@ def test_training_begins_with_the_kept_weights_and_a_fresh_head(net):
 
 def test_a_retraining_from_a_network_goes_on_bit_for_bit(net, tmp_path):
     config = on_from(net, epochs=3, drop_path=0.4)
-
-    class Stopped(Exception):
-        pass
-
-    def stop():
-        raise Stopped
 
     with pytest.raises(Stopped):
         retrain(config, tmp_path / "stopped", progress=False, on_epoch=stop)

@@ -25,7 +25,7 @@ from daas_lab.runs.folder import is_finished, read_run
 from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, SKIP, Space, cell_edges
 from daas_lab.train.loop import make_scaler
 from daas_lab.train.search import ArchitectureStep, architecture_step, build_supernet, make_optimizers, search
-from tests.killing import killed_at_random
+from tests.killing import Stopped, killed_at_random, stop
 
 EDGES = cell_edges()
 NODE = np.array([node for _, node in EDGES])
@@ -441,18 +441,11 @@ def test_p_darts_takes_the_weakest_skip_away_until_two_are_left():
 # --- what a resume finds ----------------------------------------------------------------------------------------------
 
 
-class Stopped(Exception):
-    """An epoch that is the last one of a process."""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["gold_nas", "p_darts", "dots"])
 def test_a_search_that_is_stopped_in_every_epoch_ends_in_the_same_bytes(method, tmp_path):
     config = tiny(method, epochs=4, weight_images=32, architecture_images=32, held_out_images=16, steps=1)
     search(config, tmp_path / "whole", progress=False)
-
-    def stop():
-        raise Stopped
 
     while not is_finished(tmp_path / "parts"):
         try:

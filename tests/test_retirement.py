@@ -14,6 +14,7 @@ from daas_lab.methods.pruning import GONE, alive
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.folder import read_checkpoint
 from daas_lab.space.cell_space import CELL_TYPES
+from daas_lab.train.discretize import architecture_of
 from daas_lab.train.retirement import Retirement, follow
 from daas_lab.train.search import build_supernet, load_supernet, make_optimizers, search
 from tests.killing import killed_at_random
@@ -92,7 +93,7 @@ def test_the_optimizer_follows(form):
     with torch.no_grad():
         for name, own in some(0.5).items():
             network.alphas(name)[~own] += GONE
-    follow(network, optimizer)
+    follow(network, optimizer, architecture_of(network))
     trained = network.weight_parameters()
     assert [*map(id, optimizer.param_groups[0]["params"])] == [*map(id, trained)]
     assert set(optimizer.state) == set(trained)
@@ -101,7 +102,7 @@ def test_the_optimizer_follows(form):
         if "weight" in name:
             assert torch.equal(momentum_of(network, optimizer, name), numbers[name]), name
     step()
-    follow(network, optimizer)  # nobody has left since: nothing is replaced
+    follow(network, optimizer, architecture_of(network))  # nobody has left since: nothing is replaced
     assert [*map(id, network.weight_parameters())] == [*map(id, trained)]
 
 

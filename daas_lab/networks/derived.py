@@ -13,7 +13,7 @@ from daas_lab.errors import one_of
 from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.space.cost import FORMS, layers_of, make_second_stem, make_stem
 from daas_lab.space.genotype import CellGenotype, Genotype
-from daas_lab.space.operations import FactorizedReduce, make_operation, relu_conv_norm
+from daas_lab.space.operations import make_operation, preprocessing
 
 
 class Cell(nn.Module):
@@ -24,9 +24,7 @@ class Cell(nn.Module):
         before_reduces, self_reduces = reduces
         self.concat = genotype.concat
         self.wiring = [(edge.source, edge.node) for edge in genotype.edges]
-        preprocess = FactorizedReduce if before_reduces else relu_conv_norm
-        self.preprocess_0 = preprocess(channels_in[0], channels, affine=True)
-        self.preprocess_1 = relu_conv_norm(channels_in[1], channels, affine=True)
+        self.preprocess_0, self.preprocess_1 = preprocessing(channels_in, channels, before_reduces, affine=True)
         self.operations = nn.ModuleList(
             make_operation(edge.operation, channels, 2 if self_reduces and edge.source < 2 else 1, affine=True)
             for edge in genotype.edges

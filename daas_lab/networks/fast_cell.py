@@ -29,7 +29,7 @@ from daas_lab.networks import kernels
 from daas_lab.networks.fast_edges import (
     Dilated,
     Wanted,
-    WeightGradients,
+    Weights,
     add_to_nodes,
     again,
     as_map,
@@ -284,7 +284,7 @@ def _gradients(gs: Tensor, group: Group, first: int, dilated: Dilated) -> list[T
     return own
 
 
-def _by_kind(group: Group, grads: WeightGradients) -> tuple[list[Tensor | None], ...]:
+def _by_kind(group: Group, grads: Weights) -> tuple[list[Tensor | None], ...]:
     """Gradients of a group's weights, by the kinds of rows of each of the three stacks."""
     counts = [len(edges) for edges in group.values()]
     separable = [o for o in SEPARABLE if o in group]

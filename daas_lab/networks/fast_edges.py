@@ -198,16 +198,6 @@ class Wanted(NamedTuple):
     gains: bool
 
 
-class WeightGradients(NamedTuple):
-    """As `Weights`."""
-
-    sep_1: list[Tensor]
-    sep_2: list[Tensor]
-    dil: list[Tensor]
-    first: Tensor
-    last: Tensor
-
-
 def convolve_backward(
     gs: list[Tensor], r: Tensor, dilated: Dilated, weights: Weights, kept: tuple, stride: int, wanted: Wanted
 ):
@@ -260,7 +250,7 @@ def convolve_backward(
     grads = None
     if wanted.weights:
         grad_first = weights.first if grad_first is None else grad_first  # no rows
-        grads = WeightGradients(grad_sep_1, grad_sep_2, grad_dil, grad_first, grad_last)
+        grads = Weights(grad_sep_1, grad_sep_2, grad_dil, grad_first, grad_last)
     return grad_r, grad_y, grads, grad_gains
 
 

@@ -50,6 +50,57 @@ def evaluate_cell(plan: Plan, input_0, input_1, gains, edge_weights, three, five
         bypass = sum(passing[node][1:], start=passing[node][0])
         return F.channel_shuffle(torch.cat([z, bypass], 1), K)
 
+    def leaving(source: int, z: Tensor) -> dict[Edges, Tensor]:
+        """What leaves `source` by n edges [B, n C, H, W], summed over the operations of which these are all edges."""
+        first, stride = plan.leaving(source)[0], plan.stride(source)
+        having = [plan.having(o, source) for o in range(len(PRIMITIVES))]
+        start = [sum(e < first for e in edges) for edges in plan.candidates]
+        r = z.relu()
+        dilated = Dilated.of(r, stride)
+        out: dict[Edges, Tensor] = {}
+
+        def rows(kind: int) -> slice:
+            """Of this source, in what is split by `NORMED`."""
+            o = NORMED[kind]
+            return slice(start[o], start[o] + len(having[o]))
+
+        def depthwise(x: Tensor, k: int, kind: int, *steps: int) -> Tensor:
+            o = KERNELS[k][kind]
+            kernel = stacks[k][kind][start[o] * C : (start[o] + len(having[o])) * C]
+            return kernels.depthwise(x, kernel, *steps)
+
+        def fold(kind: int, x: Tensor) -> Tensor:
+            kernel, at = folded[kind - 2], rows(kind)
+            return F.conv2d(x, kernel[at].reshape(-1, C, 1, 1), biases[kind][at].reshape(-1), groups=x.shape[1] // C)
+
+        for k, o in zip((3, 5), SEPARABLE, strict=True):
+            if edges := having[o]:
+                x = fold(NORMED.index(o), depthwise(kernels.copies(r, len(edges)), k, 0, stride)).relu()
+                _add(out, edges, fold(NORMED.index(o) + 2, depthwise(x, k, 1)))
+        on_grid: dict[Edges, Tensor] = {}
+        for k, o in zip((3, 5), DILATED, strict=True):
+            if edges := having[o]:
+                x = kernels.copies(dilated.map, len(edges))
+                _add(on_grid, edges, fold(NORMED.index(o), depthwise(x, k, 2, dilated.stride, dilated.dilation)))
+        for edges, x in on_grid.items():
+            _add(out, edges, kernels.from_subgrids(x) if dilated.on_subgrids else x)
+        for kind, o in enumerate((MAX_POOL, AVERAGE_POOL)):
+            if edges := having[o]:
+                x = F.max_pool2d(z, 3, stride, 1) if o == MAX_POOL else kernels.average_pool(z, stride)
+                shape = (1, len(edges), C, 1, 1)
+                x = x.unsqueeze(1) * scales[kind][rows(kind)].view(shape) + biases[kind][rows(kind)].view(shape)
+                _add(out, edges, x.flatten(1, 2))
+        if (edges := having[SKIP]) and stride == 1:
+            weight = pick(columns[SKIP], edges)
+            _add(out, edges, (z.unsqueeze(1) * weight.view(1, len(edges), 1, 1, 1)).flatten(1, 2))
+        elif edges:
+            at = plan.reduced_skips(source)[1]
+            y = skip_maps(r, *(skip[at] for skip in skips))
+            weight = pick(columns[SKIP], edges).repeat_interleave(C)
+            own_mean, own_variance = (x.view(-1, C)[at].reshape(-1) for x in running[1])
+            _add(out, edges, F.batch_norm(y, own_mean, own_variance, weight, None, False, 0.0, plan.eps))
+        return out
+
     for source in range(plan.nodes - 1):
         if source >= 2:
             zs.append(close(source - 2))
@@ -61,57 +112,11 @@ def evaluate_cell(plan: Plan, input_0, input_1, gains, edge_weights, three, five
             z = z[:, :C]
         if source == 0:
             nothing = torch.zeros_like(z[:, :, ::stride, ::stride])
-        having = [plan.having(o, source) for o in range(len(PRIMITIVES))]
-        start = [sum(e < first for e in plan.candidates[o]) for o in range(len(PRIMITIVES))]
-        r = z.relu()
-        dilated = Dilated.of(r, stride)
-        out: dict[Edges, Tensor] = {}
-
-        def enter(edges: Edges, x: Tensor, out=out) -> None:
-            out[edges] = out[edges] + x if edges in out else x
-
-        def rows(kind: int, having=having, start=start) -> slice:
-            """Of this source, in what is split by `NORMED`."""
-            o = NORMED[kind]
-            return slice(start[o], start[o] + len(having[o]))
-
-        def depthwise(x: Tensor, k: int, kind: int, *steps: int, having=having, start=start) -> Tensor:
-            o = KERNELS[k][kind]
-            kernel = stacks[k][kind][start[o] * C : (start[o] + len(having[o])) * C]
-            return kernels.depthwise(x, kernel, *steps)
-
-        def fold(kind: int, x: Tensor, rows=rows) -> Tensor:
-            kernel, at = folded[kind - 2], rows(kind)
-            return F.conv2d(x, kernel[at].reshape(-1, C, 1, 1), biases[kind][at].reshape(-1), groups=x.shape[1] // C)
-
-        for k, o in zip((3, 5), SEPARABLE, strict=True):
-            if edges := having[o]:
-                x = fold(NORMED.index(o), depthwise(kernels.copies(r, len(edges)), k, 0, stride)).relu()
-                enter(edges, fold(NORMED.index(o) + 2, depthwise(x, k, 1)))
-        on_grid: dict[Edges, Tensor] = {}
-        for k, o in zip((3, 5), DILATED, strict=True):
-            if edges := having[o]:
-                x = kernels.copies(dilated.map, len(edges))
-                x = fold(NORMED.index(o), depthwise(x, k, 2, dilated.stride, dilated.dilation))
-                on_grid[edges] = on_grid[edges] + x if edges in on_grid else x
-        for edges, x in on_grid.items():
-            enter(edges, kernels.from_subgrids(x) if dilated.on_subgrids else x)
-        for kind, o in enumerate((MAX_POOL, AVERAGE_POOL)):
-            if edges := having[o]:
-                x = F.max_pool2d(z, 3, stride, 1) if o == MAX_POOL else kernels.average_pool(z, stride)
-                shape = (1, len(edges), C, 1, 1)
-                x = x.unsqueeze(1) * scales[kind][rows(kind)].view(shape) + biases[kind][rows(kind)].view(shape)
-                enter(edges, x.flatten(1, 2))
-        if (edges := having[SKIP]) and stride == 1:
-            weight = pick(columns[SKIP], edges)
-            enter(edges, (z.unsqueeze(1) * weight.view(1, len(edges), 1, 1, 1)).flatten(1, 2))
-        elif edges:
-            at = plan.reduced_skips(source)[1]
-            y = skip_maps(r, *(skip[at] for skip in skips))
-            weight = pick(columns[SKIP], edges).repeat_interleave(C)
-            own_mean, own_variance = (x.view(-1, C)[at].reshape(-1) for x in running[1])
-            enter(edges, F.batch_norm(y, own_mean, own_variance, weight, None, False, 0.0, plan.eps))
-        for edges, x in out.items():
+        for edges, x in leaving(source, z).items():
             for e, part in zip(edges, x.chunk(len(edges), 1), strict=True):
                 entering[node + e - first].append(part)
     return torch.cat([*zs[2:], close(count - 1)], 1)
+
+
+def _add(sums: dict[Edges, Tensor], edges: Edges, x: Tensor) -> None:
+    sums[edges] = sums[edges] + x if edges in sums else x

@@ -24,7 +24,7 @@ from daas_lab.space.cell_space import input_edges
 from daas_lab.space.cost import module_size
 from daas_lab.space.genotype import CellGenotype
 from daas_lab.space.kept_file import Cut, read_cut
-from daas_lab.space.operations import FactorizedReduce, relu_conv_norm
+from daas_lab.space.operations import preprocessing
 
 
 class KeptEdge(MixedEdge):
@@ -65,9 +65,7 @@ class KeptCell(nn.Module):
         super().__init__()
         before_reduces, self_reduces = reduces
         self.concat = genotype.concat
-        preprocess = FactorizedReduce if before_reduces else relu_conv_norm
-        self.preprocess_0 = preprocess(channels_in[0], channels, affine)
-        self.preprocess_1 = relu_conv_norm(channels_in[1], channels, affine)
+        self.preprocess_0, self.preprocess_1 = preprocessing(channels_in, channels, before_reduces, affine)
         kept: dict[tuple[int, int], list[str]] = {}
         for source, node, operation in genotype.edges:
             kept.setdefault((source, node), []).append(operation)

@@ -22,7 +22,7 @@ from daas_lab.errors import refuse
 from daas_lab.methods.method import Architecture, Method, Mixture, Moment
 from daas_lab.space.budget import EdgeBudget, two_edges
 from daas_lab.space.cell_space import CELL_TYPES, Space
-from daas_lab.space.operations import FactorizedReduce, make_candidate, relu_conv_norm
+from daas_lab.space.operations import make_candidate, preprocessing
 
 
 class MixedEdge(nn.ModuleDict):
@@ -65,9 +65,7 @@ class MixedCell(nn.Module):
         before_reduces, self_reduces = reduces
         self.edges: Any
         self.cell_type, self.nodes = "reduce" if self_reduces else "normal", space.nodes
-        preprocess = FactorizedReduce if before_reduces else relu_conv_norm
-        self.preprocess_0 = preprocess(channels_in[0], channels, affine)
-        self.preprocess_1 = relu_conv_norm(channels_in[1], channels, affine)
+        self.preprocess_0, self.preprocess_1 = preprocessing(channels_in, channels, before_reduces, affine)
         self.edges = nn.ModuleList(
             MixedEdge(space.operations, channels, 2 if self_reduces and source < 2 else 1, partial_channels, affine)
             for source, _ in space.edges

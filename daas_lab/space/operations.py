@@ -53,6 +53,15 @@ class FactorizedReduce(nn.Module):
         return self.norm(torch.cat([self.conv_1(x), self.conv_2(x[:, :, 1:, 1:])], dim=1))
 
 
+def preprocessing(
+    channels_in: tuple[int, int], channels: int, before_reduces: bool, affine: bool
+) -> tuple[nn.Module, nn.Module]:
+    """What brings the outputs of the two cells before to a cell's width, and to one side: the first of them is twice as
+    wide where the cell before reduces."""
+    first = FactorizedReduce if before_reduces else relu_conv_norm
+    return first(channels_in[0], channels, affine), relu_conv_norm(channels_in[1], channels, affine)
+
+
 class Zero(nn.Module):
     """Zeros in the shape that the operations beside it have."""
 

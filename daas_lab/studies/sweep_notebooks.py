@@ -13,8 +13,8 @@ import hashlib
 import itertools
 import json
 import logging
+import math
 import os
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any
 
 from daas_lab.errors import LabError, imported, refuse, suggestion
 from daas_lab.fields import refuse_unknown
-from daas_lab.runs.lock import locked, writer
+from daas_lab.runs.lock import locked
 from daas_lab.studies.settings import Settings, parse_settings
 
 PLACES = ("runs", "data", "device", "workers")  # where a notebook computes, not what
@@ -121,9 +121,7 @@ def execute(notebook: NotebookRun, settings: Settings) -> None:
     papermill = imported("papermill", "lab")
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of settings that the cell leaves out
     done = notebook.executed(settings)
-    while writer(done.parent) is not None:
-        time.sleep(1)
-    with locked(done.parent):
+    with locked(done.parent, patience=math.inf):
         if done.is_file():
             return
         half = done.with_suffix(".unfinished.ipynb")

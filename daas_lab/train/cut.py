@@ -1,6 +1,5 @@
 """A searched super-network as the derived network that it is after the cut, in a file of its own."""
 
-import contextlib
 import io
 import re
 from collections.abc import Sequence
@@ -32,7 +31,7 @@ from daas_lab.train.discretize import (
     check_remaining,
     derive_genotype,
     discrete_weights,
-    recalibration,
+    statistics_of,
 )
 from daas_lab.train.evolution import genotype_after
 from daas_lab.train.loop import evaluate
@@ -122,8 +121,7 @@ def kept_weights(network: SuperNetwork, config: SearchConfig, kept: Cut, trainin
         name: discrete_weights(mixtures[name], kept.genotype.cell(name), kept.edge_weight, names=names)
         for name in CELL_TYPES
     }
-    recalibrated = kept.batch_norm == "recalibrated"
-    with recalibration(network, training, discrete) if recalibrated else contextlib.nullcontext():
+    with statistics_of(kept.batch_norm, network, training, discrete):
         trained = {name: value.clone() for name, value in network.state_dict().items()}
     pairs, cells = cell_edges(config.nodes), [kept.genotype.cell(cell.cell_type) for cell in network.cells]
     for layer, cell in enumerate(cells):

@@ -333,10 +333,16 @@ def attribution_values(rows: Iterable[Mapping]) -> dict[str, dict[tuple[int, int
 
 
 def _accuracy(network, held_out, training, weights: Mapping[str, Mixture], batch_norm: str) -> float:
-    one_of("batch_norm", batch_norm, BATCH_NORMS)
-    recalibrated = batch_norm == "recalibrated"
-    with recalibration(network, training, weights) if recalibrated else contextlib.nullcontext():
+    with statistics_of(batch_norm, network, training, weights):
         return evaluate(network, held_out, mixtures=weights)[1]
+
+
+def statistics_of(
+    batch_norm: str, network: SuperNetwork, images: ImageSet, weights: Mapping[str, Mixture]
+) -> contextlib.AbstractContextManager[None]:
+    """Inside, batch-norm's running statistics are those that `batch_norm` says: as trained, or recalibrated."""
+    one_of("batch_norm", batch_norm, BATCH_NORMS)
+    return recalibration(network, images, weights) if batch_norm == "recalibrated" else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -57,9 +57,10 @@ def remaining(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: alive(parameters[f"alphas_{name}"]).cpu() for name in CELL_TYPES}
 
 
-def follow(network: SuperNetwork, optimizer: torch.optim.Optimizer) -> None:
-    """Takes those that have left, by α, out of the network, and out of what `optimizer` trains and remembers."""
-    candidates = remaining(architecture_of(network))
+def follow(network: SuperNetwork, optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor]) -> None:
+    """Takes those that have left, by the α of `parameters`, out of the network, and out of what `optimizer` trains and
+    remembers."""
+    candidates = remaining(parameters)
     if all(torch.equal(candidates[name], network.candidates[name]) for name in CELL_TYPES):
         return
     moved = network.keep(candidates)

@@ -133,14 +133,13 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
     def as_in(state: Mapping[str, Any]) -> None:
         """The network of the checkpoint's epoch, to be restored."""
         fit_depth(writer.epoch)
-        network.keep(remaining(state["network"]))
-        weight_optimizer.param_groups[0]["params"] = network.weight_parameters()
+        follow(network, weight_optimizer, state["network"])
 
     def train_epoch(epoch: int, tick: Callable[[], Any]) -> dict:
         fit_depth(epoch)
         if retirement is not None and epoch > 1:
             retirement.after(network, epoch - 1)
-        follow(network, weight_optimizer)
+        follow(network, weight_optimizer, architecture_of(network))
         weight_parameters = weight_group["params"]
         network.train()
         rate = cosine(config.learning_rate, config.learning_rate_min, epoch, config.epochs)
@@ -188,7 +187,8 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
         record["train_accuracy"] = 100 * distributed.sum_over_processes(correct).item() / images
         record["held_out_loss"], record["held_out_accuracy"] = evaluate(network, held_out)
         method.after_epoch(SearchState(network, config, epoch, weights, held_out))
-        follow(network, weight_optimizer)  # before the checkpoint, which has the weights of those that are left
+        # Before the checkpoint, which has the weights of those that are left.
+        follow(network, weight_optimizer, architecture_of(network))
         writer.snapshot = _snapshot(network)
         with torch.no_grad():
             record |= method.measure(network.architectures(), network.mixtures(), network.at)
