@@ -134,19 +134,17 @@ class Weights(NamedTuple):
 def split_weights(three: Tensor, five: Tensor, pointwise: Tensor, groups: list[Group]) -> list[Weights]:
     """The stacks of a cell (fast_supernet.py) for its groups of edges."""
 
-    def split(stack: Tensor, operations: tuple[int, ...]) -> list[tuple[Tensor, ...]]:
-        """For each group its rows of each kind."""
-        sizes = [len(group.get(o, ())) for o in operations for group in groups]
+    def split(stack: Tensor, operations: tuple[int, ...], lines: int = 1) -> list[tuple[Tensor, ...]]:
+        """For each group its rows of each kind, `lines` of the stack a row."""
+        sizes = [lines * len(group.get(o, ())) for o in operations for group in groups]
         rows = stack.split(sizes)
         return [rows[k :: len(groups)] for k in range(len(groups))]
 
-    weights = []
-    stacks = split(three, KERNELS[3]), split(five, KERNELS[5]), split(pointwise, POINTWISE)
+    weights, C = [], pointwise.shape[1]
+    small, large = (stack.reshape(-1, 1, k, k) for k, stack in ((3, three), (5, five)))
+    stacks = split(small, KERNELS[3], C), split(large, KERNELS[5], C), split(pointwise, POINTWISE)
     for of_3, of_5, matrices in zip(*stacks, strict=True):
-        sep_1, sep_2, dil = (
-            [rows.reshape(-1, 1, k, k) for k, rows in ((3, small), (5, large)) if len(rows)]
-            for small, large in zip(of_3, of_5, strict=True)
-        )
+        sep_1, sep_2, dil = ([own for own in kind if len(own)] for kind in zip(of_3, of_5, strict=True))
         weights.append(Weights(sep_1, sep_2, dil, torch.cat(matrices[:2]), torch.cat(matrices[2:])))
     return weights
 

@@ -213,7 +213,8 @@ def _own_channels(values: Tensor, edges: list[int], C: int) -> tuple[Tensor, ...
 
 def _own_kernels(W: Tensor, edges: list[int]) -> list[Tensor]:
     """[G, C, C] → one kernel [G_k C, C, 1, 1] for each map."""
-    return [part.reshape(-1, W.shape[1], 1, 1) for part in W.split(edges)]
+    C = W.shape[1]
+    return list(W.reshape(-1, C, 1, 1).split([G * C for G in edges]))
 
 
 def _moments_forward(inputs: list[Tensor], W: Tensor, gains: Tensor | None, eps: float):
