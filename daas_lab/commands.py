@@ -24,7 +24,7 @@ from daas_lab.space.genotype import Genotype
 from daas_lab.space.text_forms import format_darts, load_genotype
 from daas_lab.train import cut, discretize, distributed, evolution
 from daas_lab.train.perturbation import keep_perturbed_cells
-from daas_lab.train.search import load_supernet
+from daas_lab.train.search import load_supernet, supernets_at
 from daas_lab.train.splits import search_splits
 
 
@@ -77,12 +77,12 @@ def run_gap(options: argparse.Namespace) -> None:
     run_config = read_search_config(options.run_folder)
     budgets = dict.fromkeys(_budget_for(budget, run_config) for budget in options.budget or NAMED_BUDGETS)
     cells = _cells(options, budgets) if options.select != rules.OWN else None
-    network, _ = load_supernet(options.run_folder)
-    splits = search_splits(run_config, options.data)
     lists: dict[str, Any] = {f"{name}s": values for name, values in chosen.items()}
-    rows = discretize.accuracy_drops(
-        network, run_config, splits.held_out, splits.weights, budgets, cells=cells, **lists
-    )
+    networks = supernets_at(options.run_folder, budgets)
+    splits, rows = search_splits(run_config, options.data), []
+    for network, own in networks:
+        given = network, run_config, splits.held_out, splits.weights
+        rows += discretize.accuracy_drops(*given, own, cells=cells, **lists)
     if options.select != rules.OWN:
         rows = [{"select": options.select} | row for row in rows]
     _print_accuracies(rows, run_config, len(splits.held_out), options.json)
@@ -126,7 +126,7 @@ def run_attribution(options: argparse.Namespace) -> None:
         _check_picture(options.out)
     run_config = read_search_config(options.run_folder)
     budget = _budget_for(options.budget or run_config.budget, run_config)
-    network, _ = load_supernet(options.run_folder)
+    network, _ = load_supernet(options.run_folder, budget)
     splits = search_splits(run_config, options.data)
     choice = {"edge_weight": options.edge_weight, "batch_norm": options.batch_norm}
     rows = discretize.attribution(network, run_config, splits.held_out, splits.weights, budget, **choice)

@@ -70,16 +70,24 @@ class DA2SExact(Prioritised):
         """a = softmax(α / T) with T from 1 to `temperature` geometrically; b = σ(y + τ), Σ b = k, of the scores
         y = β + log of the edge's largest a."""
         alphas, betas = architecture
-        progress = schedules.progress(at.epoch, at.epochs, self.hold)
-        logits = alphas / self.temperature**progress
-        groups = EdgeBudget.parse(self.budget).groups(cell_type)
-        x = exact_edge_logits(
-            edge_scores(logits, betas, at.space), groups, min(1.0, progress / self.fall), self.node_worth
-        )
+        opening = self.opening(at)
+        logits = alphas / self.temperature ** schedules.progress(opening.epoch, opening.epochs, self.hold)
+        x = self.edge_logits(edge_scores(logits, betas, at.space), cell_type, at)
         return Mixture(logits.softmax(dim=1), x.sigmoid().to(betas), logits, x.to(betas))
+
+    def opening(self, at: Moment) -> Moment:
+        """The part of the search in which λ and T move, all of it, and how far it has come."""
+        return at
+
+    def edge_logits(self, scores: Tensor, cell_type: str, at: Moment) -> Tensor:
+        """Scores [E] → x [E] in float64, b = σ(x)."""
+        groups = EdgeBudget.parse(self.budget).groups(cell_type)
+        progress = schedules.progress(at.epoch, at.epochs, self.hold)
+        return exact_edge_logits(scores, groups, min(1.0, progress / self.fall), self.node_worth)
 
     def lambdas(self, at: Moment) -> tuple[float, float, float]:
         """λ_c, λ_1 and λ_2 of an epoch: 0 during the hold."""
+        at = self.opening(at)
         if at.epoch <= self.hold:
             return 0.0, 0.0, 0.0
         return super().lambdas(at._replace(epoch=at.epoch - self.hold, epochs=at.epochs - self.hold))
@@ -109,8 +117,15 @@ def edge_scores(operation_logits: Tensor, betas: Tensor, space: Space) -> Tensor
     return betas + operation_logits.log_softmax(dim=1)[:, space.choices].amax(dim=1)
 
 
-def exact_edge_logits(scores: Tensor, groups: tuple[Group, ...], progress: float, node_worth: float = 3.0) -> Tensor:
-    """Scores [E] → x [E] in float64, σ(x) summing to k over the candidates of each group, k from all to `keep`.
+def exact_edge_logits(
+    scores: Tensor,
+    groups: tuple[Group, ...],
+    progress: float,
+    node_worth: float = 3.0,
+    before: tuple[Group, ...] | None = None,
+) -> Tensor:
+    """Scores [E] → x [E] in float64, σ(x) summing to k over the candidates of each group, k from all, or what the
+    groups keep in `before`, to `keep`.
 
     An edge that leaves a node of a joint group is worth what its node is: batch-norm hides how little a node gets, so
     its score carries `node_worth` · log of the node's incoming weight. Edges inside a group have the weight 0.
@@ -129,7 +144,8 @@ def exact_edge_logits(scores: Tensor, groups: tuple[Group, ...], progress: float
             )
             for edges in candidates
         ]
-        keep = [len(row) + (group.keep - len(row)) * progress for row, group in zip(rows, part, strict=True)]
+        start = [len(row) for row in rows] if before is None else [before[groups.index(group)].keep for group in part]
+        keep = [first + (group.keep - first) * progress for first, group in zip(start, part, strict=True)]
         for group, edges, x in zip(part, candidates, project(rows, keep), strict=True):
             for edge, value in zip(edges, x.unbind(), strict=True):
                 logits[index[edge]] = value

@@ -13,6 +13,7 @@ _BUILT_IN = {
     "pc_darts": "pc_darts.PCDarts",
     "da2s": "da2s.DA2S",
     "da2s_exact": "da2s_exact.DA2SExact",
+    "da2s_descent": "da2s_descent.DA2SDescent",
     "snas": "snas.SNAS",
     "gdas": "gdas.GDAS",
     "hard_st": "hard_st.HardST",

@@ -179,6 +179,11 @@ class Method:
     def after_epoch(self, search: Any) -> None:
         """Act between epochs. `search`: a `train.search.SearchState`."""
 
+    def stops(self, epochs: int, space: Space) -> dict[str, int]:
+        """Budget → the epoch after which a search of so many epochs is at it: its cell, its drop and its weights are
+        those of that epoch. Of a budget that is not here they are those of the last one."""
+        return {}
+
     # --- the cut ---
 
     def strengths(self, architecture: Architecture, cell_type: str, at: Moment) -> Strengths:

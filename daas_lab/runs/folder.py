@@ -5,6 +5,7 @@
     timing.jsonl              seconds of every epoch, and of the parts that are measured apart
     epochs.log                records, α and β of the epochs so far (`epoch_log`); epochs.copy.log is the same again
     checkpoint.pt             the state that a resume needs beside these; checkpoint.previous.pt is the one before it
+    stop.012.pt               the weights after epoch 12, where the method stops at a budget and goes on
     architecture.safetensors  α and β at the start and after every epoch, once a search is finished
     genotype.json             the cell that was found (searches)
     result.json               test error and sizes (retrainings)
@@ -176,8 +177,22 @@ def read_finished(folder: str | Path) -> Run | None:
         return None
 
 
-def read_checkpoint(folder: str | Path) -> tuple[dict[str, Any], int]:
-    """The state of a run's last epoch that is whole, weights included, and the number of that epoch."""
+def stop_name(epoch: int) -> str:
+    """The file with the weights of a stop."""
+    return f"stop.{epoch:03d}.pt"
+
+
+def read_checkpoint(folder: str | Path, stop: int | None = None) -> tuple[dict[str, Any], int]:
+    """The state of a run's last epoch that is whole, weights included, and the number of that epoch; or the weights of
+    the stop after epoch `stop`."""
+    if stop is not None:
+        path = Path(folder) / stop_name(stop)
+        saved = _unpacked(path.read_bytes()) if path.is_file() else None
+        if saved is None:
+            raise LabError(
+                f"run = {str(folder)!r}: must hold the weights of epoch {stop}, and {path} is missing or damaged"
+            )
+        return saved["state"], stop
     newest = Path(folder) / CHECKPOINTS[0]
     saved = load_checkpoint(Path(folder))
     if saved is None:

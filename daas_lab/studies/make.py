@@ -36,7 +36,7 @@ from daas_lab.train.loop import LINE, prepare, progress_bar
 from daas_lab.train.perturbation import keep_perturbed_cells
 from daas_lab.train.progress import run_line
 from daas_lab.train.retrain import retrain
-from daas_lab.train.search import load_supernet, search
+from daas_lab.train.search import search, supernets_at
 from daas_lab.train.splits import search_splits
 
 Budgets = Sequence[str] | Callable[[Run], Sequence[str]]  # the same for all searches, or those of each
@@ -252,19 +252,20 @@ def measure_drops(
     if select == rules.PERTURBATION:
         keep_perturbed_cells(folder, data, [budget for budget, _ in lacking], threads)
         run = read_run(folder)
-    network, config = load_supernet(folder)
     splits = search_splits(config, data)
     with prepare(replace(config, threads=threads)):
         stages_of = {budget: tuple(stage for own, stage in lacking if own == budget) for budget, _ in lacking}
-        given = network, config, splits.held_out, splits.weights
-        for lacking_stages in dict.fromkeys(stages_of.values()):  # most often one: what is the same is measured once
-            budgets = [budget for budget, own in stages_of.items() if own == lacking_stages]
-            cells = {budget: genotype_after(run, budget=budget, select=select) for budget in budgets}
-            named = {} if select == rules.OWN else {"select": select}
-            stages = [stage for stage in lacking_stages if stage != "node"]
-            rows += [row | named for row in accuracy_drops(*given, budgets, cells=cells, stages=stages)]
-            if "node" in lacking_stages:
-                rows += [row for budget in budgets for row in node_costs(*given, budget)]
+        cells = {budget: genotype_after(run, budget=budget, select=select) for budget in stages_of}
+        named = {} if select == rules.OWN else {"select": select}
+        for network, cut_from_it in supernets_at(folder, stages_of):
+            given = network, config, splits.held_out, splits.weights
+            # Most often one set of stages: what is the same is measured once.
+            for lacking_stages in dict.fromkeys(stages_of[budget] for budget in cut_from_it):
+                budgets = [budget for budget in cut_from_it if stages_of[budget] == lacking_stages]
+                stages = [stage for stage in lacking_stages if stage != "node"]
+                rows += [row | named for row in accuracy_drops(*given, budgets, cells=cells, stages=stages)]
+                if "node" in lacking_stages:
+                    rows += [row for budget in budgets for row in node_costs(*given, budget)]
     with locked(folder, patience=60):  # another process may have measured something else meanwhile
         rows += [row for row in read_run(folder).gap if row not in rows]
         write_atomically(folder / "gap.json", json.dumps(rows, indent=1) + "\n")

@@ -60,7 +60,7 @@ def cut(
     one_of("batch_norm", batch_norm, BATCH_NORMS)
     rule, _ = rules.parse_rule(select)
     budget = EdgeBudget.parse(budget)
-    network, config = load_supernet(folder)
+    network, config = load_supernet(folder, budget)
     budget.check(config.space)
     edge_weight = edge_weight or config.searcher.edge_weight
     splits = search_splits(config, data)

@@ -27,7 +27,8 @@ COIN_TOSS = 0.01  # a choice whose two competitors' shares differ by less is no 
 def genotype_after(
     run: Run, epoch: int = -1, budget: str | EdgeBudget | None = None, select: str = rules.OWN
 ) -> Genotype:
-    """The cell that `budget` (default: the run's) keeps after `epoch`: 0 is the start, -1 the last one.
+    """The cell that `budget` (default: the run's) keeps after `epoch`: 0 is the start, -1 the last one, or that at
+    which the search stopped for this budget.
 
     `select`: a rule of `methods.rules`. What `perturbation` chose, at the end of a search, is kept in the run.
     """
@@ -39,8 +40,14 @@ def genotype_after(
         raise refuse("select", select, f"measured before for budget {budget}: daas-lab genotype RUN --select {select}")
     if not config.searcher.trains:
         return derive_genotype(config, {}, budget, select=select)
-    epoch = range(len(run.alphas["normal"]))[epoch]
+    epoch = _epoch(run, epoch, budget)
     return derive_genotype(config, run.architecture(epoch), budget, max(1, epoch), select)
+
+
+def _epoch(run: Run, epoch: int, budget: EdgeBudget) -> int:
+    """The index of an epoch that may be counted from the last one of `budget`, as far as the search has come."""
+    done = len(run.alphas["normal"])
+    return range(min(done, run.search.epoch_of(budget) + 1) if epoch < 0 else done)[epoch]
 
 
 def genotype_evolution(run: Run, budget: str | EdgeBudget | None = None) -> list[Genotype]:
@@ -119,9 +126,10 @@ def kept_weight(run: Run, budget: str | EdgeBudget | None = None) -> dict[str, f
     a node, over the nodes.
     """
     genotype, weights = genotype_after(run, budget=budget), weight_evolution(run)
+    epoch = _epoch(run, -1, EdgeBudget.parse(budget or run.search.budget))
     space, operations, edges = run.search.space, [], []
     for name in CELL_TYPES:
-        a, b = weights[name].operations[-1], weights[name].edges[-1]
+        a, b = weights[name].operations[epoch], weights[name].edges[epoch]
         kept: dict[int, list[int]] = {}
         for source, node, operation in genotype.cell(name).edges:
             kept.setdefault(space.edges.index((source, node)), []).append(space.operations.index(operation))
@@ -157,7 +165,7 @@ def close_choices(run: Run, epoch: int = -1, budget: str | EdgeBudget | None = N
     if not run.search.searcher.trains:
         return []
     budget = EdgeBudget.parse(budget or run.search.budget)
-    epoch = range(len(run.alphas["normal"]))[epoch]
+    epoch = _epoch(run, epoch, budget)
     if budget.limits:
         return _close_under_limits(run, epoch, budget, genotype_after(run, epoch, budget))
     rows = []

@@ -28,7 +28,7 @@ from daas_lab.space.genotype import Genotype
 from daas_lab.space.selection import derive_cell
 from daas_lab.train.discretize import statistics_kept
 from daas_lab.train.loop import prepare
-from daas_lab.train.search import load_supernet
+from daas_lab.train.search import supernets_at
 from daas_lab.train.splits import search_splits
 
 BATCH = 64  # of the source
@@ -47,12 +47,13 @@ def keep_perturbed_cells(folder: str | Path, data: str | Path | Dataset, budgets
     lacking = [budget for budget in map(EdgeBudget.parse, budgets) if str(budget) not in kept]
     if not lacking:
         return
-    network, config = load_supernet(folder)
-    images = search_splits(config, data).architecture
+    images = search_splits(run.search, data).architecture
     images = images.subset(torch.arange(min(IMAGES, len(images))))
-    with prepare(replace(config, threads=threads)):
-        chosen = perturbed_cells(network, images, lacking, config.seed)
-    found = {str(budget): cells.to_json() for budget, cells in zip(lacking, chosen, strict=True)}
+    found: dict[str, dict] = {}
+    with prepare(replace(run.search, threads=threads)):
+        for network, own in supernets_at(folder, lacking):
+            chosen = perturbed_cells(network, images, own, run.search.seed)
+            found |= {str(budget): cells.to_json() for budget, cells in zip(own, chosen, strict=True)}
     with locked(folder, patience=60):  # another process may have chosen others meanwhile
         cells = read_run(folder).cells
         cells = cells | {PERTURBATION: cells.get(PERTURBATION, {}) | found}

@@ -7,7 +7,7 @@ loss and how the gradient is taken is the method's (methods/); one without a sup
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from daas_lab.methods.unrolled import train_only
 from daas_lab.networks.fast_supernet import make_supernet
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.folder import is_whole, read_checkpoint, read_search_config
+from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.space.operations import named_operations
 from daas_lab.train import distributed
@@ -99,18 +100,31 @@ def build_supernet(
     return network
 
 
-def load_supernet(folder: str | Path) -> tuple[SuperNetwork, SearchConfig]:
-    """The super-network of a run's last epoch so far, on the CPU, and its configuration."""
+def load_supernet(folder: str | Path, budget: str | EdgeBudget | None = None) -> tuple[SuperNetwork, SearchConfig]:
+    """The super-network of a run, on the CPU, and its configuration: as it was at `budget`, if it has been there and
+    gone on, else as it is after its last epoch so far."""
     config = read_search_config(folder)
     if not config.searcher.trains:
         raise LabError(f"run = {str(folder)!r}: must be a search with a super-network; {config.method} has none")
-    state, epoch = read_checkpoint(folder)
+    stop = config.epochs if budget is None else config.epoch_of(budget)
+    state, epoch = read_checkpoint(folder, stop if stop < config.epochs else None)
     network = build_supernet(config, epoch=epoch)
     network.at = config.moment(epoch)
     with fitting(folder):
         network.keep(remaining(state["network"]))
     restore(folder, {"network": network}, state)
     return network, config
+
+
+def supernets_at(folder: str | Path, budgets: Iterable[str | EdgeBudget]) -> Iterator[tuple[SuperNetwork, list]]:
+    """The super-networks of a run that `budgets` are cut from, each with those that are cut from it: one for all,
+    unless the search stopped at some of them and went on."""
+    config = read_search_config(folder)
+    by_epoch: dict[int, list] = {}
+    for budget in budgets:
+        by_epoch.setdefault(config.epoch_of(budget), []).append(budget)
+    for own in by_epoch.values():
+        yield load_supernet(folder, own[0])[0], own
 
 
 def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: torch.device, progress: bool) -> None:
@@ -123,6 +137,7 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
     architecture_parameters, weight_group = network.arch_parameters(), weight_optimizer.param_groups[0]
     scaler, method = make_scaler(config, device), config.searcher
     retirement = Retirement(config).to(device) if config.retire else None
+    stops = set(method.stops(config.epochs, config.space).values()) - {config.epochs}
 
     def fit_depth(epoch: int) -> None:
         layers = method.depth(config.layers, config.moment(epoch))
@@ -190,6 +205,8 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
         # Before the checkpoint, which has the weights of those that are left.
         follow(network, weight_optimizer, architecture_of(network))
         writer.snapshot = _snapshot(network)
+        if epoch in stops:
+            writer.keep_stop(epoch, {"network": network.state_dict()})
         with torch.no_grad():
             record |= method.measure(network.architectures(), network.mixtures(), network.at)
         if budgets := config.gap_budgets_of(epoch):

@@ -33,6 +33,7 @@ from daas_lab.runs.folder import (
     naming_damage,
     read_config,
     seal,
+    stop_name,
     timings,
 )
 from daas_lab.runs.lock import locked
@@ -99,16 +100,24 @@ class RunWriter:
         if os.getpid() != self.pid:
             raise LabError(f"run folder {self.folder}: written by process {self.pid}, of which this one is a fork")
         add_entry(self.folder, Entry(self.epoch, record, self.snapshot))
-        buffer = io.BytesIO()
-        torch.save({"epoch": self.epoch, "config_hash": self.config_hash, "state": state}, buffer)
-        content = buffer.getvalue()
         current, previous = (self.folder / name for name in CHECKPOINTS)
-        write_keeping(current, content + hashlib.sha256(content).digest(), previous)
+        write_keeping(current, self._packed(self.epoch, state), previous)
         append(self.folder / "history.jsonl", as_lines([record]).encode())
         measured = {name: round(value, 3) for name, value in ({"seconds": seconds} | self.timings).items()}
         append(self.folder / "timing.jsonl", as_lines([{"epoch": self.epoch} | measured]).encode())
         self.timings = {}
         self.on_epoch()
+
+    def keep_stop(self, epoch: int, state: dict[str, Any]) -> None:
+        """Write the state of an epoch to which readers come back when the run has gone on."""
+        if distributed.is_main():
+            write_atomically(self.folder / stop_name(epoch), self._packed(epoch, state))
+
+    def _packed(self, epoch: int, state: dict[str, Any]) -> bytes:
+        buffer = io.BytesIO()
+        torch.save({"epoch": epoch, "config_hash": self.config_hash, "state": state}, buffer)
+        content = buffer.getvalue()
+        return content + hashlib.sha256(content).digest()
 
     def finish(self, files: dict[str, str]) -> None:
         """Write α and β of all epochs and the last files (name → content), and then DONE."""
