@@ -164,7 +164,12 @@ def test_every_number_of_a_method_is_in_the_configuration_and_its_hash(method):
     config = search_config("tiny", "digits", method)
     assert dict(config.numbers).keys() >= {"initial_noise"}
     for name, value in config.numbers:
-        other = not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else 0.6 * value + 0.37
+        if isinstance(value, str):
+            other = "6/14"
+        else:
+            other = (
+                not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else 0.6 * value + 0.37
+            )
         changed = search_config("tiny", "digits", method, **{name: other})
         assert dict(changed.numbers)[name] == other and config_hash(changed) != config_hash(config), name
 

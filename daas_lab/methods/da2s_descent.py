@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from daas_lab.errors import LabError
 from daas_lab.methods.da2s_exact import LEAST_TRAVEL, DA2SExact, exact_edge_logits
 from daas_lab.methods.method import Moment
+from daas_lab.methods.projection import between_logits
 from daas_lab.space.budget import EdgeBudget, split_budgets
 from daas_lab.space.cell_space import Space
 
@@ -26,7 +26,7 @@ class DA2SDescent(DA2SExact):
     through: str = "8/14 6/14 5/14 4/14"
 
     title: ClassVar[str] = "exact, one search"
-    colour: ClassVar[str] = "#56B4E9"
+    colour: ClassVar[str] = "#66CC99"
 
     @classmethod
     def settings(cls, protocol: str, epochs: int) -> dict[str, Any]:
@@ -35,12 +35,16 @@ class DA2SDescent(DA2SExact):
 
     def __post_init__(self):
         super().__post_init__()
-        self.path(0)  # what is no budget is refused
+        try:
+            budgets = [str(EdgeBudget.parse(text)) for text in split_budgets(self.through)]
+        except LabError as error:
+            raise LabError(f"through: {error}") from None
+        object.__setattr__(self, "through", " ".join(budgets))
 
     def path(self, nodes: int) -> list[EdgeBudget]:
         """The budgets of the stages, for cells of so many nodes."""
         last = EdgeBudget.parse(self.budget)
-        through = [EdgeBudget.parse(text) for text in split_budgets(self.through)]
+        through = map(EdgeBudget.parse, self.through.split())
         passed = [budget for budget in through if budget.nodes == nodes and _edges(budget) > _edges(last)]
         return [*sorted(passed, key=_edges, reverse=True), last]
 
@@ -64,14 +68,6 @@ class DA2SDescent(DA2SExact):
             return exact_edge_logits(scores, groups, progress, self.node_worth, before)
         apart, joined = (exact_edge_logits(scores, end, 1.0, self.node_worth) for end in (before, groups))
         return between_logits(apart, joined, progress)
-
-
-def between_logits(x: Tensor, y: Tensor, share: float) -> Tensor:
-    """The logits of (1 − share) σ(x) + share σ(y), for 0 ≤ share ≤ 1, whatever has saturated."""
-    weights = torch.tensor([[1 - share], [share]], dtype=x.dtype, device=x.device).log()
-    both = torch.stack([x, y])
-    on, off = ((F.logsigmoid(sign * both) + weights).logsumexp(dim=0) for sign in (1, -1))
-    return on - off
 
 
 def _edges(budget: EdgeBudget) -> int:

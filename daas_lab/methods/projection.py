@@ -39,6 +39,14 @@ def project(scores: Sequence[Tensor], keep: Sequence[float]) -> list[Tensor]:
     return logits
 
 
+def between_logits(x: Tensor, y: Tensor, share: float) -> Tensor:
+    """The logits of (1 − share) σ(x) + share σ(y), for 0 ≤ share ≤ 1, whatever has saturated."""
+    weights = torch.tensor([[1 - share], [share]], dtype=x.dtype, device=x.device).log()
+    both = torch.stack([x, y])
+    on, off = ((F.logsigmoid(sign * both) + weights).logsumexp(dim=0) for sign in (1, -1))
+    return on - off
+
+
 def _shift(scores: Tensor, rank: int) -> Tensor:
     return scores - scores.detach().topk(rank).values[-1]
 

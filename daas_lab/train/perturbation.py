@@ -67,17 +67,20 @@ def perturbed_cells(network: SuperNetwork, images: ImageSet, budgets: list[EdgeB
     mixtures, space = network.mixtures(), network.space
     order = [(name, e) for name in CELL_TYPES for e in range(len(space.edges))]
     random.Random(seed).shuffle(order)
-    worth = {name: torch.zeros_like(mixture.operations) for name, mixture in mixtures.items()}
+    # What has left the search has nothing to lose.
+    worth = {name: torch.full_like(mixture.operations, -torch.inf) for name, mixture in mixtures.items()}
+    left = {(name, e): [o for o in space.choices if network.candidates[name][e, o]] for name, e in order}
     with statistics_kept(network), torch.no_grad():
         network.train()
         for name, e in order:
-            for o in space.choices:
+            for o in left[name, e]:
                 removed = mixtures[name].operations.clone()
                 removed[e, o] = 0
                 without = mixtures | {name: mixtures[name]._replace(operations=removed)}
                 worth[name][e, o] = -_accuracy(network, images, without)
-            chosen = torch.zeros_like(removed[e])
-            chosen[max(space.choices, key=worth[name][e].__getitem__)] = 1
+            chosen = torch.zeros_like(mixtures[name].operations[e])
+            if left[name, e]:
+                chosen[max(left[name, e], key=worth[name][e].__getitem__)] = 1
             operations = mixtures[name].operations.clone()
             operations[e] = chosen
             mixtures[name] = mixtures[name]._replace(operations=operations)
@@ -99,8 +102,10 @@ def _pruned(
             left = [space.edges.index(edge) for edge in group.candidates()]
             ranks[left] = len(left)
             for gone in range(len(left) - group.keep):
+                # Not missed at all is what no operation is left on.
+                missed = {e: network.candidates[name][e].any().item() for e in left}
                 accuracies = {e: _accuracy(network, images, _without_edge(mixtures, name, e)) for e in left}
-                least = max(left, key=accuracies.__getitem__)
+                least = max(left, key=lambda e: (not missed[e], accuracies[e]))
                 ranks[least] = gone
                 left.remove(least)
                 mixtures = _without_edge(mixtures, name, least)

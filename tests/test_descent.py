@@ -1,0 +1,189 @@
+"""One search for every budget: k falls as it should, and what it was at a stop is kept and found again."""
+
+import json
+
+import pytest
+import torch
+
+from daas_lab import cli
+from daas_lab.compose import search_config
+from daas_lab.errors import LabError
+from daas_lab.methods.method import Architecture
+from daas_lab.methods.projection import between_logits, project
+from daas_lab.runs.folder import read_run, stop_name
+from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget
+from daas_lab.space.cell_space import CELL_TYPES, cell_edges
+from daas_lab.studies import make
+from daas_lab.studies.settings import Settings
+from daas_lab.train.cut import cut
+from daas_lab.train.discretize import architecture_of, derive_genotype
+from daas_lab.train.evolution import genotype_after
+from daas_lab.train.perturbation import keep_perturbed_cells
+from daas_lab.train.search import load_supernet, search
+from tests.killing import killed_at_random
+
+INDEX = {edge: e for e, edge in enumerate(cell_edges(6))}
+SHORT = {"epochs": 9, "hold": 2, "steps": 2, "threads": 1, "budget": "3/14", "retire": 1e-3}
+
+
+def descent(**changes):
+    return search_config("tiny", "digits", "da2s_descent", **{"budget": "3/14", "epochs": 50, "hold": 10} | changes)
+
+
+def edges_at(config, betas, epoch):
+    """b [E] in float64 with all α alike, so that the scores are β and a constant."""
+    made = Architecture(torch.zeros(14, 7, dtype=torch.float64), betas)
+    return config.searcher.mix(made, "normal", config.moment(epoch)).edges
+
+
+def test_k_falls_from_budget_to_budget_and_rests_at_each_stop():
+    config, betas = descent(), torch.linspace(-2, 2, 14, dtype=torch.float64).sin()
+    stops = config.searcher.stops(50, config.space)
+    assert stops == {"8/14": 18, "6/14": 26, "5/14": 34, "4/14": 42, "3/14": 50}
+    before = {node: node for node in range(2, 6)}
+    for (budget, stop), begun in zip(stops.items(), (10, 18, 26, 34, 42), strict=True):
+        if budget == "3/14":
+            continue
+        keep = EdgeBudget.parse(budget).targets("normal")
+        for epoch, share in ((begun + 1, 0.25), (begun + 3, 0.75), (begun + 4, 1.0), (stop, 1.0)):
+            b = edges_at(config, betas, epoch)
+            for node in range(2, 6):
+                own = [INDEX[source, node] for source in range(node)]
+                k = before[node] + (keep[node] - before[node]) * share
+                assert b[own].sum().item() == pytest.approx(k, abs=1e-9)
+                expected = project([betas[own]], [k])[0].sigmoid()
+                torch.testing.assert_close(b[own], expected, rtol=0, atol=1e-9)
+        before = keep
+
+
+def test_separate_nodes_are_joined_in_steps():
+    config, betas = descent(), torch.linspace(-2, 2, 14, dtype=torch.float64).cos()
+    apart, joined = (edges_at(config, betas, epoch) for epoch in (42, 50))
+    assert apart[:5].sum().item() == pytest.approx(2) and joined[:4].sum().item() == pytest.approx(1)
+    assert joined[INDEX[2, 3]] < 1e-20
+    torch.testing.assert_close(edges_at(config, betas, 43), 0.75 * apart + 0.25 * joined, rtol=0, atol=1e-12)
+    alone = search_config("tiny", "digits", "da2s_exact", budget="3/14", epochs=50, hold=10)
+    made = Architecture(torch.zeros(14, 7, dtype=torch.float64), betas)
+    torch.testing.assert_close(joined, alone.searcher.mix(made, "normal", alone.moment(50)).edges, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-3, 0.5, 1.0])
+def test_logits_between_two_are_finite_where_both_have_saturated(share):
+    x = torch.tensor([-60.0, -3.0, 0.0, 60.0, 60.0, -60.0, 2.0], dtype=torch.float64, requires_grad=True)
+    y = torch.tensor([60.0, 1.0, 5.0, 60.0, -60.0, -60.0, -1.0], dtype=torch.float64, requires_grad=True)
+    between = between_logits(x, y, share)
+    expected = (1 - share) * x.sigmoid() + share * y.sigmoid()
+    torch.testing.assert_close(between.sigmoid(), expected, rtol=1e-12, atol=0)
+    gradients = torch.autograd.grad(between.sum(), (x, y))
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+def test_the_losses_grow_and_the_temperature_falls_in_the_first_stage_alone():
+    config = descent()
+    first = search_config("tiny", "digits", "da2s_exact", budget="8/14", epochs=18, hold=10)
+    for epoch in (1, 10, 14, 18):
+        assert config.searcher.lambdas(config.moment(epoch)) == first.searcher.lambdas(first.moment(epoch))
+    assert config.searcher.lambdas(config.moment(40)) == config.searcher.lambdas(config.moment(18))
+    alphas, betas = torch.randn(14, 7, generator=torch.Generator().manual_seed(0)), torch.zeros(14)
+    for epoch in (18, 50):
+        mixture = config.searcher.mix(Architecture(alphas, betas), "normal", config.moment(epoch))
+        torch.testing.assert_close(mixture.operations, (alphas / 0.1).softmax(1))
+
+
+def test_for_its_first_budget_alone_it_is_the_search_for_that_budget():
+    config, made = descent(budget="8/14"), Architecture(torch.randn(14, 7), torch.randn(14))
+    exact = search_config("tiny", "digits", "da2s_exact", budget="8/14", epochs=50, hold=10)
+    for epoch in (1, 20, 50):
+        ours, theirs = (c.searcher.mix(made, "normal", c.moment(epoch)) for c in (config, exact))
+        assert torch.equal(ours.edges, theirs.edges) and torch.equal(ours.operations, theirs.operations)
+
+
+def test_stages_of_less_than_an_epoch_leave_the_last_one_to_its_own_budget():
+    config = descent(epochs=5, hold=2)
+    assert set(config.searcher.stops(5, config.space).values()) == {3, 4, 5}
+    b = edges_at(config, torch.linspace(-1, 1, 14, dtype=torch.float64), 5)
+    assert b[:4].sum().item() == pytest.approx(1) and b[9:].sum().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("through", ["9/14", "8/14 5", ["8/14"]])
+def test_what_is_no_budget_is_refused_by_the_fields_name(through):
+    with pytest.raises(LabError, match="through"):
+        descent(through=through)
+
+
+# --- a search that stops and goes on ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("descent") / "run"
+    search(search_config("tiny", "digits", "da2s_descent", **SHORT), folder, progress=False)
+    return folder
+
+
+def test_cell_drop_and_weights_of_a_stop_are_those_of_its_epoch(searched, capsys):
+    run = read_run(searched)
+    stops = run.search.searcher.stops(9, run.search.space)
+    assert stops == {"8/14": 4, "6/14": 5, "5/14": 7, "4/14": 8, "3/14": 9}
+    assert cli.main(["gap", str(searched), "--edge-weight", "learned", "--stage", "both", "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    for budget, stop in stops.items():
+        [row] = run.history[stop - 1]["gap"]
+        assert row in measured and row["budget"] == budget
+        assert row["before"] == run.history[stop - 1]["held_out_accuracy"]
+        network, config = load_supernet(searched, budget)
+        assert network.at.epoch == stop == config.epoch_of(budget)
+        for name, array in run.architecture(stop).items():
+            assert architecture_of(network)[name].tolist() == array.tolist()
+        cells = derive_genotype(config, run.architecture(stop), EdgeBudget.parse(budget), stop)
+        assert genotype_after(run, budget=budget) == cells
+    assert genotype_after(run) == run.genotype
+    assert len({record["held_out_accuracy"] for record in run.history[3:]}) > 1  # or the test shows nothing
+
+
+def test_every_reader_comes_back_to_the_stop(searched, tmp_path):
+    row = cut(searched, "6/14", tmp_path / "net", edge_weight="learned")
+    assert row["after"] == read_run(searched).history[4]["gap"][0]["after"]
+    settings = Settings(preset="tiny", dataset="digits", runs=tmp_path, figures=tmp_path, workers=1)
+    rows = make.drops([read_run(searched)], ["6/14", "3/14"], settings, ("none", "both"), progress=False)
+    before = {row["budget"]: row["before"] for row in rows}
+    history = read_run(searched).history
+    assert before == {"6/14": history[4]["held_out_accuracy"], "3/14": history[8]["held_out_accuracy"]}
+    keep_perturbed_cells(searched, "data", ["5/14"])
+    network, _ = load_supernet(searched, "5/14")
+    chosen = genotype_after(read_run(searched), budget="5/14", select="perturbation")
+    for name in CELL_TYPES:
+        for source, node, operation in chosen.cell(name).edges:
+            place = INDEX[source, node], network.space.operations.index(operation)
+            assert network.candidates[name][place]
+
+
+def test_a_damaged_stop_is_named_and_the_others_are_read(searched, capsys):
+    path = searched / stop_name(5)
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(whole[:-40])
+        assert cli.main(["gap", str(searched), "--budget", "6/14"]) == 2
+        assert f"the weights of epoch 5, and {path} is missing or damaged" in capsys.readouterr().err
+        assert load_supernet(searched, "8/14")[0].at.epoch == 4
+    finally:
+        path.write_bytes(whole)
+
+
+def test_other_methods_have_no_stops(tmp_path):
+    config = search_config("tiny", "digits", "da2s", epochs=1, steps=1, threads=1)
+    search(config, tmp_path / "run", progress=False)
+    assert not list((tmp_path / "run").glob("stop.*")) and {config.epoch_of(budget) for budget in NAMED_BUDGETS} == {1}
+
+
+def _train(folder, on_epoch):
+    search(search_config("tiny", "digits", "da2s_descent", **SHORT), folder, progress=False, on_epoch=on_epoch)
+
+
+@pytest.mark.slow
+def test_killed_between_stops_it_ends_with_the_same_bytes(tmp_path):
+    folder, undisturbed = killed_at_random(_train, tmp_path, kills=3)
+    for stop in (4, 5, 7, 8):
+        assert (folder / stop_name(stop)).read_bytes() == (undisturbed / stop_name(stop)).read_bytes()
+    for name in ("history.jsonl", "architecture.safetensors", "genotype.json"):
+        assert (folder / name).read_bytes() == (undisturbed / name).read_bytes()
