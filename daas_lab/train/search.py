@@ -47,6 +47,7 @@ from daas_lab.train.loop import (
     run_epochs,
     set_learning_rate,
 )
+from daas_lab.train.movement import RegulariserShare
 from daas_lab.train.progress import search_line
 from daas_lab.train.retirement import Retirement, follow, remaining
 from daas_lab.train.splits import Splits, search_splits
@@ -180,13 +181,16 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
             strict=True,
         )
         at = config.moment(epoch, training=True)
+        movement = RegulariserShare(network, arch_optimizer)
         for step, ((arch_x, arch_y), (x, y)) in enumerate(streams):
             terms = {}
             if searches:
                 network.at = at._replace(step=step, part="architecture")
                 train_only(trained=architecture_parameters, resting=weight_parameters)
                 update = ArchitectureStep(network, config, (arch_x, arch_y), (x, y), weight_optimizer, scaler)
+                movement.before_step()
                 terms = architecture_step(update, arch_optimizer)
+                movement.after_step()
             network.at = at._replace(step=step, part="weights")
             train_only(trained=weight_parameters, resting=architecture_parameters)
             loss, hits = weight_step(network, weight_optimizer, x, y, config, scaler)
@@ -197,6 +201,8 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
         network.at = config.moment(epoch)
         record: dict[str, Any] = {"learning_rate": rate}
         record |= step_losses.means(epoch)
+        if (share := movement.share()) is not None:
+            record["regulariser_share"] = share
         distributed.average(network.buffers())
         images = config.steps * config.batch_size
         record["train_accuracy"] = 100 * distributed.sum_over_processes(correct).item() / images
