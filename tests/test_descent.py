@@ -1,6 +1,7 @@
 """One search for every budget: k falls as it should, and what it was at a stop is kept and found again."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from daas_lab import cli
 from daas_lab.compose import search_config
 from daas_lab.errors import LabError
+from daas_lab.methods.da2s_exact import exact_edge_logits
 from daas_lab.methods.method import Architecture
 from daas_lab.methods.projection import between_logits, project
 from daas_lab.runs.folder import read_run, stop_name
@@ -57,14 +59,17 @@ def test_k_falls_from_budget_to_budget_and_rests_at_each_stop():
 
 
 def test_separate_nodes_are_joined_in_steps():
-    config, betas = descent(), torch.linspace(-2, 2, 14, dtype=torch.float64).cos()
+    config, betas = descent(), torch.linspace(-3, 2, 14, dtype=torch.float64).cos()
     apart, joined = (edges_at(config, betas, epoch) for epoch in (42, 50))
     assert apart[:5].sum().item() == pytest.approx(2) and joined[:4].sum().item() == pytest.approx(1)
     assert joined[INDEX[2, 3]] < 1e-20
-    torch.testing.assert_close(edges_at(config, betas, 43), 0.75 * apart + 0.25 * joined, rtol=0, atol=1e-12)
-    alone = search_config("tiny", "digits", "da2s_exact", budget="3/14", epochs=50, hold=10)
-    made = Architecture(torch.zeros(14, 7, dtype=torch.float64), betas)
-    torch.testing.assert_close(joined, alone.searcher.mix(made, "normal", alone.moment(50)).edges, rtol=0, atol=1e-12)
+    scores, groups = betas - math.log(7), EdgeBudget.parse("3/14").normal
+    for epoch, share in ((43, 0.25), (45, 0.75), (50, 1.0)):
+        grown = exact_edge_logits(scores / 0.1 ** ((epoch - 42) / 8), groups, 1.0).sigmoid()
+        torch.testing.assert_close(
+            edges_at(config, betas, epoch), (1 - share) * apart + share * grown, rtol=0, atol=1e-12
+        )
+    assert joined.sort().values[-3] > 0.99 and joined.sort().values[-4] < 0.01  # of what differs by a few tenths
 
 
 @pytest.mark.parametrize("share", [0.0, 1e-3, 0.5, 1.0])
@@ -88,6 +93,14 @@ def test_the_losses_grow_and_the_temperature_falls_in_the_first_stage_alone():
     for epoch in (18, 50):
         mixture = config.searcher.mix(Architecture(alphas, betas), "normal", config.moment(epoch))
         torch.testing.assert_close(mixture.operations, (alphas / 0.1).softmax(1))
+
+
+def test_the_learning_rate_of_the_weights_falls_in_each_stage():
+    config = descent()
+    places = {epoch: config.searcher.annealing(config.moment(epoch)) for epoch in (1, 18, 19, 26, 27, 50)}
+    assert places == {1: (1, 18), 18: (18, 18), 19: (1, 8), 26: (8, 8), 27: (1, 8), 50: (8, 8)}
+    exact = search_config("tiny", "digits", "da2s_exact", epochs=50)
+    assert exact.searcher.annealing(exact.moment(30)) == (30, 50)
 
 
 def test_for_its_first_budget_alone_it_is_the_search_for_that_budget():
@@ -138,6 +151,8 @@ def test_cell_drop_and_weights_of_a_stop_are_those_of_its_epoch(searched, capsys
         cells = derive_genotype(config, run.architecture(stop), EdgeBudget.parse(budget), stop)
         assert genotype_after(run, budget=budget) == cells
     assert genotype_after(run) == run.genotype
+    rates = [record["learning_rate"] for record in run.history]
+    assert rates[0] == rates[4] == rates[5] == rates[7] == rates[8] == 0.025 > rates[1] > rates[3] and rates[6] < 0.025
     assert len({record["held_out_accuracy"] for record in run.history[3:]}) > 1  # or the test shows nothing
 
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from daas_lab.errors import LabError
+from daas_lab.methods import schedules
 from daas_lab.methods.da2s_exact import LEAST_TRAVEL, DA2SExact, exact_edge_logits
 from daas_lab.methods.method import Moment
 from daas_lab.methods.projection import between_logits
@@ -15,12 +16,13 @@ from daas_lab.space.cell_space import Space
 
 @dataclass(frozen=True, kw_only=True)
 class DA2SDescent(DA2SExact):
-    """`da2s_exact` through several budgets: after `hold` a stage for each of `through` that keeps more edges than the
-    search's own, and a last one for its own.
+    """`da2s_exact` through several budgets: a stage for each of `through` that keeps more edges than the search's own,
+    and a last one for its own; the first begins with `hold` epochs of DARTS.
 
-    In a stage k falls to its budget, in the share `fall` of the epochs, and what is left settles. The losses grow and
-    T falls in the first stage alone. At the end of a stage the cell of its budget stands, and the weights are kept.
-    Where nodes are joined that had a k each (3/14), b goes from the one projection over to the other.
+    In a stage k falls to its budget, in the share `fall` of the epochs, and what is left settles, while the weights'
+    learning rate falls along a cosine of its own. The losses grow and T falls in the first stage alone. At the end of a
+    stage the cell of its budget stands, and the weights are kept. Where nodes are joined that had a k each (3/14), b
+    goes from the one projection over to the other, whose scores grow by 1 / T.
     """
 
     through: str = "8/14 6/14 5/14 4/14"
@@ -30,8 +32,8 @@ class DA2SDescent(DA2SExact):
 
     @classmethod
     def settings(cls, protocol: str, epochs: int) -> dict[str, Any]:
-        """A fifth of the search is DARTS. The weights' learning rate ends where they can still follow the last cut."""
-        return {"hold": round(0.2 * epochs), "least_travel": LEAST_TRAVEL, "learning_rate_min": 0.005}
+        """A fifth of the search is DARTS."""
+        return {"hold": round(0.2 * epochs), "least_travel": LEAST_TRAVEL}
 
     def __post_init__(self):
         super().__post_init__()
@@ -41,34 +43,40 @@ class DA2SDescent(DA2SExact):
             raise LabError(f"through: {error}") from None
         object.__setattr__(self, "through", " ".join(budgets))
 
-    def path(self, nodes: int) -> list[EdgeBudget]:
-        """The budgets of the stages, for cells of so many nodes."""
-        last = EdgeBudget.parse(self.budget)
-        through = map(EdgeBudget.parse, self.through.split())
-        passed = [budget for budget in through if budget.nodes == nodes and _edges(budget) > _edges(last)]
-        return [*sorted(passed, key=_edges, reverse=True), last]
-
     def stops(self, epochs: int, space: Space) -> dict[str, int]:
-        path, left = self.path(space.nodes), epochs - self.hold
+        last, left = EdgeBudget.parse(self.budget), epochs - self.hold
+        through = [budget for budget in map(EdgeBudget.parse, self.through.split()) if budget.nodes == space.nodes]
+        path = [*sorted((b for b in through if b.edges > last.edges), key=lambda b: -b.edges), last]
         return {str(budget): self.hold - (-left * s // len(path)) for s, budget in enumerate(path, start=1)}
+
+    def stage(self, at: Moment) -> tuple[str, str, int, int]:
+        """The budgets that the stage of an epoch begins with (none: "") and ends with; the epochs after which."""
+        before, begun = "", 0
+        stages = {stop: budget for budget, stop in self.stops(at.epochs, at.space).items()}  # the last of an epoch's
+        for stop, budget in stages.items():
+            if at.epoch <= stop:
+                break
+            before, begun = budget, stop
+        return before, budget, begun, stop
+
+    def annealing(self, at: Moment) -> tuple[int, int]:
+        *_, begun, stop = self.stage(at)
+        return at.epoch - begun, stop - begun
 
     def opening(self, at: Moment) -> Moment:
         return at._replace(epoch=min(at.epoch, first := min(self.stops(at.epochs, at.space).values())), epochs=first)
 
     def edge_logits(self, scores: Tensor, cell_type: str, at: Moment) -> Tensor:
-        begun, before = self.hold, None
-        stages = {stop: budget for budget, stop in self.stops(at.epochs, at.space).items()}
-        for stop, budget in stages.items():  # of those that share an epoch the last
-            groups = EdgeBudget.parse(budget).groups(cell_type)
-            if at.epoch <= stop:
-                break
-            begun, before = stop, groups
+        before, budget, begun, stop = self.stage(at)
+        groups, begun = EdgeBudget.parse(budget).groups(cell_type), max(begun, self.hold)
         progress = min(1.0, max(0, at.epoch - begun) / (max(1, stop - begun) * self.fall))
-        if before is None or [group.nodes for group in before] == [group.nodes for group in groups]:
-            return exact_edge_logits(scores, groups, progress, self.node_worth, before)
-        apart, joined = (exact_edge_logits(scores, end, 1.0, self.node_worth) for end in (before, groups))
+        if not before:
+            return exact_edge_logits(scores, groups, progress, self.node_worth)
+        start = EdgeBudget.parse(before).groups(cell_type)
+        if [group.nodes for group in start] == [group.nodes for group in groups]:
+            return exact_edge_logits(scores, groups, progress, self.node_worth, start)
+        # What is left of the node that goes has to be nothing, for batch-norm gives it its full size again.
+        sharp = scores / self.temperature ** schedules.progress(at.epoch, stop, begun)
+        apart = exact_edge_logits(scores, start, 1.0, self.node_worth)
+        joined = exact_edge_logits(sharp, groups, 1.0, self.node_worth)
         return between_logits(apart, joined, progress)
-
-
-def _edges(budget: EdgeBudget) -> int:
-    return sum(group.keep for groups in (budget.normal, budget.reduce) for group in groups)

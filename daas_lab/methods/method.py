@@ -176,6 +176,10 @@ class Method:
         """Cells of the network in an epoch. Where it changes, the network begins anew, with fresh weights."""
         return layers
 
+    def annealing(self, at: Moment) -> tuple[int, int]:
+        """Where on its cosine the weights' learning rate is in an epoch: in which of how many."""
+        return at.epoch, at.epochs
+
     def after_epoch(self, search: Any) -> None:
         """Act between epochs. `search`: a `train.search.SearchState`."""
 

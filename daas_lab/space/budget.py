@@ -87,6 +87,11 @@ class EdgeBudget:
         return 2 + len(nodes_in(self.normal))
 
     @property
+    def edges(self) -> int:
+        """Number of edges kept in both cells."""
+        return sum(group.keep for groups in (self.normal, self.reduce) for group in groups)
+
+    @property
     def unlimited(self) -> "EdgeBudget":
         """The same edges, whatever they cost."""
         return replace(self, limits=())

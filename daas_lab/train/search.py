@@ -158,7 +158,7 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
         follow(network, weight_optimizer, architecture_of(network))
         weight_parameters = weight_group["params"]
         network.train()
-        rate = cosine(config.learning_rate, config.learning_rate_min, epoch, config.epochs)
+        rate = cosine(config.learning_rate, config.learning_rate_min, *method.annealing(config.moment(epoch)))
         alpha_rate = config.arch_learning_rate if epoch > config.alpha_delay else 0.0
         set_learning_rate(weight_optimizer, rate)
         set_learning_rate(arch_optimizer, alpha_rate, config.arch_learning_rate)
