@@ -16,6 +16,7 @@ from daas_lab.runs.folder import read_run, stop_name
 from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, cell_edges
 from daas_lab.studies import make
+from daas_lab.studies.paper_tables import budgets_of
 from daas_lab.studies.settings import Settings
 from daas_lab.train.cut import cut
 from daas_lab.train.discretize import architecture_of, derive_genotype
@@ -184,6 +185,12 @@ def test_a_damaged_stop_is_named_and_the_others_are_read(searched, capsys):
         assert load_supernet(searched, "8/14")[0].at.epoch == 4
     finally:
         path.write_bytes(whole)
+
+
+def test_it_stands_for_all_budgets_that_it_stopped_at(searched):
+    run = read_run(searched)
+    assert budgets_of(run, tuple(NAMED_BUDGETS)) == ["8/14", "6/14", "5/14", "4/14", "3/14"]
+    assert budgets_of(run, ("4/14", "6/14")) == ["6/14", "4/14"] and budgets_of(run, ("1,1,2,1",)) == ["3/14"]
 
 
 def test_other_methods_have_no_stops(tmp_path):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -60,6 +61,23 @@ def epoch_summary(rows: Sequence[Mapping], *, title: str = "The search over its 
             ax.legend()
     for ax in figure.axes[2:]:
         ax.set_xlabel("epoch")
+    figure.suptitle(title)
+    return figure
+
+
+@themed
+def entropies(series: Mapping[str, Mapping[str, Sequence[float]]], *, title: str = "") -> Figure:
+    """Mean entropies of operation and edge weights over a search, a line for each of `series`: label →
+    `operation_entropy` and `edge_entropy` [T]. Searches may differ in length: across is the share of each."""
+    figure = Figure(figsize=(9.6, 3.9), layout="constrained")
+    for ax, quantity in zip(figure.subplots(1, 2), ("operation_entropy", "edge_entropy"), strict=True):
+        for n, (label, own) in enumerate(series.items()):
+            share = np.linspace(0, 100, len(own[quantity]))
+            style: dict[str, Any] = {"color": LINE_COLOURS[n % 7], "linestyle": DASHES[(n + n // 7) % 7]}
+            ax.plot(share, own[quantity], label=label, **style)
+        ax.set(title=PANELS[quantity], xlabel="share of the search (%)", xlim=(0, 100))
+        ax.set_ylim(bottom=0)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.suptitle(title)
     return figure
 

@@ -274,15 +274,18 @@ def save_table(
     folder: str | Path,
     markdown: str | None = None,
     runs: Sequence[Row] = (),
+    more: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Write `<name>.json` (`{"provenance", "rows", "runs"}`) and `<name>.md` beside it, and return both paths.
 
     `markdown`: what the Markdown shows above the provenance; without it, all that the rows hold. `runs`: the rows of
-    single runs that the means were made of, with `seed` and `run`, so that a reader can test again.
+    single runs that the means were made of, with `seed` and `run`, so that a reader can test again. `more` is written
+    into the document as it is.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     document = {"provenance": dict(provenance), "rows": [*map(_finite, rows)], "runs": [*map(_finite, runs)]}
+    document |= more or {}
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     page = f"{(markdown or to_markdown(rows)).rstrip()}\n\n{provenance_text(provenance)}"
     paths = [folder / f"{name}.json", folder / f"{name}.md"]

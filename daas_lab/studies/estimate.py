@@ -7,9 +7,10 @@ evaluation are not in it.
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,9 +18,13 @@ from daas_lab.config import RetrainConfig, SearchConfig
 from daas_lab.errors import refuse
 from daas_lab.methods.unrolled import train_only
 from daas_lab.networks.build import build_network
+from daas_lab.networks.fast_supernet import make_supernet
+from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.provenance import machine
+from daas_lab.train.discretize import architecture_of
 from daas_lab.train.distributed import parallel
 from daas_lab.train.loop import make_scaler, place, prepare
+from daas_lab.train.retirement import remaining
 from daas_lab.train.retrain import make_optimizer, train_step
 from daas_lab.train.search import ArchitectureStep, architecture_step, build_supernet, make_optimizers, weight_step
 
@@ -84,13 +89,25 @@ def _measure(config, images: int, steps: int, device: torch.device) -> tuple[flo
     return (time.perf_counter() - begun) / steps, _peak(device)
 
 
-def search_step(config: SearchConfig, device: torch.device) -> Callable:
-    """A step of a search on a batch x, y: α and β, then the weights, as in the last epoch."""
-    network = place(build_supernet(config), config, device)
+def search_step(
+    config: SearchConfig,
+    device: torch.device,
+    epoch: int | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    form: Callable[..., SuperNetwork] = make_supernet,
+) -> Callable:
+    """A step of a search on a batch x, y: α and β, then the weights, as in `epoch` (default: the last one); with α and
+    β as in `parameters`, and without the candidates that have left by then."""
+    network = place(build_supernet(config, form), config, device)
+    if parameters is not None:
+        with torch.no_grad():
+            for name, value in parameters.items():
+                getattr(network, name).copy_(torch.as_tensor(value))
+        network.keep(remaining(architecture_of(network)))
     weight_optimizer, arch_optimizer = make_optimizers(config, network)
     scaler = make_scaler(config, device)
     architecture, weights = network.arch_parameters(), network.weight_parameters()
-    network.at = config.moment(training=True)
+    network.at = config.moment(epoch, training=True)
 
     def step(x, y):
         train_only(trained=architecture, resting=weights)

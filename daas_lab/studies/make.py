@@ -48,14 +48,19 @@ def run_name(config: SearchConfig | RetrainConfig) -> str:
     return f"{kind}-{short_name(config.dataset)}-s{config.seed}-{config_hash(config)}"
 
 
-def make_runs(configs: Sequence[SearchConfig | RetrainConfig], settings: Settings) -> list[Run]:
+def make_runs(
+    configs: Sequence[SearchConfig | RetrainConfig],
+    settings: Settings,
+    stands: Callable[[Run], bool] = lambda record: True,
+) -> list[Run]:
     """The finished run of every configuration, in their order; what is missing is made first, side by side.
 
-    A record in `settings.figures` counts as a finished run, without its weights. A bar counts epochs. When a run fails
-    the others are stopped where they are, to be resumed, and its error is raised. Where images are missing that one of
-    them needs, none is started.
+    A record in `settings.figures` counts as a finished run, without its weights, if it `stands` for one. A bar counts
+    epochs. When a run fails the others are stopped where they are, to be resumed, and its error is raised. Where images
+    are missing that one of them needs, none is started.
     """
-    runs = {config: find_run(config, settings) for config in configs}
+    found = {config: find_run(config, settings) for config in configs}
+    runs = {config: run if run and (run.folder or stands(run)) else None for config, run in found.items()}
     for run in filter(None, runs.values()):
         _publish(run, settings)
     missing = [config for config, run in runs.items() if run is None]

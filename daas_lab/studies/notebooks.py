@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from daas_lab.errors import imported, one_of, refuse
 from daas_lab.report import tables
@@ -50,15 +51,16 @@ def save_results(
     searches: Iterable[Run] = (),
     begun: float,
     beside: Mapping[str, Sequence[Row]] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
     """How a notebook ends: its table as `<stem>.json` and `<stem>.md` in `settings.folder`, where its pictures are.
 
-    `markdown` and `runs` are those of `tables.save_table`, `searches` the runs behind the numbers, `begun` what
+    `markdown`, `runs` and `more` are those of `tables.save_table`, `searches` the runs behind the numbers, `begun` what
     `time.perf_counter` said at the notebook's start, `beside` further tables of the same provenance by their stems.
     """
     command, seconds = command_text(stem, settings), time.perf_counter() - begun
     facts = provenance(settings.dataset, settings.preset, command, seconds, searches)
-    tables.save_table(stem, rows, facts, settings.folder, markdown, runs)
+    tables.save_table(stem, rows, facts, settings.folder, markdown, runs, more)
     for name, others in (beside or {}).items():
         tables.save_table(name, others, facts, settings.folder)
     print(f"{stem}: table and pictures are in {settings.folder}")

@@ -40,10 +40,14 @@ def table_4_searches(settings: Settings, methods: Sequence[str], budgets: Sequen
 
 def budgets_of(run: Run, budgets: make.Budgets) -> list[str]:
     """The budgets that a search stands for: those that `budgets` gives for it, if it is a function; else its own where
-    it was searched for one, and all of them where it was not."""
+    it was searched for one, those at which it stopped where it was for several, and all of them where it was for none.
+    """
     if callable(budgets):
         return list(budgets(run))
-    return [run.search.budget] if run.search.searcher.asks_for_budget else list(budgets)
+    if not run.search.searcher.asks_for_budget:
+        return list(budgets)
+    stops = run.search.searcher.stops(run.search.epochs, run.search.space)
+    return [budget for budget in stops if budget in budgets] or [run.search.budget]
 
 
 def gap_rows(searches: Sequence[Run], settings: Settings, budgets: Sequence[str]) -> list[Row]:
@@ -76,8 +80,11 @@ def is_main_drop(row: Row) -> bool:
 # --- what they give ---------------------------------------------------------------------------------------------------
 
 
-def retraining_rows(searches: Sequence[Run], settings: Settings, budgets: make.Budgets | None = None) -> list[Row]:
-    """Retrain the cell of every search at the budgets it stands for (default: its own) and count it.
+def retraining_rows(
+    searches: Sequence[Run], settings: Settings, budgets: make.Budgets | None = None, select: str = rules.OWN
+) -> list[Row]:
+    """Retrain the cell of every search at the budgets it stands for (default: its own), by the rule `select`, and count
+    it.
 
     Rows with `make.names_of` the search, `budget`, the λ, `retraining` (its run's name), `error` (test, percent),
     `params_m` and `multiply_adds_m` (both of the CIFAR-10 form at the paper's size, so that they stand beside the
@@ -86,7 +93,7 @@ def retraining_rows(searches: Sequence[Run], settings: Settings, budgets: make.B
     jobs = []
     for run in searches:
         for budget in [run.search.budget] if budgets is None else budgets_of(run, budgets):
-            cells = genotype_after(run, budget=budget)
+            cells = genotype_after(run, budget=budget, select=select)
             jobs.append((run, budget, cells, settings.retraining(cells, run.config.seed)))
     retrained = {make.run_name(run.config): run for run in make.make_runs([config for *_, config in jobs], settings)}
     rows = []

@@ -1,0 +1,102 @@
+"""What the study beyond the paper is made of: which searches, their steps' time, what stands for a run."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from daas_lab.methods.pruning import GONE
+from daas_lab.networks.supernet import SuperNetwork
+from daas_lab.report import plots_evolution, tables
+from daas_lab.runs.folder import read_run
+from daas_lab.space.budget import NAMED_BUDGETS
+from daas_lab.studies import beyond, make
+from daas_lab.studies.settings import Settings
+from daas_lab.train.search import search
+
+CASES = {
+    "DARTS": {"method": "darts"},
+    "by perturbation": {"method": "darts", "select": "perturbation"},
+    "code": {"method": "da2s"},
+    "text": {"method": "da2s", "protocol": "paper", "partial_channels": 1},
+    "all": {"method": "da2s_descent", "budget": "3/14", "epochs": 6, "retire": 1e-3},
+    "random": {"method": "random"},
+}
+
+
+def settings(root, **changes):
+    given = {"preset": "tiny", "dataset": "digits", "seeds": (0, 1), "epochs": 1, "workers": 1}
+    return Settings(**given | {"runs": root / "runs", "figures": root / "figures"} | changes)
+
+
+def test_each_case_has_a_search_for_each_seed_and_budget_unless_one_serves_several(tmp_path):
+    found = beyond.searches(CASES, settings(tmp_path))
+    counts = {name: len(configs) for name, configs in found.items()}
+    assert counts == {"DARTS": 2, "by perturbation": 2, "code": 10, "text": 8, "all": 2, "random": 10}
+    assert found["DARTS"] == found["by perturbation"]
+    assert {(c.protocol, c.partial_channels, c.budget) for c in found["text"]} == {
+        ("paper", 1, budget) for budget in NAMED_BUDGETS if budget != "3/14"
+    }
+    assert {(c.epochs, c.retire, c.budget) for c in found["all"]} == {(6, 1e-3, "3/14")}
+
+
+@pytest.mark.slow
+def test_rows_of_every_case_name_it_at_every_budget_that_it_serves(tmp_path):
+    own = settings(tmp_path, seeds=(0,))
+    cases = {name: CASES[name] for name in ("DARTS", "text", "all", "random")}
+    made = beyond.make_searches(cases, own)
+    gaps = beyond.gap_rows(made, cases, own)
+    wanted = {(name, budget, weight) for name in ("DARTS", "text", "all") for budget in NAMED_BUDGETS
+              for weight in ("one", "learned")}  # fmt: skip
+    assert {(row["search"], row["budget"], row["edge_weight"]) for row in gaps} == wanted and len(gaps) == len(wanted)
+    assert all(row["batch_norm"] == "as-trained" and row["stage"] == "both" for row in gaps)
+    series = beyond.entropy_series(made)
+    assert series.keys() == {"DARTS", "text", "all"} and len(series["all"]["edge_entropy"]) == 7
+    assert all(np.isfinite(own["operation_entropy"]).all() for own in series.values())
+    figure = plots_evolution.entropies(series)
+    assert [len(ax.lines) for ax in figure.axes] == [3, 3]
+    words = beyond.drop_sentence(gaps)
+    assert all(f"{name} " in words for name in ("DARTS", "text", "all")) and "5 cuts" in words
+    assert "accuracy before the cut of all" in beyond.network_sentence(gaps, "DARTS")
+
+
+def test_a_record_stands_for_a_run_where_it_has_what_is_asked(tmp_path):
+    own = settings(tmp_path, seeds=(0,), publish=True)
+    [config] = beyond.searches({"DARTS": CASES["DARTS"]}, own)["DARTS"]
+    make.make_runs([config], own)
+    elsewhere = settings(tmp_path, seeds=(0,), runs=tmp_path / "others")
+    assert make.make_runs([config], elsewhere)[0].folder is None
+    assert make.make_runs([config], elsewhere, lambda record: bool(record.cells))[0].folder is not None
+
+
+@pytest.mark.slow
+def test_the_time_of_a_search_is_that_of_its_steps_with_who_is_left(tmp_path):
+    own = settings(tmp_path, epochs=2)
+    config = own.search("da2s", 0, budget="4/14", side=16, channels=8, steps=7, batch_size=32)
+    search(config, tmp_path / "run", progress=False)
+    plain = read_run(tmp_path / "run")
+    alphas = {name: array.copy() for name, array in plain.alphas.items()}
+    for array in alphas.values():
+        array[2, :, 1:] = GONE  # in the second epoch only max-pools are left
+    few = type(plain)(**vars(plain) | {"alphas": alphas, "config": type(config)(**vars(config) | {"seed": 1})})
+    seconds = beyond.search_seconds([plain, few], own, rounds=3)
+    whole, half = (seconds[make.run_name(run.config)] for run in (plain, few))
+    assert 0.4 * whole < half < 0.85 * whole
+    slow = beyond.search_seconds([plain], own, rounds=1, form=SuperNetwork)
+    assert list(slow) == [make.run_name(plain.config)] and slow[make.run_name(plain.config)] > 0
+
+
+def test_what_a_table_has_beside_its_rows_is_in_its_file(tmp_path):
+    facts = {"dataset": "digits", "preset": "tiny", "command": "x", "versions": {}, "machine": {}, "wall_s": 1}
+    tables.save_table("t", [{"a": 1}], facts, tmp_path, "text", more={"search_time": {"one_over_five": 0.3}})
+    document = json.loads((tmp_path / "t.json").read_text())
+    assert document["search_time"] == {"one_over_five": 0.3} and document["rows"] == [{"a": 1}]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
