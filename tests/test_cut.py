@@ -18,12 +18,14 @@ from daas_lab.networks.build import build_network, network_size
 from daas_lab.networks.kept import kept_network
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.own_files import digest_of
+from daas_lab.report.plots_field import error_over_epochs
+from daas_lab.report.tables import summarise
 from daas_lab.runs.folder import read_checkpoint, read_run
 from daas_lab.space.budget import NAMED_BUDGETS
 from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.space.kept_file import read_cut
 from daas_lab.studies import make
-from daas_lab.studies.kept_weights import epochs_saved, kept_weight_rows
+from daas_lab.studies.kept_weights import epochs_saved, kept_weight_rows, sentence
 from daas_lab.studies.settings import Settings
 from daas_lab.train.cut import cut, describe_cut, export_network, kept_weights
 from daas_lab.train.discretize import (
@@ -315,3 +317,6 @@ def test_epochs_saved_are_those_from_scratch_until_the_error_is_as_small():
     ]
     found = {row["epochs"]: (row["scratch_epochs"], row["saved"]) for row in epochs_saved(rows)}
     assert found == {0: (2, 2), 1: (4, 3), 2: (None, None)}
+    assert "m 36.00 % (from scratch after 2)" in sentence(rows)
+    figure = error_over_epochs(summarise(rows, ("method", "start", "epochs"), ("error",)))
+    assert len(figure.axes[0].containers) == 2

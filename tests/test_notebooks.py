@@ -319,6 +319,19 @@ def test_beyond_the_gap(root):
 
 
 @pytest.mark.slow
+def test_kept_weights(root):
+    rows = ours(results("kept_weights", root, *BRIEFLY, pictures=["kept_weights"]))
+    kept, scratch = ([row for row in rows if row["start"] == start] for start in ("kept", "scratch"))
+    methods = ("darts", "da2s", "da2s_exact")
+    assert [(row["method"], row["epochs"]) for row in kept] == [(m, n) for m in methods for n in (0, 1, 2, 5, 10, 20)]
+    assert {(row["method"], row["epochs"]) for row in scratch} == {(m, n) for m in methods for n in (1, 2, 5, 10, 20)}
+    check_percentages(rows, "error")
+    for row in kept:
+        if row["saved"] is not None:
+            assert row["scratch_epochs"] - row["epochs"] == row["saved"]
+
+
+@pytest.mark.slow
 def test_supernet_vs_retrained(root):
     rows = ours(results("supernet_vs_retrained", root, *BRIEFLY, pictures=["supernet_vs_retrained"]))
     assert [row["n"] for row in rows if row["accuracy"] == "before"] == [28, 1, 22, 5, 20]

@@ -1,6 +1,7 @@
 """The methods of the field in one picture. Theme of `plots.py`; rows of `studies/field.py`, summarised over seeds."""
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -32,3 +33,27 @@ def gap_map(
     ax.set(title=title, xlabel="accuracy lost at the cut (points)", ylabel="test error, retrained (%)")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=1 + (len(rows) > 14))
     return ax.figure  # type: ignore[return-value]  # `new_axes` makes no sub-figure
+
+
+@themed
+def error_over_epochs(rows: Sequence[Mapping], *, title: str = "") -> Figure:
+    """Test error after so many epochs of retraining, a line for each method and `start`, in alphabetical order the
+    first start drawn through and the next dashed, with a bar of one standard deviation.
+
+    `rows`: `method`, `start`, `epochs`, `error_mean` and `error_std`.
+    """
+    ax = new_axes((8.6, 4.4))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    starts = sorted(dict.fromkeys(row["start"] for row in rows))
+    for m, method in enumerate(methods):
+        for start in starts:
+            own = [row for row in rows if (row["method"], row["start"]) == (method, start)]
+            own.sort(key=itemgetter("epochs"))
+            x, y = [row["epochs"] for row in own], [row["error_mean"] for row in own]
+            style: dict[str, Any] = {"color": method_colour(method, m), "linestyle": DASHES[starts.index(start)]}
+            bars = [row["error_std"] or 0 for row in own]
+            ax.errorbar(x, y, bars, label=f"{method}, {start}", marker=MARKERS[m % 7], elinewidth=0.8, **style)
+    ax.set_yscale("log")
+    ax.set(title=title, xlabel="epochs of retraining", ylabel="test error (%), logarithmic")
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return ax.figure  # type: ignore[return-value]  # as above

@@ -61,6 +61,17 @@ def epochs_saved(rows: Sequence[Row]) -> list[Row]:
     return found
 
 
+def sentence(rows: Sequence[Row]) -> str:
+    """Method by method the error that the cut leaves, and how long it takes to come as far from scratch."""
+    parts = []
+    for row in epochs_saved(rows):
+        if row["epochs"] == 0:
+            least = row["scratch_epochs"]
+            reached = "from scratch not reached" if least is None else f"from scratch after {least}"
+            parts.append(f"{row['method']} {row['error_mean']:.2f} % ({reached})")
+    return f"Mean test error with no epoch of retraining at all, and the epochs that it saves: {'; '.join(parts)}."
+
+
 def _matches(scratch: Mapping, kept: Mapping) -> bool:
     same = all(scratch[name] == kept[name] for name in ("method", "budget"))
     return same and scratch["start"] == SCRATCH and scratch["error_mean"] <= kept["error_mean"]
