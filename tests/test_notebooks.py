@@ -13,7 +13,9 @@ import pytest
 
 from daas_lab import paper
 from daas_lab.methods.lookup import METHODS
+from daas_lab.methods.protocols import PROTOCOLS
 from daas_lab.space.budget import NAMED_BUDGETS
+from daas_lab.studies import screen
 
 ROOT = Path(__file__).parent.parent
 MAIN_DROP = {"darts": "one", "da2s": "learned", "da2s_exact": "one"}
@@ -316,6 +318,17 @@ def test_beyond_the_gap(root):
     times = document["search_time"]
     assert times.keys() == {"retired_over_plain", "one_over_five", "textbook_over_retired"}
     assert 0 < times["one_over_five"] < 1 < times["textbook_over_retired"]
+
+
+@pytest.mark.slow
+def test_what_closes_the_gap(root):
+    pictures = [f"what_closes_the_gap{suffix}" for suffix in ("", "_8_of_14", "_5_of_14")]
+    rows = ours(results("what_closes_the_gap", root, *BRIEFLY, pictures=pictures))
+    found = {(row["side"], row["changed"], row["budget"]) for row in rows}
+    # In a search of one epoch α does not rest on either side.
+    changes = {"nothing", *screen.CONSTANTS.values()} - {screen.CONSTANTS["alpha_delay"]}
+    assert found == {(side, name, budget) for side in PROTOCOLS for name in changes for budget in ("8/14", "5/14")}
+    check_percentages(rows, "before", "error", "parameter_free_normal")
 
 
 @pytest.mark.slow

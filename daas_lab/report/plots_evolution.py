@@ -83,6 +83,23 @@ def entropies(series: Mapping[str, Mapping[str, Sequence[float]]], *, title: str
 
 
 @themed
+def collapse(series: Mapping[str, Mapping[str, Sequence[float]]], *, title: str = "") -> Figure:
+    """Pools and skips among the kept operations, and the entropy's share of α's movement, over the epochs; a line for
+    each of `series`: label → `parameter_free` [T] from the start on, and `share` [T − 1], both in percent."""
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    labels = {"parameter_free": "pools and skips kept (%)", "share": "of α's movement by the entropy (%)"}
+    for ax, (quantity, label) in zip(figure.subplots(1, 2), labels.items(), strict=True):
+        for n, (name, own) in enumerate(series.items()):
+            first = 0 if quantity == "parameter_free" else 1
+            epochs = range(first, first + len(own[quantity]))
+            ax.plot(epochs, own[quantity], color=LINE_COLOURS[n % 7], linestyle=DASHES[n % 7], label=name)
+        ax.set(title=label, xlabel="epoch")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(series))
+    figure.suptitle(title)
+    return figure
+
+
+@themed
 def settling(rows: Sequence[Mapping], epochs: int, *, title: str = "When each edge settled") -> Figure:
     """A bar for every edge, in the colour of its operation, from the epoch on since which that is its strongest.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from daas_lab.report.plots import DASHES, FAINT, MARKERS, method_colour, new_axes, themed
+from daas_lab.report.plots import DASHES, FAINT, LINE_COLOURS, MARKERS, method_colour, new_axes, themed
 
 
 @themed
@@ -57,3 +57,30 @@ def error_over_epochs(rows: Sequence[Mapping], *, title: str = "") -> Figure:
     ax.set(title=title, xlabel="epochs of retraining", ylabel="test error (%), logarithmic")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax.figure  # type: ignore[return-value]  # as above
+
+
+@themed
+def changes(rows: Sequence[Mapping], quantities: Mapping[str, str], *, title: str = "") -> Figure:
+    """What one changed constant does: a panel for each of `quantities` (name → label), a line for each constant, a
+    point with a bar of one standard deviation for each side; dashed where that side is with nothing changed.
+
+    `rows`: `side`, `changed`, and mean and `_std` of each quantity; the first `changed` is nothing.
+    """
+    names, sides = (list(dict.fromkeys(row[key] for row in rows)) for key in ("changed", "side"))
+    figure = Figure(figsize=(3.1 * len(quantities) + 2.2, 1.4 + 0.42 * len(names)), layout="constrained")
+    for ax, (quantity, label) in zip(figure.subplots(1, len(quantities), sharey=True), quantities.items(), strict=True):
+        for s, side in enumerate(sides):
+            style: dict[str, Any] = {"color": LINE_COLOURS[s], "fmt": MARKERS[s], "elinewidth": 0.9}
+            for row in (row for row in rows if row["side"] == side and row.get(f"{quantity}_mean") is not None):
+                y = names.index(row["changed"]) + 0.24 * (s - (len(sides) - 1) / 2)
+                seen = side if row["changed"] == names[0] else None
+                ax.errorbar(row[f"{quantity}_mean"], y, xerr=row.get(f"{quantity}_std") or 0, label=seen, **style)
+                if row["changed"] == names[0]:
+                    ax.axvline(row[f"{quantity}_mean"], color=LINE_COLOURS[s], linestyle=DASHES[1], alpha=0.6)
+        ax.set(xlabel=label)
+        ax.grid(axis="y", visible=False)
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(sides))
+    figure.suptitle(title)
+    return figure

@@ -1,0 +1,101 @@
+"""What closes the gap, and what costs the cells: the constants in which the two protocols differ, changed one at a time
+from either side.
+
+A *side* is a protocol; the first search of a side has all of its constants, each of the others one of the other side's.
+Rows of single runs have the names of `make.names_of`, with `side`, and `changed`: the constant, or "" for none.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from daas_lab.compose import values_of
+from daas_lab.config import SearchConfig
+from daas_lab.methods.lookup import PAPERS
+from daas_lab.methods.protocols import PROTOCOLS
+from daas_lab.report import compare
+from daas_lab.report.tables import Row
+from daas_lab.runs.folder import Run
+from daas_lab.studies import make
+from daas_lab.studies.paper_tables import retraining_rows
+from daas_lab.studies.settings import Settings
+from daas_lab.train.evolution import genotype_evolution, parameter_free
+
+# Field → what tables call it. Partial channels are the same on both sides, for `mini` has too few to divide.
+CONSTANTS = {
+    "first_edge_node": "first node with β",
+    "regulariser_factor": "factor of the regulariser",
+    "alpha_delay": "epochs in which α rests",
+    "square_factor": "factor of the square in Eq. (4)",
+    "steepens": "steeper softmax",
+    "scales_edges": "b times the number of inputs",
+    "initial_noise": "initial noise",
+    "learning_rate_min": "last learning rate",
+}
+NOTHING = "nothing"
+
+
+def searches(settings: Settings, budgets: Sequence[str]) -> dict[SearchConfig, Row]:
+    """The searches of the screen for every budget and seed, each with its `side` and what is `changed`, and the value
+    that this then has."""
+    found: dict[SearchConfig, Row] = {}
+    for side in PROTOCOLS:
+        [other] = PROTOCOLS.keys() - {side}
+        for seed in settings.seeds:
+            for budget in budgets:
+                own, theirs = (_search(settings, protocol, seed, budget) for protocol in (side, other))
+                found[own] = {"side": side, "changed": NOTHING, "value": None}
+                values = values_of(theirs)
+                for name, title in CONSTANTS.items():
+                    config = _search(settings, side, seed, budget, **{name: values[name]})
+                    if config != own:
+                        found[config] = {"side": side, "changed": title, "value": values[name]}
+    return found
+
+
+def _search(settings: Settings, protocol: str, seed: int, budget: str, **changes: Any) -> SearchConfig:
+    return replace(settings, protocol=protocol).search(PAPERS, seed, budget=budget, partial_channels=1, **changes)
+
+
+def screen_rows(made: Mapping[SearchConfig, Run], named: Mapping[SearchConfig, Row], settings: Settings) -> list[Row]:
+    """A row for every search: `drop_one` and `drop_learned`, of the whole cut with kept edges at 1 and as they learned,
+    statistics as trained; its retraining; `share`, the mean over the epochs of the share of α's movement that the
+    entropy makes."""
+    runs = list(made.values())
+    drops: dict[str, Row] = {}
+    for row in make.drops(runs, lambda run: [run.search.budget], settings):
+        if row["batch_norm"] == "as-trained" and row["edge_weight"] != "renormalised":
+            drops.setdefault(row["run"], {"before": row["before"]})[f"drop_{row['edge_weight']}"] = row["drop"]
+    retrained = {row["run"]: row for row in retraining_rows(runs, settings)}
+    rows = []
+    for config, run in made.items():
+        name = make.run_name(config)
+        shares = [record["regulariser_share"] for record in run.history if "regulariser_share" in record]
+        rows.append(
+            retrained[name] | named[config] | drops[name] | {"share": float(np.mean(shares)) if shares else None}
+        )
+    return rows
+
+
+def collapse_series(runs: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, np.ndarray]]:
+    """Name → over its searches the means after every epoch of `parameter_free`, pools and skips among the operations
+    that the normal cell would keep (percent) [T], and of `share` (percent of α's movement) [T − 1]."""
+    found = {}
+    for name, own in runs.items():
+        free = [[parameter_free(cells)["parameter_free_normal"] for cells in genotype_evolution(run)] for run in own]
+        shares = [[100 * record.get("regulariser_share", np.nan) for record in run.history] for run in own]
+        found[name] = {"parameter_free": np.mean(free, axis=0), "share": np.mean(shares, axis=0)}
+    return found
+
+
+def sentences(rows: Sequence[Row], quantity: str, title: str) -> str:
+    """Side by side, every change against the side with nothing changed; `quantity` of the rows, called `title`."""
+    found = []
+    for side in PROTOCOLS:
+        own = [row | {"name": f"{row['changed']} changed, {side}"} for row in rows if row["side"] == side]
+        groups = compare.groups_by(own, "name", quantity)
+        base = f"{NOTHING} changed, {side}"
+        found += [compare.difference(groups, base, name, title) for name in groups if name != base]
+    return compare.listed(found)

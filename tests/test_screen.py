@@ -1,0 +1,81 @@
+"""The screen of constants: which searches it is made of, and what its rows and pictures say."""
+
+import numpy as np
+import pytest
+
+from daas_lab.compose import values_of
+from daas_lab.methods.protocols import PROTOCOLS
+from daas_lab.report import plots_evolution, plots_field
+from daas_lab.report.tables import summarise
+from daas_lab.studies import make, screen
+from daas_lab.studies.settings import Settings
+
+
+def settings(root, **changes):
+    given = {"preset": "tiny", "dataset": "digits", "seeds": (0, 1), "workers": 2}
+    return Settings(**given | {"runs": root / "runs", "figures": root / "figures"} | changes)
+
+
+def test_every_search_differs_from_its_side_in_one_constant_which_is_the_other_sides(tmp_path):
+    found = screen.searches(settings(tmp_path, preset="mini", dataset="fashion_mnist"), ("8/14", "5/14"))
+    assert len(found) == 2 * 2 * 2 * (1 + len(screen.CONSTANTS)) and len(screen.CONSTANTS) == 8
+    titles = {title: name for name, title in screen.CONSTANTS.items()}
+    for config, named in found.items():
+        base, other = (
+            next(c for c, row in found.items() if (row["side"], row["changed"], c.seed, c.budget)
+                 == (side, screen.NOTHING, config.seed, config.budget))
+            for side in (named["side"], *(PROTOCOLS.keys() - {named["side"]}))
+        )  # fmt: skip
+        mine, of_base, of_other = map(values_of, (config, base, other))
+        differing = [name for name in mine if mine[name] != of_base[name]]
+        if named["changed"] == screen.NOTHING:
+            assert not differing and config.partial_channels == 1
+        else:
+            assert differing == [titles[named["changed"]]]
+            assert mine[differing[0]] == of_other[differing[0]] == named["value"]
+
+
+@pytest.mark.slow
+def test_rows_and_series_are_those_of_the_runs(tmp_path):
+    own = settings(tmp_path, seeds=(0,), epochs=2)
+    named = {
+        c: row for c, row in screen.searches(own, ("5/14",)).items() if row["changed"] in ("nothing", "steeper softmax")
+    }
+    made = dict(zip(named, make.make_runs(list(named), own), strict=True))
+    rows = screen.screen_rows(made, named, own)
+    assert {(row["side"], row["changed"]) for row in rows} == {
+        (side, changed) for side in PROTOCOLS for changed in ("nothing", "steeper softmax")
+    }
+    for row, run in zip(rows, made.values(), strict=True):
+        assert row["before"] == run.history[-1]["held_out_accuracy"] and abs(row["drop_one"]) <= 100
+    series = screen.collapse_series({"all": list(made.values())})["all"]
+    assert len(series["parameter_free"]) == 3 and len(series["share"]) == 2
+
+
+def runs(side, changed, values):
+    return [
+        {"side": side, "changed": changed, "budget": "8/14", "seed": seed, "error": value, "drop_one": 10 - value}
+        for seed, value in enumerate(values)
+    ]
+
+
+ROWS = [
+    *runs("paper", "nothing", (5.0, 5.2, 5.1)), *runs("paper", "noise", (4.0, 4.1, 4.15)),
+    *runs("authors", "nothing", (3.0, 3.1, 3.3)), *runs("authors", "noise", (3.0, 3.2, 3.1)),
+]  # fmt: skip
+
+
+def test_changes_are_compared_with_their_own_side():
+    words = screen.sentences(ROWS, "error", "test error")
+    assert words.count("\n- ") + words.startswith("- ") == 2
+    assert "noise changed, paper is 1.02 points lower than that of nothing changed, paper" in words
+    assert "2 comparisons" in words
+
+
+def test_a_point_for_every_change_and_side_in_every_panel():
+    means = summarise(ROWS, ("side", "changed", "budget"), ("error", "drop_one"))
+    figure = plots_field.changes(means, {"error": "error (%)", "drop_one": "points lost"})
+    assert [len(ax.containers) for ax in figure.axes] == [4, 4]
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["nothing", "noise"]
+    series = {"x": {"parameter_free": np.ones(4), "share": np.full(3, np.nan)}}
+    assert len(plots_evolution.collapse(series).axes) == 2
