@@ -65,6 +65,10 @@ def make_searches(cases: Cases, settings: Settings) -> dict[str, list[Run]]:
 
     every = list(dict.fromkeys(config for own in configs.values() for config in own))
     made = dict(zip(every, make.make_runs(every, settings, stands), strict=True))
+    for name, own in configs.items():
+        if _select(cases, name) != rules.OWN:
+            make.drops([made[config] for config in own], _budgets, settings, select=_select(cases, name))
+            made |= zip(own, make.make_runs(own, settings, stands), strict=True)  # with the cells that were chosen
     return {name: [made[config] for config in own] for name, own in configs.items()}
 
 
