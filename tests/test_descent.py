@@ -126,6 +126,12 @@ def test_what_is_no_budget_is_refused_by_the_fields_name(through):
         descent(through=through)
 
 
+def test_a_path_that_gives_back_what_it_took_is_refused():
+    with pytest.raises(LabError, match=r"through = '8/14 6/14'.*2,1,1,1 keeps more edges of node 2 than 6/14"):
+        descent(budget="2,1,1,1", through="8/14 6/14")
+    assert list(descent(budget="1,1,1,2").searcher.stops(50, descent().space)) == ["8/14", "6/14", "5/14"]
+
+
 # --- a search that stops and goes on ----------------------------------------------------------------------------------
 
 

@@ -1,17 +1,18 @@
 """One search for every budget (ours): exact budgets, with a k that falls from one budget to the next."""
 
 from dataclasses import dataclass
+from itertools import pairwise, product
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from daas_lab.errors import LabError
+from daas_lab.errors import LabError, refuse
 from daas_lab.methods import schedules
 from daas_lab.methods.da2s_exact import LEAST_TRAVEL, DA2SExact, exact_edge_logits
 from daas_lab.methods.method import Moment
 from daas_lab.methods.projection import between_logits
 from daas_lab.space.budget import EdgeBudget, split_budgets
-from daas_lab.space.cell_space import Space
+from daas_lab.space.cell_space import CELL_TYPES, Space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,15 @@ class DA2SDescent(DA2SExact):
         except LabError as error:
             raise LabError(f"through: {error}") from None
         object.__setattr__(self, "through", " ".join(budgets))
+
+    def check(self, config: Any) -> None:
+        """Raise where a node would keep more edges than a stage before had left it."""
+        path = [*map(EdgeBudget.parse, self.stops(config.epochs, config.space))]
+        for before, budget in pairwise(path):
+            for name, node in product(CELL_TYPES, range(2, config.nodes)):
+                if budget.targets(name)[node] > before.targets(name)[node]:
+                    why = f"{budget} keeps more edges of node {node} than {before}, which comes before it"
+                    raise refuse("through", self.through, f"budgets of which each only takes edges away: {why}")
 
     def stops(self, epochs: int, space: Space) -> dict[str, int]:
         last, left = EdgeBudget.parse(self.budget), epochs - self.hold
