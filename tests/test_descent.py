@@ -42,13 +42,14 @@ def edges_at(config, betas, epoch):
 def test_k_falls_from_budget_to_budget_and_rests_at_each_stop():
     config, betas = descent(), torch.linspace(-2, 2, 14, dtype=torch.float64).sin()
     stops = config.searcher.stops(50, config.space)
-    assert stops == {"8/14": 18, "6/14": 26, "5/14": 34, "4/14": 42, "3/14": 50}
+    assert stops == {"8/14": 26, "6/14": 32, "5/14": 38, "4/14": 44, "3/14": 50}  # 16 of 40 epochs, then 6 each
     before = {node: node for node in range(2, 6)}
-    for (budget, stop), begun in zip(stops.items(), (10, 18, 26, 34, 42), strict=True):
+    for (budget, stop), begun in zip(stops.items(), (10, 26, 32, 38, 44), strict=True):
         if budget == "3/14":
             continue
         keep = EdgeBudget.parse(budget).targets("normal")
-        for epoch, share in ((begun + 1, 0.25), (begun + 3, 0.75), (begun + 4, 1.0), (stop, 1.0)):
+        fall = (stop - begun) // 2
+        for epoch, share in ((begun + 1, 1 / fall), (begun + 2, 2 / fall), (begun + fall, 1.0), (stop, 1.0)):
             b = edges_at(config, betas, epoch)
             for node in range(2, 6):
                 own = [INDEX[source, node] for source in range(node)]
@@ -61,12 +62,12 @@ def test_k_falls_from_budget_to_budget_and_rests_at_each_stop():
 
 def test_separate_nodes_are_joined_in_steps():
     config, betas = descent(), torch.linspace(-3, 2, 14, dtype=torch.float64).cos()
-    apart, joined = (edges_at(config, betas, epoch) for epoch in (42, 50))
+    apart, joined = (edges_at(config, betas, epoch) for epoch in (44, 50))
     assert apart[:5].sum().item() == pytest.approx(2) and joined[:4].sum().item() == pytest.approx(1)
     assert joined[INDEX[2, 3]] < 1e-20
     scores, groups = betas - math.log(7), EdgeBudget.parse("3/14").normal
-    for epoch, share in ((43, 0.25), (45, 0.75), (50, 1.0)):
-        grown = exact_edge_logits(scores / 0.1 ** ((epoch - 42) / 8), groups, 1.0).sigmoid()
+    for epoch, share in ((45, 1 / 3), (46, 2 / 3), (50, 1.0)):
+        grown = exact_edge_logits(scores / 0.1 ** ((epoch - 44) / 6), groups, 1.0).sigmoid()
         torch.testing.assert_close(
             edges_at(config, betas, epoch), (1 - share) * apart + share * grown, rtol=0, atol=1e-12
         )
@@ -87,20 +88,20 @@ def test_logits_between_two_are_finite_where_both_have_saturated(share):
 
 def test_the_losses_grow_and_the_temperature_falls_in_the_first_stage_alone():
     config = descent()
-    first = search_config("tiny", "digits", "da2s_exact", budget="8/14", epochs=18, hold=10)
-    for epoch in (1, 10, 14, 18):
+    first = search_config("tiny", "digits", "da2s_exact", budget="8/14", epochs=26, hold=10)
+    for epoch in (1, 10, 14, 26):
         assert config.searcher.lambdas(config.moment(epoch)) == first.searcher.lambdas(first.moment(epoch))
-    assert config.searcher.lambdas(config.moment(40)) == config.searcher.lambdas(config.moment(18))
+    assert config.searcher.lambdas(config.moment(40)) == config.searcher.lambdas(config.moment(26))
     alphas, betas = torch.randn(14, 7, generator=torch.Generator().manual_seed(0)), torch.zeros(14)
-    for epoch in (18, 50):
+    for epoch in (26, 50):
         mixture = config.searcher.mix(Architecture(alphas, betas), "normal", config.moment(epoch))
         torch.testing.assert_close(mixture.operations, (alphas / 0.1).softmax(1))
 
 
 def test_the_learning_rate_of_the_weights_falls_in_each_stage():
     config = descent()
-    places = {epoch: config.searcher.annealing(config.moment(epoch)) for epoch in (1, 18, 19, 26, 27, 50)}
-    assert places == {1: (1, 18), 18: (18, 18), 19: (1, 8), 26: (8, 8), 27: (1, 8), 50: (8, 8)}
+    places = {epoch: config.searcher.annealing(config.moment(epoch)) for epoch in (1, 26, 27, 32, 33, 50)}
+    assert places == {1: (1, 26), 26: (26, 26), 27: (1, 6), 32: (6, 6), 33: (1, 6), 50: (6, 6)}
     exact = search_config("tiny", "digits", "da2s_exact", epochs=50)
     assert exact.searcher.annealing(exact.moment(30)) == (30, 50)
 
@@ -115,7 +116,7 @@ def test_for_its_first_budget_alone_it_is_the_search_for_that_budget():
 
 def test_stages_of_less_than_an_epoch_leave_the_last_one_to_its_own_budget():
     config = descent(epochs=5, hold=2)
-    assert set(config.searcher.stops(5, config.space).values()) == {3, 4, 5}
+    assert [*config.searcher.stops(5, config.space).values()] == [4, 4, 5, 5, 5]
     b = edges_at(config, torch.linspace(-1, 1, 14, dtype=torch.float64), 5)
     assert b[:4].sum().item() == pytest.approx(1) and b[9:].sum().item() == pytest.approx(1)
 
@@ -145,7 +146,7 @@ def searched(tmp_path_factory):
 def test_cell_drop_and_weights_of_a_stop_are_those_of_its_epoch(searched, capsys):
     run = read_run(searched)
     stops = run.search.searcher.stops(9, run.search.space)
-    assert stops == {"8/14": 4, "6/14": 5, "5/14": 7, "4/14": 8, "3/14": 9}
+    assert stops == {"8/14": 5, "6/14": 6, "5/14": 7, "4/14": 8, "3/14": 9}
     assert cli.main(["gap", str(searched), "--edge-weight", "learned", "--stage", "both", "--json"]) == 0
     measured = json.loads(capsys.readouterr().out)
     for budget, stop in stops.items():
@@ -160,18 +161,18 @@ def test_cell_drop_and_weights_of_a_stop_are_those_of_its_epoch(searched, capsys
         assert genotype_after(run, budget=budget) == cells
     assert genotype_after(run) == run.genotype
     rates = [record["learning_rate"] for record in run.history]
-    assert rates[0] == rates[4] == rates[5] == rates[7] == rates[8] == 0.025 > rates[1] > rates[3] and rates[6] < 0.025
+    assert rates[0] == rates[5] == rates[6] == rates[7] == rates[8] == 0.025 > rates[1] > rates[4]
     assert len({record["held_out_accuracy"] for record in run.history[3:]}) > 1  # or the test shows nothing
 
 
 def test_every_reader_comes_back_to_the_stop(searched, tmp_path):
     row = cut(searched, "6/14", tmp_path / "net", edge_weight="learned")
-    assert row["after"] == read_run(searched).history[4]["gap"][0]["after"]
+    assert row["after"] == read_run(searched).history[5]["gap"][0]["after"]
     settings = Settings(preset="tiny", dataset="digits", runs=tmp_path, figures=tmp_path, workers=1)
     rows = make.drops([read_run(searched)], ["6/14", "3/14"], settings, ("none", "both"), progress=False)
     before = {row["budget"]: row["before"] for row in rows}
     history = read_run(searched).history
-    assert before == {"6/14": history[4]["held_out_accuracy"], "3/14": history[8]["held_out_accuracy"]}
+    assert before == {"6/14": history[5]["held_out_accuracy"], "3/14": history[8]["held_out_accuracy"]}
     keep_perturbed_cells(searched, "data", ["5/14"])
     network, _ = load_supernet(searched, "5/14")
     chosen = genotype_after(read_run(searched), budget="5/14", select="perturbation")
@@ -182,13 +183,13 @@ def test_every_reader_comes_back_to_the_stop(searched, tmp_path):
 
 
 def test_a_damaged_stop_is_named_and_the_others_are_read(searched, capsys):
-    path = searched / stop_name(5)
+    path = searched / stop_name(6)
     whole = path.read_bytes()
     try:
         path.write_bytes(whole[:-40])
         assert cli.main(["gap", str(searched), "--budget", "6/14"]) == 2
-        assert f"the weights of epoch 5, and {path} is missing or damaged" in capsys.readouterr().err
-        assert load_supernet(searched, "8/14")[0].at.epoch == 4
+        assert f"the weights of epoch 6, and {path} is missing or damaged" in capsys.readouterr().err
+        assert load_supernet(searched, "8/14")[0].at.epoch == 5
     finally:
         path.write_bytes(whole)
 
@@ -212,7 +213,7 @@ def _train(folder, on_epoch):
 @pytest.mark.slow
 def test_killed_between_stops_it_ends_with_the_same_bytes(tmp_path):
     folder, undisturbed = killed_at_random(_train, tmp_path, kills=3)
-    for stop in (4, 5, 7, 8):
+    for stop in (5, 6, 7, 8):
         assert (folder / stop_name(stop)).read_bytes() == (undisturbed / stop_name(stop)).read_bytes()
     for name in ("history.jsonl", "architecture.safetensors", "genotype.json"):
         assert (folder / name).read_bytes() == (undisturbed / name).read_bytes()

@@ -1,5 +1,6 @@
 """One search for every budget (ours): exact budgets, with a k that falls from one budget to the next."""
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Any, ClassVar
@@ -7,6 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from daas_lab.errors import LabError, refuse
+from daas_lab.fields import number
 from daas_lab.methods import schedules
 from daas_lab.methods.da2s_exact import LEAST_TRAVEL, DA2SExact, exact_edge_logits
 from daas_lab.methods.method import Moment
@@ -27,14 +29,15 @@ class DA2SDescent(DA2SExact):
     """
 
     through: str = "8/14 6/14 5/14 4/14"
+    first: float = number(above=0, at_most=1, default=0.4)  # share of the first stage in the epochs after `hold`
 
     title: ClassVar[str] = "exact, one search"
     colour: ClassVar[str] = "#66CC99"
 
     @classmethod
     def settings(cls, protocol: str, epochs: int) -> dict[str, Any]:
-        """A fifth of the search is DARTS."""
-        return {"hold": round(0.2 * epochs), "least_travel": LEAST_TRAVEL}
+        """The first seventh of the search is DARTS."""
+        return {"hold": round(epochs / 7), "least_travel": LEAST_TRAVEL}
 
     def __post_init__(self):
         super().__post_init__()
@@ -57,7 +60,9 @@ class DA2SDescent(DA2SExact):
         last, left = EdgeBudget.parse(self.budget), epochs - self.hold
         through = [budget for budget in map(EdgeBudget.parse, self.through.split()) if budget.nodes == space.nodes]
         path = [*sorted((b for b in through if b.edges > last.edges), key=lambda b: -b.edges), last]
-        return {str(budget): self.hold - (-left * s // len(path)) for s, budget in enumerate(path, start=1)}
+        later = (1 - self.first) / max(1, len(path) - 1)
+        ends = [math.ceil(left * (self.first + later * s) - 1e-9) for s in range(len(path) - 1)]
+        return {str(budget): self.hold + end for budget, end in zip(path, [*ends, left], strict=True)}
 
     def stage(self, at: Moment) -> tuple[str, str, int, int]:
         """The budgets that the stage of an epoch begins with (none: "") and ends with; the epochs after which."""
