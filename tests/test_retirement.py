@@ -14,8 +14,8 @@ from daas_lab.methods.pruning import GONE, alive
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.folder import read_checkpoint
 from daas_lab.space.cell_space import CELL_TYPES
-from daas_lab.train.discretize import architecture_of
-from daas_lab.train.retirement import Retirement, follow
+from daas_lab.train.discretize import architecture_of, check_remaining, derive_genotype
+from daas_lab.train.retirement import Retirement, follow, remaining
 from daas_lab.train.search import build_supernet, load_supernet, make_optimizers, search
 from tests.killing import killed_at_random
 from tests.test_supernet import assert_same, pair
@@ -155,6 +155,26 @@ def test_one_that_recovers_starts_again():
         assert alive(network.alphas_reduce).all()
         retirement.after(network, 4)
         assert alive(network.alphas_reduce).sum() == 14 * 7 - 6
+
+
+@pytest.mark.parametrize("dropped", [2, 3])
+def test_whichever_node_is_dropped_later_nodes_still_have_an_input(dropped):
+    config = small("da2s_exact", budget="3/14", hold=0)
+    network, retirement = build_supernet(config), Retirement(config)
+    with torch.no_grad():
+        for name in CELL_TYPES:  # nodes 4 and 5 want what comes from node 2 and node 3
+            network.betas(name).fill_(-30.0)
+            network.betas(name)[[0, 2, 7, 12]] = 30.0
+            network.alphas(name)[:, 4] = 30.0
+        for epoch in (3, 4, 4, 4):
+            retirement.after(network, epoch)
+        assert not all(alive(network.alphas(name)).all() for name in CELL_TYPES)
+        network.keep(remaining(architecture_of(network)))
+        for name in CELL_TYPES:
+            network.betas(name)[0 if dropped == 2 else 2] = -20.0
+    cells = derive_genotype(config, architecture_of(network), config.edge_budget)
+    assert dropped not in cells.normal.concat
+    check_remaining(network, cells, config.edge_budget)
 
 
 SHARP = {"arch_learning_rate": 0.3, "budget": "4/14"}  # in tiny's few steps candidates retire

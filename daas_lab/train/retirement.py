@@ -11,10 +11,13 @@ from torch import Tensor, nn
 
 from daas_lab.config import SearchConfig
 from daas_lab.methods.masks import one_hot
+from daas_lab.methods.method import Strengths
 from daas_lab.methods.pruning import GONE, alive
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.space.cell_space import CELL_TYPES
-from daas_lab.train.discretize import architecture_of, derive_genotype
+from daas_lab.space.genotype import CellGenotype
+from daas_lab.space.selection import derive_cell
+from daas_lab.train.discretize import architecture_of, choice_strengths, derive_genotype
 
 REST = 2  # epochs in a row after which a candidate under the threshold retires: one may be a step too far
 
@@ -31,17 +34,20 @@ class Retirement(nn.Module):
     @torch.no_grad()
     def after(self, network: SuperNetwork, epoch: int) -> None:
         """Those leave whose weight b · a is under `retire` for `REST` epochs by the end of `epoch`, unless the budget
-        would keep them. α says who has left (methods/pruning.py); β as well, of an edge that nobody is left on.
+        would keep them, or might once a node without input takes its edges with it. α says who has left
+        (methods/pruning.py); β as well, of an edge that nobody is left on.
 
         A method that mixes with one operation an edge is asked for the softmax behind it (`Mixture.shares`).
         """
         config, network.at = self.config, self.config.moment(epoch)
         cells = derive_genotype(config, architecture_of(network), config.edge_budget, epoch)
+        fallback = _without_joined_nodes(config, choice_strengths(config, architecture_of(network), epoch))
         for name, mixture in network.mixtures().items():
             alphas, betas = network.architectures()[name]
             counts = getattr(self, name)
             weights = mixture.shares * mixture.edges.unsqueeze(1)
-            kept = one_hot(cells.cell(name), config.space, alphas) > 0
+            chosen, other = (one_hot(cell, config.space, alphas) for cell in (cells.cell(name), fallback[name]))
+            kept = chosen + other > 0
             if betas.shape != mixture.edges.shape:  # nothing says that an edge has left as a whole
                 kept = kept.scatter(1, weights.argmax(dim=1, keepdim=True), True)
             under = (weights < config.retire) & ~kept
@@ -50,6 +56,19 @@ class Retirement(nn.Module):
             alphas[(counts >= REST) & alive(alphas)] += GONE
             if betas.shape == mixture.edges.shape:
                 betas[~alive(alphas).any(dim=1) & alive(betas)] += GONE
+
+
+def _without_joined_nodes(config: SearchConfig, strengths: Mapping[str, Strengths]) -> dict[str, CellGenotype]:
+    """Cell type → the cell of the budget if no edge might leave a node that its group may drop: until the end any of
+    them may be the one."""
+    cells, space = {}, config.space
+    for name, (operations, edges) in strengths.items():
+        groups, edges = config.edge_budget.groups(name), edges.clone()
+        joined = {node for group in groups if group.keep < len(group.nodes) for node in group.nodes}
+        edges[[source in joined for source, _ in space.edges]] = -torch.inf
+        given = operations.tolist(), edges.tolist(), groups, config.edge_budget.operations, space.operations
+        cells[name] = derive_cell(*given)
+    return cells
 
 
 def remaining(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
