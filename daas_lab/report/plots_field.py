@@ -30,6 +30,7 @@ def gap_map(
         if deviation:
             ax.axhspan(error - deviation, error + deviation, color=FAINT, alpha=0.12, linewidth=0)
     ax.set_xscale("symlog", linthresh=1)  # from no loss at all to all that was learned
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.set(title=title, xlabel="accuracy lost at the cut (points)", ylabel="test error, retrained (%)")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=1 + (len(rows) > 14))
     return ax.figure  # type: ignore[return-value]  # `new_axes` makes no sub-figure
