@@ -94,6 +94,7 @@ def collapse(series: Mapping[str, Mapping[str, Sequence[float]]], *, title: str 
             epochs = range(first, first + len(own[quantity]))
             ax.plot(epochs, own[quantity], color=LINE_COLOURS[n % 7], linestyle=DASHES[n % 7], label=name)
         ax.set(title=label, xlabel="epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(series))
     figure.suptitle(title)
     return figure

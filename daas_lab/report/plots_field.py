@@ -5,6 +5,7 @@ from operator import itemgetter
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from daas_lab.report.plots import DASHES, FAINT, LINE_COLOURS, MARKERS, method_colour, new_axes, themed
 
@@ -55,8 +56,11 @@ def error_over_epochs(rows: Sequence[Mapping], *, title: str = "") -> Figure:
             bars = [row["error_std"] or 0 for row in own]
             ax.errorbar(x, y, bars, label=f"{method}, {start}", marker=MARKERS[m % 7], elinewidth=0.8, **style)
     ax.set_yscale("log")
+    for axis in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
+        axis("{x:g}")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(title=title, xlabel="epochs of retraining", ylabel="test error (%), logarithmic")
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=3.5)
     return ax.figure  # type: ignore[return-value]  # as above
 
 

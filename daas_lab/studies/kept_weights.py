@@ -53,8 +53,9 @@ def epochs_saved(rows: Sequence[Row]) -> list[Row]:
     `scratch_epochs`, the fewest of those tried after which from scratch the mean error is as small, and how many that
     `saved`; both None where none was enough."""
     means = summarise(rows, ("method", "budget", "start", "epochs"), ("error",))
-    found = []
-    for row in (row for row in means if row["start"] == KEPT):
+    found, methods = [], list(dict.fromkeys(row["method"] for row in means))
+    kept = [row for row in means if row["start"] == KEPT]
+    for row in sorted(kept, key=lambda row: (methods.index(row["method"]), row["epochs"])):
         enough = [other["epochs"] for other in means if _matches(other, row)]
         least = min(enough, default=None)
         found.append(row | {"scratch_epochs": least, "saved": None if least is None else least - row["epochs"]})
