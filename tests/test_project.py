@@ -195,11 +195,17 @@ def test_make_lab_listens_on_loopback_and_asks_for_a_token(tmp_path):
     with open(tmp_path / "log", "wb") as log:
         command = [sys.executable, *words, *options]
         server = subprocess.Popen(command, cwd=tmp_path, env=os.environ | own, stdout=log, stderr=log)
+
+    def listening():
+        """Addresses and ports. The system's table of sockets changes while it is read, and may lack one for a moment."""
+        found = psutil.Process(server.pid).net_connections()
+        return [connection.laddr for connection in found if connection.status == psutil.CONN_LISTEN]
+
     try:
         wait_until(lambda: b"token=" in (tmp_path / "log").read_bytes() or server.poll() is not None)
         assert server.poll() is None, (tmp_path / "log").read_text()
-        listening = [c.laddr for c in psutil.Process(server.pid).net_connections() if c.status == psutil.CONN_LISTEN]
-        assert {ip for ip, number in listening if number == port} == {"127.0.0.1"} == {ip for ip, _ in listening}
+        wait_until(lambda: port in [number for _, number in listening()])
+        assert {ip for ip, _ in listening()} == {"127.0.0.1"}
         with pytest.raises(urllib.error.HTTPError, match="403"):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/api/contents")
     finally:
