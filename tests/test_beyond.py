@@ -61,6 +61,7 @@ def test_rows_of_every_case_name_it_at_every_budget_that_it_serves(tmp_path):
     assert "accuracy before the cut of all" in beyond.network_sentence(gaps, "DARTS")
 
 
+@pytest.mark.slow
 def test_a_record_stands_for_a_run_where_it_has_what_is_asked(tmp_path):
     own = settings(tmp_path, seeds=(0,), publish=True)
     [config] = beyond.searches({"DARTS": CASES["DARTS"]}, own)["DARTS"]

@@ -165,6 +165,7 @@ def test_cell_drop_and_weights_of_a_stop_are_those_of_its_epoch(searched, capsys
     assert len({record["held_out_accuracy"] for record in run.history[3:]}) > 1  # or the test shows nothing
 
 
+@pytest.mark.slow
 def test_every_reader_comes_back_to_the_stop(searched, tmp_path):
     row = cut(searched, "6/14", tmp_path / "net", edge_weight="learned")
     assert row["after"] == read_run(searched).history[5]["gap"][0]["after"]

@@ -197,7 +197,7 @@ def test_make_lab_listens_on_loopback_and_asks_for_a_token(tmp_path):
         server = subprocess.Popen(command, cwd=tmp_path, env=os.environ | own, stdout=log, stderr=log)
 
     def listening():
-        """Addresses and ports. The system's table of sockets changes while it is read, and may lack one for a moment."""
+        """Addresses and ports. The system's table of sockets changes while it is read, and may lack one at times."""
         found = psutil.Process(server.pid).net_connections()
         return [connection.laddr for connection in found if connection.status == psutil.CONN_LISTEN]
 
