@@ -168,13 +168,17 @@ class SearchConfig:
         """Budgets for which the gap is measured after `epoch`: those at which the search stops, and every `gap_every`
         epochs, and after the last, `gap_budgets`."""
         chosen = self.gap_every and (epoch % self.gap_every == 0 or epoch == self.epochs)
-        stops = [budget for budget, stop in self.searcher.stops(self.epochs, self.space).items() if stop == epoch]
-        return list(dict.fromkeys([*stops, *((self.gap_budgets.split() or [self.budget]) if chosen else [])]))
+        stopped = [budget for budget, stop in self.stops.items() if stop == epoch]
+        return list(dict.fromkeys([*stopped, *((self.gap_budgets.split() or [self.budget]) if chosen else [])]))
 
     def epoch_of(self, budget: str | EdgeBudget) -> int:
         """The epoch after which the search is cut to `budget`: the last one, unless it stops there earlier."""
-        stops = self.searcher.stops(self.epochs, self.space) if self.searcher.trains else {}
-        return stops.get(str(EdgeBudget.parse(budget).unlimited), self.epochs)
+        return self.stops.get(str(EdgeBudget.parse(budget).unlimited), self.epochs)
+
+    @property
+    def stops(self) -> dict[str, int]:
+        """`Method.stops` of this search."""
+        return self.searcher.stops(self.epochs, self.space)
 
     @property
     def method_class(self) -> type[Method]:

@@ -182,17 +182,19 @@ def stop_name(epoch: int) -> str:
     return f"stop.{epoch:03d}.pt"
 
 
-def read_checkpoint(folder: str | Path, stop: int | None = None) -> tuple[dict[str, Any], int]:
-    """The state of a run's last epoch that is whole, weights included, and the number of that epoch; or the weights of
-    the stop after epoch `stop`."""
-    if stop is not None:
-        path = Path(folder) / stop_name(stop)
-        saved = _unpacked(path.read_bytes()) if path.is_file() else None
-        if saved is None:
-            raise LabError(
-                f"run = {str(folder)!r}: must hold the weights of epoch {stop}, and {path} is missing or damaged"
-            )
-        return saved["state"], stop
+def read_stop(folder: str | Path, epoch: int) -> dict[str, Any]:
+    """The weights of the stop after `epoch`."""
+    path = Path(folder) / stop_name(epoch)
+    saved = _unpacked(path.read_bytes()) if path.is_file() else None
+    if saved is None:
+        raise LabError(
+            f"run = {str(folder)!r}: must hold the weights of epoch {epoch}, and {path} is missing or damaged"
+        )
+    return saved["state"]
+
+
+def read_checkpoint(folder: str | Path) -> tuple[dict[str, Any], int]:
+    """The state of a run's last epoch that is whole, weights included, and the number of that epoch."""
     newest = Path(folder) / CHECKPOINTS[0]
     saved = load_checkpoint(Path(folder))
     if saved is None:

@@ -4,8 +4,6 @@ A *case* is a search as the study names it. Rows of single runs have its name as
 `make.names_of`; accuracies and drops are in percent of held-out images, errors in percent of test images.
 """
 
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,11 +20,10 @@ from daas_lab.report.tables import Row
 from daas_lab.runs.folder import Run
 from daas_lab.space.budget import NAMED_BUDGETS
 from daas_lab.studies import make, table_4
-from daas_lab.studies.estimate import search_step
+from daas_lab.studies.estimate import seconds_in_turn, warm_step
 from daas_lab.studies.paper_tables import budgets_of, retraining_rows
 from daas_lab.studies.settings import Settings
 from daas_lab.train.evolution import epoch_summaries
-from daas_lab.train.loop import prepare
 from daas_lab.train.retirement import remaining
 
 BUDGETS = tuple(NAMED_BUDGETS)
@@ -126,38 +123,24 @@ def search_seconds(
     """Run's name → seconds of all steps of the search on this machine: of every set of candidates that it went through
     the median of `rounds` steps, times the steps that it made with it. The steps of all runs are taken in turn, so that
     whatever else the machine does meets them alike."""
-    parts: list[tuple[str, int, Callable, tuple]] = []
+    names: list[str] = []
+    counts: list[int] = []
+    steps: list[Callable[[], None]] = []
     for run in runs:
         config, before = replace(run.search, device=settings.device), None
         for epoch in range(1, config.epochs + 1):
-            candidates = [own.tolist() for own in remaining(_tensors(run, epoch)).values()]
-            if candidates == before:
-                name, steps, *step = parts[-1]
-                parts[-1] = (name, steps + config.steps, *step)  # type: ignore[assignment]
-                continue
-            with prepare(config) as device:
-                step = search_step(config, device, epoch, _tensors(run, epoch), form)
-                shape = (config.batch_size, config.image_channels, config.side, config.side)
-                x = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)
-                batch = x, torch.randint(config.classes, (config.batch_size,), device=device)
-                step(*batch)
-            parts.append((make.run_name(run.config), config.steps, step, batch))
-            before = candidates
-    seconds: list[list[float]] = [[] for _ in parts]
-    with prepare(config):
-        for _ in range(rounds):
-            for (*_, step, batch), own in zip(parts, seconds, strict=True):
-                begun = time.perf_counter()
-                step(*batch)
-                own.append(time.perf_counter() - begun)
-    found = dict.fromkeys((name for name, *_ in parts), 0.0)
-    for (name, steps, *_), own in zip(parts, seconds, strict=True):
-        found[name] += steps * statistics.median(own)
+            parameters = {name: torch.as_tensor(value) for name, value in run.architecture(epoch).items()}
+            candidates = [own.tolist() for own in remaining(parameters).values()]
+            if candidates != before:
+                names.append(make.run_name(run.config))
+                counts.append(0)
+                steps.append(warm_step(config, epoch, parameters, form))
+                before = candidates
+            counts[-1] += config.steps
+    found = dict.fromkeys(names, 0.0)
+    for name, count, seconds in zip(names, counts, seconds_in_turn(steps, config, rounds), strict=True):
+        found[name] += count * seconds
     return found
-
-
-def _tensors(run: Run, epoch: int) -> dict[str, torch.Tensor]:
-    return {name: torch.as_tensor(value) for name, value in run.architecture(epoch).items()}
 
 
 def search_time(plain: Run, retired: Run, one: Run, five: Sequence[Run], settings: Settings) -> dict[str, float]:

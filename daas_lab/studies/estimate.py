@@ -5,9 +5,10 @@ evaluation are not in it.
 """
 
 import resource
+import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,7 @@ def _measure(config, images: int, steps: int, device: torch.device) -> tuple[flo
     config = replace(config, batch_size=images, micro_batches=1)
     step = (search_step if isinstance(config, SearchConfig) else _retrain_step)(config, device)
     torch.manual_seed(0)
-    shape = (images, config.image_channels, config.side, config.side)
-    x = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)
-    y = torch.randint(config.classes, (images,), device=device)
+    x, y = _noise(config, device)
     _reset_peak(device)
     step(x, y)
     _wait(device)
@@ -87,6 +86,35 @@ def _measure(config, images: int, steps: int, device: torch.device) -> tuple[flo
         step(x, y)
     _wait(device)
     return (time.perf_counter() - begun) / steps, _peak(device)
+
+
+def _noise(config: SearchConfig | RetrainConfig, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch."""
+    shape = (config.batch_size, config.image_channels, config.side, config.side)
+    x = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)
+    return x, torch.randint(config.classes, (config.batch_size,), device=device)
+
+
+def warm_step(config: SearchConfig, *arguments: Any) -> Callable[[], None]:
+    """`search_step` with `arguments` on a batch of noise, taken once already."""
+    with prepare(config) as device:
+        step, batch = search_step(config, device, *arguments), _noise(config, device)
+        step(*batch)
+    return lambda: step(*batch)
+
+
+def seconds_in_turn(steps: Sequence[Callable[[], None]], config: SearchConfig, rounds: int) -> list[float]:
+    """Seconds of each of `steps`, medians of `rounds`: taken in turn, so that whatever else the machine does meets all
+    of them alike. Threads and device are those of `config`."""
+    seconds: list[list[float]] = [[] for _ in steps]
+    with prepare(config) as device:
+        for _ in range(rounds):
+            for step, own in zip(steps, seconds, strict=True):
+                begun = time.perf_counter()
+                step()
+                _wait(device)
+                own.append(time.perf_counter() - begun)
+    return [statistics.median(own) for own in seconds]
 
 
 def search_step(

@@ -2,11 +2,9 @@
 costs. Rows of single runs have the names of `make.names_of`; accuracies and drops are in percent of held-out images."""
 
 import itertools
-import time
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-import torch
 
 from daas_lab.methods.lookup import BASELINE, CHANCE, PAPERS
 from daas_lab.report import compare
@@ -16,11 +14,10 @@ from daas_lab.space.cell_space import CELL_TYPES, SKIP
 from daas_lab.space.genotype import Genotype
 from daas_lab.space.text_forms import PUBLISHED
 from daas_lab.studies import make
-from daas_lab.studies.estimate import search_step
+from daas_lab.studies.estimate import seconds_in_turn, warm_step
 from daas_lab.studies.paper_tables import budgets_of, is_main_drop, retraining_rows, with_drops
 from daas_lab.studies.settings import Settings
 from daas_lab.train.evolution import genotype_after
-from daas_lab.train.loop import prepare
 
 
 def field_rows(searches: Sequence[Run], settings: Settings, budgets: Sequence[str]) -> list[Row]:
@@ -111,22 +108,8 @@ def step_costs(methods: Iterable[str], settings: Settings, rounds: int = 5) -> d
     """Method → seconds of a search step (α and β, then the weights), the median of `rounds`, taken in turn so that
     whatever else the machine does meets all of them alike. In the last epoch, where all that a method does is on."""
     configs = {name: settings.search(name, settings.seeds[0]) for name in methods}
-    seconds: dict[str, list[float]] = {name: [] for name in configs}
-    steps = {}
-    for name, config in configs.items():
-        with prepare(config) as device:
-            steps[name] = search_step(config, device)
-            shape = (config.batch_size, config.image_channels, config.side, config.side)
-            x = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)
-            batch = x, torch.randint(config.classes, (config.batch_size,), device=device)
-            steps[name](*batch)
-    with prepare(config):
-        for _ in range(rounds):
-            for name, step in steps.items():
-                begun = time.perf_counter()
-                step(*batch)
-                seconds[name].append(time.perf_counter() - begun)
-    return {name: float(np.median(values)) for name, values in seconds.items()}
+    steps = [warm_step(config) for config in configs.values()]
+    return dict(zip(configs, seconds_in_turn(steps, next(iter(configs.values())), rounds), strict=True))
 
 
 # --- in words ---------------------------------------------------------------------------------------------------------

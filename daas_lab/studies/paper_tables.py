@@ -46,8 +46,7 @@ def budgets_of(run: Run, budgets: make.Budgets) -> list[str]:
         return list(budgets(run))
     if not run.search.searcher.asks_for_budget:
         return list(budgets)
-    stops = run.search.searcher.stops(run.search.epochs, run.search.space)
-    return [budget for budget in stops if budget in budgets] or [run.search.budget]
+    return [budget for budget in run.search.stops if budget in budgets] or [run.search.budget]
 
 
 def gap_rows(searches: Sequence[Run], settings: Settings, budgets: Sequence[str]) -> list[Row]:
@@ -132,7 +131,7 @@ def attribution_rows(run: Run, budget: str, settings: Settings) -> list[Row]:
     """
     if run.folder is None:
         raise refuse("run", make.run_name(run.config), "a run with its folder: a record holds no weights")
-    network, config = load_supernet(run.folder)
+    network, config = load_supernet(run.folder, budget)
     splits = search_splits(config, settings.data)
     named = make.names_of(run) | {"budget": budget}
     return [named | row for row in attribution(network, config, splits.held_out, splits.weights, budget)]

@@ -2,7 +2,7 @@
 from either side.
 
 A *side* is a protocol; the first search of a side has all of its constants, each of the others one of the other side's.
-Rows of single runs have the names of `make.names_of`, with `side`, and `changed`: the constant, or "" for none.
+Rows of single runs have the names of `make.names_of`, with `side`, and `changed`: the constant, or `NOTHING`.
 """
 
 from collections.abc import Mapping, Sequence

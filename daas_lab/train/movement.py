@@ -23,8 +23,9 @@ class RegulariserShare:
         self.start = [alphas.detach().clone() for alphas in self.alphas]
         self.moved = [torch.zeros_like(alphas) for alphas in self.start]
         self.gradients: list[Tensor] = []
+        self.group = next(g for g in optimizer.param_groups if any(p is self.alphas[0] for p in g["params"]))
         # Of another rule the parts are not known.
-        self.measures = isinstance(optimizer, torch.optim.Adam) and optimizer.param_groups[0]["lr"] > 0
+        self.measures = isinstance(optimizer, torch.optim.Adam) and self.group["lr"] > 0
 
     def before_step(self) -> None:
         """Take the regulariser's gradient where α stands."""
@@ -42,7 +43,7 @@ class RegulariserShare:
         """Add the regulariser's part of the step that the optimizer has made."""
         if not self.measures:
             return
-        [group] = (group for group in self.optimizer.param_groups if any(p is self.alphas[0] for p in group["params"]))
+        group = self.group
         for alphas, gradient, moved in zip(self.alphas, self.gradients, self.moved, strict=True):
             state = self.optimizer.state[alphas]
             variance = state["exp_avg_sq"] / (1 - group["betas"][1] ** state["step"])

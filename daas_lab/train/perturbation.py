@@ -97,15 +97,14 @@ def _pruned(
     cells, space = [], network.space
     for name in CELL_TYPES:
         groups, ranks = budget.groups(name), torch.zeros(len(space.edges))
+        empty = (~network.candidates[name].any(dim=1)).tolist()  # not missed at all: no operation is left
         for group in groups:
             # The last to go are the strongest; what never had to go is stronger still.
             left = [space.edges.index(edge) for edge in group.candidates()]
             ranks[left] = len(left)
             for gone in range(len(left) - group.keep):
-                # Not missed at all is what no operation is left on.
-                missed = {e: network.candidates[name][e].any().item() for e in left}
                 accuracies = {e: _accuracy(network, images, _without_edge(mixtures, name, e)) for e in left}
-                least = max(left, key=lambda e: (not missed[e], accuracies[e]))
+                least = max(left, key=lambda e: (empty[e], accuracies[e]))
                 ranks[least] = gone
                 left.remove(least)
                 mixtures = _without_edge(mixtures, name, least)

@@ -25,7 +25,7 @@ from daas_lab.methods.method import seed_of
 from daas_lab.methods.unrolled import train_only
 from daas_lab.networks.fast_supernet import make_supernet
 from daas_lab.networks.supernet import SuperNetwork
-from daas_lab.runs.folder import is_whole, read_checkpoint, read_search_config
+from daas_lab.runs.folder import is_whole, read_checkpoint, read_search_config, read_stop
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.space.operations import named_operations
@@ -108,7 +108,7 @@ def load_supernet(folder: str | Path, budget: str | EdgeBudget | None = None) ->
     if not config.searcher.trains:
         raise LabError(f"run = {str(folder)!r}: must be a search with a super-network; {config.method} has none")
     stop = config.epochs if budget is None else config.epoch_of(budget)
-    state, epoch = read_checkpoint(folder, stop if stop < config.epochs else None)
+    state, epoch = (read_stop(folder, stop), stop) if stop < config.epochs else read_checkpoint(folder)
     network = build_supernet(config, epoch=epoch)
     network.at = config.moment(epoch)
     with fitting(folder):
@@ -138,7 +138,7 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
     architecture_parameters, weight_group = network.arch_parameters(), weight_optimizer.param_groups[0]
     scaler, method = make_scaler(config, device), config.searcher
     retirement = Retirement(config).to(device) if config.retire else None
-    stops = set(method.stops(config.epochs, config.space).values()) - {config.epochs}
+    stops = set(config.stops.values()) - {config.epochs}
 
     def fit_depth(epoch: int) -> None:
         layers = method.depth(config.layers, config.moment(epoch))
