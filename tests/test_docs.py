@@ -34,7 +34,7 @@ def name_of(path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in TEXTS if FENCED.search(page.read_text())], ids=name_of)
-def test_the_blocks_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch):
+def test_the_blocks_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch, forgets_operations):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     names = {"__name__": "__main__"}
