@@ -50,6 +50,15 @@ def test_a_record_gives_back_what_its_run_recorded(published):
     assert read_record(path).result["test_error"] == runs[-1].history[-1]["test_error"]
 
 
+def test_of_candidates_that_have_left_a_record_keeps_whole_numbers(tmp_path):
+    run = read_run(write_search(tmp_path / "run", preset="tiny", dataset="digits"))
+    left = {name: array - 1e4 * (np.arange(array.size).reshape(array.shape) % 2) for name, array in run.alphas.items()}
+    write_record(replace(run, alphas=left), tmp_path / "run.json")
+    for name, array in read_record(tmp_path / "run.json").alphas.items():
+        np.testing.assert_array_equal(array[left[name] < -1e3], left[name][left[name] < -1e3].round())
+        np.testing.assert_allclose(array[left[name] > -1e3], left[name][left[name] > -1e3], atol=5.1e-5)
+
+
 def test_every_published_search_still_derives_the_cell_that_it_recorded():
     folder = Path(__file__).parent.parent / "figures" / "records"
     runs = {path.name: read_record(path) for path in sorted(folder.glob("*.json"))}

@@ -1,7 +1,7 @@
 """Records: what a finished run leaves behind when it is published, small enough for git.
 
 A record holds the configuration, the metrics of every epoch, accuracy drops, genotype and result, α and β to four
-digits, versions, machine and seconds. It stands for its run wherever no network weights are needed.
+digits after the point, versions, machine and seconds. It stands for its run wherever no network weights are needed.
 """
 
 import json
@@ -17,6 +17,7 @@ from daas_lab.space.genotype import Genotype
 
 FORMAT = 1
 DIGITS = 4  # of α and β, after the point
+LARGE = 1e3  # what is as large as this is written in whole numbers: a candidate that has left, by 1e4
 
 
 def write_record(run: Run, path: str | Path) -> None:
@@ -24,7 +25,7 @@ def write_record(run: Run, path: str | Path) -> None:
     if not run.finished:
         raise LabError(f"run = {str(run.folder)!r}: must be finished before it leaves a record")
     arrays = {
-        kind: {name: array.astype(float).round(DIGITS).tolist() for name, array in getattr(run, kind).items()}
+        kind: {name: _digits(array).tolist() for name, array in getattr(run, kind).items()}
         for kind in ("alphas", "betas")
     }
     document = {
@@ -45,6 +46,11 @@ def write_record(run: Run, path: str | Path) -> None:
     # One key a line: readable, and a change of one part shows as one line.
     lines = (f"{json.dumps(key)}: {json.dumps(value, separators=(',', ':'))}" for key, value in document.items())
     write_atomically(Path(path), "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def _digits(array: np.ndarray) -> np.ndarray:
+    array = array.astype(float)
+    return np.where(abs(array) < LARGE, array.round(DIGITS), array.round())
 
 
 def read_any(path: str | Path) -> Run:
