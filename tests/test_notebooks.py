@@ -5,6 +5,7 @@ They share one folder of runs, as a user's do: what one of them has searched, th
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from daas_lab import paper
+from daas_lab.lab import explorer
 from daas_lab.methods.lookup import METHODS
 from daas_lab.methods.protocols import PROTOCOLS
 from daas_lab.space.budget import NAMED_BUDGETS
 from daas_lab.studies import screen
+from daas_lab.train.evolution import genotype_after
 
 ROOT = Path(__file__).parent.parent
 MAIN_DROP = {"darts": "one", "da2s": "learned", "da2s_exact": "one"}
@@ -300,6 +303,12 @@ def test_the_field(root):
     costs = {row["method"]: row["of_darts"] for row in rows if row.get("costs")}
     assert costs.keys() == every - {"random"} and costs["darts"] == 1 < costs["darts2"]
     assert {row["method"] for row in ours(rows)} == every
+    for name in every - {"random"}:  # and the explorer shows them
+        run = explorer.read_search(next((root / "runs").glob(f"{name}-digits-s0-*")))
+        tips = re.findall("<title>([^<]*)</title>", explorer.frame(run, "4/14", run.config.epochs))
+        drawn = [tip for tip in tips if ": " not in tip]  # of cells; those of the heat map end in a weight
+        for edge in genotype_after(run, budget="4/14").normal.edges:
+            assert any(tip.startswith(f"{edge.source}→{edge.node} ") and edge.operation in tip for tip in drawn), name
 
 
 @pytest.mark.slow
