@@ -354,11 +354,13 @@ def node_inputs(
     operations: Sequence[str] = PRIMITIVES,
     title: str = "",
     ax: Axes | None = None,
+    legend: Axes | None = None,
 ) -> Axes:
     """Fig. 1: the input edges of a node, b as a grey bar and the operations' shares a stacked beside it.
 
     `operation_weights` [n, O]; `edge_weights` [n]; `kept` budget → the sources whose edges stay. An edge that no
-    budget keeps is drawn pale. Results (accuracy before → after, say) belong into `title`.
+    budget keeps is drawn pale. Results (accuracy before → after, say) belong into `title`. `legend`: empty axes for it;
+    without them it stands beside the picture.
     """
     a, b = np.asarray(operation_weights, dtype=float), np.asarray(edge_weights, dtype=float)
     ax = ax or new_axes((6.6, 3.4))
@@ -378,19 +380,25 @@ def node_inputs(
     ax.set(title=title or f"Inputs of node {node}", ylabel="weight", ylim=(0, 1.12 * max(1.0, b.max())))
     handles = [Patch(color=operation_colour(name), label=name) for name in reversed(operations)]
     handles.append(Patch(facecolor="#8A8A8A", edgecolor=INK, label="edge weight b"))
-    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), title="operation weight a")
+    place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if legend is None else {"loc": "center"}
+    (legend or ax).legend(handles=handles, title="operation weight a", **place)
     ax.grid(axis="x", visible=False)
     return ax
 
 
 @themed
 def discretization_gap(panels: Sequence[Mapping], *, node: int = 3, title: str = "") -> Figure:
-    """Fig. 1: a row for each search, the inputs of one node and what each budget keeps of them.
+    """Fig. 1: the inputs of one node in each search, and what each budget keeps of them; two searches in a row, but the
+    first, which has the legend beside it.
 
     `panels`: the arguments of `node_inputs`: `operation_weights`, `edge_weights`, `kept` and `title`.
     """
-    figure = Figure(figsize=(7.4, 3.8 * len(panels)), layout="constrained")
-    for ax, panel in zip(figure.subplots(len(panels), 1, squeeze=False).flat, panels, strict=True):
-        node_inputs(**panel, node=node, ax=ax)
+    rows = len(panels) // 2 + 1
+    figure = Figure(figsize=(10.4, 3.7 * rows), layout="constrained")
+    first, legend, *others = figure.subplots(rows, 2).flat
+    for ax, panel in zip((first, *others), panels, strict=False):
+        node_inputs(**panel, node=node, ax=ax, legend=legend)
+    for ax in (legend, *others[len(panels) - 1 :]):
+        ax.set_axis_off()
     figure.suptitle(title)
     return figure

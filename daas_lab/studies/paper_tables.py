@@ -153,26 +153,29 @@ def node_panel(
     run: Run, node: int, budgets: Sequence[str], drops: Sequence[Row], retrained: Sequence[Row] = ()
 ) -> dict:
     """Fig. 1: what `plots.node_inputs` draws of one search. Its title has the accuracies: of the super-network before
-    and after each cut (`drops`), and of the cell on test images once it is trained again (`retraining_rows`)."""
+    and after each cut (`drops`), with kept edges at 1 too where its method's own weight is another, and of the cell on
+    test images once it is trained again (`retraining_rows`)."""
     weights = weight_evolution(run)["normal"]
-    edges = input_edges(node)
+    edges, searcher = input_edges(node), run.search.searcher
     kept, parts = {}, []
     for budget in budgets:
-        own = {"method": run.search.method, "seed": run.config.seed, "budget": budget}
+        own = {"run": make.run_name(run.config), "budget": budget}
         cell = genotype_after(run, budget=budget).normal
         kept[budget] = sorted({edge.source for edge in cell.edges if edge.node == node})
-        [drop] = [row for row in drops if own.items() <= row.items() and is_main_drop(row)]
-        parts.append(f"accuracy, cut to {budget}: {drop['before']:.1f} → {drop['after']:.1f} %")
-        for row in retrained:
-            if own.items() <= row.items():
-                parts[-1] += f", retrained {100 - row['error']:.1f} %"
-    name = run.search.searcher.title
-    searched = f"{name} for {run.search.budget}" if run.search.searcher.asks_for_budget else name
+        cut = own | {"stage": "both", "batch_norm": "as-trained"}
+        of_cut = {row["edge_weight"]: row for row in drops if cut.items() <= row.items()}
+        drop = of_cut[searcher.edge_weight]
+        part = f"cut to {budget}: {drop['before']:.1f} → {drop['after']:.1f} %"
+        if searcher.edge_weight != "one":
+            part += f"\nwith kept edges at 1: {of_cut['one']['after']:.1f} %"
+        again = [f"retrained {100 - row['error']:.1f} %" for row in retrained if own.items() <= row.items()]
+        parts.append("; ".join([part, *again]))
+    asked = f", protocol {run.search.protocol}, for {run.search.budget}" if searcher.asks_for_budget else ""
     return {
         "operation_weights": weights.operations[-1, edges],
         "edge_weights": weights.edges[-1, edges],
         "kept": kept,
-        "title": "\n".join([searched, *parts]),
+        "title": "\n".join([searcher.title + asked, *parts]),
     }
 
 
