@@ -193,7 +193,7 @@ INDEX = {
     "Fig. 2": Entry("what the entropy losses push to", "figure_2_entropy", "report.plots_losses.entropy_surface"),
     "Fig. 3": Entry("operation weights over the epochs", "figure_3_alpha_evolution", "report.plots.alpha_evolution"),
     "Fig. 4": Entry("edge weights over the epochs", "figure_4_beta_evolution", "report.plots.beta_evolution"),
-    "Fig. 5": Entry("control functions", "figure_5_control_functions", "report.plots.control_functions"),
+    "Fig. 5": Entry("control functions", "figure_5_control_functions", "report.plots_losses.control_functions"),
     "Fig. 6": Entry("the cells that were found", "figure_6_cells", "report.drawing.draw_cells"),
     "Table 1": Entry("test errors on CIFAR-10", "table_1_cifar10", "report.tables.table_1"),
     "Table 2": Entry("control functions for λ_c", "table_2_lambda_c", "report.tables.table_2"),

@@ -80,7 +80,7 @@ def test_beta_evolution(weights):
 
 @pytest.mark.parametrize("delayed", [False, True])
 def test_control_functions(delayed):
-    ax = plots.control_functions(50, delayed=delayed)
+    ax = plots_losses.control_functions(50, delayed=delayed)
     assert [line.get_label() for line in ax.lines] == list(schedules.FUNCTIONS)
     text = "log:delayed" if delayed else "log"
     assert ax.lines[2].get_ydata()[19] == schedules.coefficient(text, 20, 50)
@@ -180,7 +180,7 @@ def test_save_figure_is_deterministic_and_small(weights, tmp_path):
 
 def test_given_axes_are_used_and_settings_are_left_alone():
     ax, size = plots.new_axes((3, 2)), matplotlib.rcParams["font.size"]
-    assert plots.control_functions(10, ax=ax) is ax
+    assert plots_losses.control_functions(10, ax=ax) is ax
     assert matplotlib.rcParams["font.size"] == size
 
 

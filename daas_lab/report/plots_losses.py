@@ -1,5 +1,5 @@
-"""Fig. 2: the entropy losses as surfaces, with the direction in which gradient descent moves; and the gradient of an
-edge's α. Theme of `plots.py`.
+"""Fig. 2: the entropy losses as surfaces, with the direction in which gradient descent moves; Fig. 5: the control
+functions of their weights; and the gradient of an edge's α. Theme of `plots.py`.
 
 The formulas are written in numpy so that drawing needs no torch; a test holds them against `losses.py`.
 """
@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from daas_lab.methods import schedules
 from daas_lab.report.plots import DASHES, INK, LINE_COLOURS, new_axes, themed
 from daas_lab.space.cell_space import PRIMITIVES
 from daas_lab.space.operations import operation_colour
@@ -197,4 +198,30 @@ def edge_gradient(
         ax.set_xticks(places, operations, rotation=35, ha="right")
         ax.grid(axis="x", visible=False)
     figure.suptitle(title)
+    return figure
+
+
+@themed
+def control_functions(
+    epochs: int = 50, *, delayed: bool = False, authors_log: bool = True, ax: Axes | None = None
+) -> Axes:
+    """Fig. 5: the five control functions of epochs 1 … `epochs`; `delayed` ones are 0 for the first 16 %."""
+    ax = ax or new_axes((5.2, 3.8))
+    suffix, x = ":delayed" if delayed else "", range(1, epochs + 1)
+    for function, colour, dashes in zip(schedules.FUNCTIONS, LINE_COLOURS, DASHES, strict=False):
+        y = [schedules.coefficient(function + suffix, epoch, epochs, authors_log) for epoch in x]
+        drawstyle = "steps-post" if function in ("const", "step") else "default"
+        ax.plot(x, y, color=colour, linestyle=dashes, drawstyle=drawstyle, label=function)
+    when = f", delayed by {schedules.delay_epochs(epochs)} epochs" if delayed else ""
+    ax.set(title=f"Control functions{when}", xlabel="epoch", ylabel="coefficient λ", ylim=(-0.04, 1.06))
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=5, columnspacing=1, handlelength=1.6)
+    return ax
+
+
+@themed
+def control_function_panels(epochs: int = 50) -> Figure:
+    """Fig. 5: the control functions that begin at once, and the delayed ones, side by side."""
+    figure = Figure(figsize=(9.6, 3.9), layout="constrained")
+    for ax, delayed in zip(figure.subplots(1, 2, sharey=True), (False, True), strict=True):
+        control_functions(epochs, delayed=delayed, ax=ax)
     return figure
