@@ -151,8 +151,8 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--publish", action="store_true", help="pictures go to figures/")
     reproduce.add_argument("--workers", type=int, default=0, help="runs side by side (default: one a core)")
     reproduce.add_argument("--device", default="cpu", help="default: cpu")
-    for name in ("data", "runs"):
-        reproduce.add_argument(f"--{name}", default=name)
+    for name, holds in (("data", "the data sets"), ("runs", "the runs")):
+        reproduce.add_argument(f"--{name}", default=name, help=f"folder of {holds} (default: {name})")
 
     sweep = _command(
         parsers, "sweep", commands.run_sweep, "many runs side by side on Ray, here or on a cluster, as a file says"
@@ -201,7 +201,7 @@ def _add_select(parser: argparse.ArgumentParser) -> None:
 
 def _add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="mini", help=f"{', '.join(config.PRESETS)} (default: mini)")
-    parser.add_argument("--dataset", default="fashion_mnist", help=f"{', '.join(DATASETS)}, or folder:PATH")
+    parser.add_argument("--dataset", default="fashion_mnist", help=_DATASETS)
     parser.add_argument("--data", default="data", help="folder of the data sets (default: data)")
     parser.add_argument("--out", help="the run's folder")
     parser.add_argument(
@@ -220,12 +220,25 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+_DATASETS = f"{', '.join(DATASETS)}, folder:PATH, or FILE.py:function (default: fashion_mnist)"
 _BUDGET = 'edges to keep, such as 8/14 or 2,2,1, and what the network may cost: "8/14; multiply_adds<=300M"'
 
 # Fields of both configurations that have an option of their own; every other one is reached by --set.
 _COMMON_FIELDS = ("seed", "epochs", "steps", "side", "layers", "channels", "batch_size", "device", "threads")
 
 
+# What no preset sets.
+_DEFAULTS = {
+    "seed": "0",
+    "device": "cpu",
+    "threads": "0, as many as torch takes",
+    "gap_every": "0, never",
+    "gap_budgets": "the search's own",
+    "gap_edge_weight": "learned",
+}
+
+
 def _add_fields(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
     for name in names:
-        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, help=f"default: the preset's {name}")
+        default = _DEFAULTS.get(name, f"the preset's {name}")
+        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, help=f"default: {default}")

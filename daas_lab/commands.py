@@ -76,25 +76,27 @@ def run_gap(options: argparse.Namespace) -> None:
             one_of(name, value, allowed[name])
     run_config = read_search_config(options.run_folder)
     budgets = dict.fromkeys(_budget_for(budget, run_config) for budget in options.budget or NAMED_BUDGETS)
-    cells = _cells(options, budgets) if options.select != rules.OWN else None
+    _choose_cells(options, budgets)
     lists: dict[str, Any] = {f"{name}s": values for name, values in chosen.items()}
     networks = supernets_at(options.run_folder, budgets)
     splits, rows = search_splits(run_config, options.data), []
     for network, own in networks:
         given = network, run_config, splits.held_out, splits.weights
+        cells = _cells(options, own, network.at.epoch) if options.select != rules.OWN else None
         rows += discretize.accuracy_drops(*given, own, cells=cells, **lists)
     if options.select != rules.OWN:
         rows = [{"select": options.select} | row for row in rows]
     _print_accuracies(rows, run_config, len(splits.held_out), options.json)
 
 
-def _cells(options: argparse.Namespace, budgets: Iterable[EdgeBudget], epoch: int = -1) -> dict[str, Genotype]:
-    """Budget → the cell of a run, by the rule that the options name; a measured rule measures first, all at once."""
-    budgets = list(budgets)
+def _choose_cells(options: argparse.Namespace, budgets: Iterable[EdgeBudget]) -> None:
+    """Where the options name a rule that has to measure, do that for all budgets at once."""
     if options.select == rules.PERTURBATION and Path(options.run_folder).is_dir():
-        if epoch != -1:
-            raise refuse("epoch", epoch, f"the last one for {options.select}, which needs the network's weights")
         keep_perturbed_cells(options.run_folder, options.data, list(map(str, budgets)))
+
+
+def _cells(options: argparse.Namespace, budgets: Iterable[EdgeBudget], epoch: int = -1) -> dict[str, Genotype]:
+    """Budget → the cell of a run after an epoch, by the rule that the options name."""
     run = read_any(options.run_folder)
     return {str(budget): evolution.genotype_after(run, epoch, budget, options.select) for budget in budgets}
 
@@ -193,10 +195,12 @@ def run_genotype(options: argparse.Namespace) -> None:
     if not isinstance(run.config, config.SearchConfig) or not (run.alphas or run.genotype):
         raise refuse("run", options.run_folder, "the folder of a search that has finished an epoch")
     last = len(run.alphas["normal"]) - 1 if run.alphas else 0  # a cell that was drawn has no epochs
-    epoch = last if options.epoch is None else options.epoch
-    epoch = coerce("epoch", int, epoch, {"at_least": 0, "at_most": last})
     budget = _budget_for(options.budget or run.config.budget, run.config)
-    cells = _cells(options, [budget], -1 if options.epoch is None else epoch)[str(budget)]
+    epoch = -1 if options.epoch is None else coerce("epoch", int, options.epoch, {"at_least": 0, "at_most": last})
+    if options.select == rules.PERTURBATION and epoch != -1:
+        raise refuse("epoch", epoch, f"the last one for {options.select}, which needs the network's weights")
+    _choose_cells(options, [budget])
+    cells = _cells(options, [budget], epoch)[str(budget)]
     print(format_darts(cells) if options.darts else json.dumps(cells.to_json()))
     if run.config.searcher.trains and options.select == rules.OWN:
         print(evolution.close_choices_sentence(evolution.close_choices(run, epoch, budget)), file=sys.stderr)

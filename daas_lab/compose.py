@@ -87,7 +87,7 @@ def search_config(
     steps = max(1, (whole(values["weight_images"], 1)) // whole(values["batch_size"], 1))
     values.setdefault("steps", steps)
     values.setdefault("warmup", 0)
-    # Steps in which all architecture parameters are trained by all terms.
+    # Steps in which architecture parameters are trained by all terms (α rests longer where `alpha_delay` says so).
     active = max(1, epochs - max(whole(values["warmup"], 0), whole(values["hold"], 0))) * whole(values["steps"], 1)
     values.setdefault("arch_learning_rate", float(f"{ARCH_TRAVEL / active:.2g}"))
     if least_travel and given.get("arch_learning_rate") is None:

@@ -80,6 +80,7 @@ class SearchConfig:
     temperature: float = number(above=0, default=1.0)  # T of softmax(α / T) at the end
     # A candidate whose weight a · b has stayed under this retires, and is not computed any more; 0: never.
     retire: float = number(at_least=0, at_most=0.1, default=0.0)
+    retire_after: int = number(at_least=1, at_most=1000, default=2)  # epochs in a row: one may be a step too far
     lambda_c: str  # control function of the whole regulariser
     lambda_1: str  # of the operation loss
     lambda_2: str  # of the edge loss

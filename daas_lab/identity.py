@@ -31,6 +31,7 @@ _ALWAYS = {
     "hold": 0,
     "temperature": 1.0,
     "retire": 0.0,
+    "retire_after": 2,
     "crops": "padded",
     "schedule": "cosine",
     "precision": "float32",

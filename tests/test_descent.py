@@ -23,7 +23,8 @@ from daas_lab.train.discretize import architecture_of, derive_genotype
 from daas_lab.train.evolution import genotype_after
 from daas_lab.train.perturbation import keep_perturbed_cells
 from daas_lab.train.search import load_supernet, search
-from tests.killing import killed_at_random
+from tests.killing import Stopped, killed_at_random
+from tests.killing import stop as stop_after_an_epoch
 
 INDEX = {edge: e for e, edge in enumerate(cell_edges(6))}
 SHORT = {"epochs": 9, "hold": 2, "steps": 2, "threads": 1, "budget": "3/14", "retire": 1e-3}
@@ -218,3 +219,23 @@ def test_killed_between_stops_it_ends_with_the_same_bytes(tmp_path):
         assert (folder / stop_name(stop)).read_bytes() == (undisturbed / stop_name(stop)).read_bytes()
     for name in ("history.jsonl", "architecture.safetensors", "genotype.json"):
         assert (folder / name).read_bytes() == (undisturbed / name).read_bytes()
+
+
+def test_before_it_has_come_to_a_stop_a_search_is_read_as_it_is(tmp_path):
+    with pytest.raises(Stopped):
+        search(
+            search_config("tiny", "digits", "da2s_descent", **SHORT),
+            tmp_path,
+            progress=False,
+            on_epoch=stop_after_an_epoch,
+        )
+    network, _ = load_supernet(tmp_path, "8/14")
+    assert network.at.epoch == 1
+    with pytest.raises(LabError, match="must be finished before its drops are kept"):
+        make.measure_drops(tmp_path, read_run(tmp_path).search, [("8/14", "both")], tmp_path, "own", 1)
+    assert not read_run(tmp_path).finished
+
+
+def test_a_limit_of_cost_is_no_stop():
+    with pytest.raises(LabError, match="through = '8/14;parameters<=3M': must be budgets of edges"):
+        descent(through="8/14;parameters<=3M")

@@ -21,6 +21,7 @@ from daas_lab.methods.hard_st import HardST
 from daas_lab.methods.lookup import METHODS, method_class
 from daas_lab.methods.method import Architecture, Method, Moment
 from daas_lab.methods.proxyless import Proxyless
+from daas_lab.methods.pruning import GONE
 from daas_lab.methods.sdarts_rs import SDARTSRS
 from daas_lab.methods.snas import SNAS
 from daas_lab.networks.fast_supernet import FastSuperNetwork
@@ -242,6 +243,15 @@ def test_sdarts_rs_disturbs_the_weights_steps_alone():
     mixture = SDARTSRS().mix(both, "normal", at)
     np.testing.assert_allclose(numbers(mixture.operations), expected, rtol=1e-12)
     assert not mixture.operations.requires_grad
+
+
+def test_sdarts_rs_leaves_who_has_left_where_they_are():
+    alphas = torch.zeros(14, 7, dtype=torch.float64)
+    alphas[:, 2:] += GONE
+    at = Moment(10, 10, training=True, part="weights")
+    operations = SDARTSRS().mix(Architecture(alphas, torch.zeros(14)), "normal", at).operations
+    assert (operations[:, 2:] == 0).all() and operations[:, 0].unique().numel() > 1
+    torch.testing.assert_close(operations.sum(dim=1), torch.ones(14, dtype=torch.float64))
 
 
 def test_sdarts_rs_leaves_the_largest_where_all_is_clipped_away():

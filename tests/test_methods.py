@@ -1,6 +1,7 @@
 """The search methods: their relaxations, their short real searches on digits, and what sets them apart."""
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from daas_lab.identity import config_hash
 from daas_lab.methods import losses, schedules
 from daas_lab.methods.da2s_exact import exact_edge_logits
 from daas_lab.methods.lookup import METHODS, method_class
-from daas_lab.methods.method import Architecture
+from daas_lab.methods.method import Architecture, Method
 from daas_lab.methods.projection import project
 from daas_lab.runs.folder import is_finished, read_run
 from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget
@@ -272,3 +273,14 @@ def test_until_the_hold_ends_exact_search_is_darts():
     weights = network.mixtures()["normal"]
     assert (weights.edges == 1).all() and not weights.edges.requires_grad
     assert (weights.operations == network.alphas_normal.softmax(1)).all()
+
+
+def test_a_method_with_a_field_for_it_is_asked_for_every_budget():
+    @dataclass(frozen=True, kw_only=True)
+    class Aware(Method):
+        budget: str = "8/14"
+
+    class Heir(Aware):
+        pass
+
+    assert [cls.asks_for_budget for cls in (Aware, Heir, Method)] == [True, True, False]

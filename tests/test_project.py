@@ -220,4 +220,4 @@ def test_the_table_of_faults_has_those_that_tests_try():
     ]
     rows = json.loads((ROOT / "figures" / "faults.json").read_text())["rows"]
     assert {row["fault"] for row in rows} == {mark.args[0].value for mark in marks}
-    assert f": {', '.join(row['fault'] for row in rows)}." in (ROOT / "README.md").read_text()
+    assert f"\n{len(rows)} faults are tried" in (ROOT / "README.md").read_text()

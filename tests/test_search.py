@@ -12,12 +12,14 @@ import torch
 
 from daas_lab.compose import retrain_config, search_config
 from daas_lab.errors import LabError
+from daas_lab.methods.lookup import method_class
 from daas_lab.runs.folder import epochs_done, is_finished, read_run
-from daas_lab.train.loop import set_learning_rate
+from daas_lab.train.loop import evaluate, set_learning_rate
 from daas_lab.train.retrain import retrain
 from daas_lab.train.search import load_supernet, search
+from daas_lab.train.splits import search_splits
 from daas_lab.train.writer import open_run
-from tests.killing import killed_at_random
+from tests.killing import Stopped, killed_at_random, stop
 
 COMMAND = [sys.executable, "-m", "daas_lab", "search", "--preset", "tiny", "--dataset", "digits", "--threads", "1"]
 FILES = ("history.jsonl", "architecture.safetensors", "genotype.json")
@@ -132,3 +134,43 @@ def test_a_search_and_a_retraining_leave_the_process_as_it_was(tmp_path):
     load_supernet(tmp_path / "search")
     retrain(retrain_config("DARTS_V2", "tiny", "digits", **brief), tmp_path / "retrain", progress=False)
     assert state() == before
+
+
+def test_a_checkpoint_of_another_configuration_is_not_gone_on_from(tmp_path):
+    given = {"layers": 3, "channels": 2, "epochs": 2, "steps": 1, "threads": 1}
+    with pytest.raises(Stopped):
+        search(search_config("tiny", "digits", "darts", **given), tmp_path, progress=False, on_epoch=stop)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(LabError, match="must be a folder of its own: its checkpoint is of hash"):
+        search(search_config("tiny", "digits", "darts", seed=1, **given), tmp_path, progress=False)
+
+
+HALVING = """
+from dataclasses import dataclass
+
+from daas_lab import Method
+from daas_lab.methods.pruning import prune
+from daas_lab.space.cell_space import CELL_TYPES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Halving(Method):
+    def after_epoch(self, search):
+        for name in CELL_TYPES:
+            alphas = search.network.alphas(name).data
+            prune(alphas, alphas < alphas.median(), search.config.space)
+"""
+
+
+def test_where_candidates_leave_after_an_epoch_its_gap_is_that_of_the_network_that_is_left(tmp_path):
+    path = tmp_path / "halving.py"
+    path.write_text(HALVING)
+    sizes = {"layers": 3, "channels": 4, "epochs": 1, "steps": 24, "threads": 1}
+    method_class(f"{path}:Halving")
+    config = search_config("tiny", "digits", f"{path}:Halving", gap_every=1, gap_budgets="4/14 8/14*4", **sizes)
+    search(config, tmp_path / "run", progress=False)
+    network, _ = load_supernet(tmp_path / "run")
+    before = evaluate(network, search_splits(config).held_out)[1]
+    record = read_run(tmp_path / "run").history[-1]
+    assert [(row["budget"], row["before"]) for row in record["gap"]] == [("4/14", before)]
+    assert record["held_out_accuracy"] != before

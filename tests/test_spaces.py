@@ -303,6 +303,11 @@ def test_the_fast_form_takes_over_where_it_can_and_says_where_it_cannot(own, cap
         assert line.count("\n") == 1 and "the readable form" in line and ", ".join(space.operations) in line
         with pytest.raises(LabError, match="checkpointed = True: must be false"):
             make_supernet(space, method, checkpointed=True, **SIZES)
+    chooser = type("Chooser", (method_class("darts"),), {"trains_weight": lambda self, name: "sep_conv" not in name})
+    network = make_supernet(Space(4), chooser(), **SIZES)
+    trained, all_of_them = network.weight_parameters(), len(list(network.parameters())) - 4  # of α and β
+    assert type(network) is SuperNetwork and 0 < len(trained) < all_of_them
+    assert "trains all of its weights" in capsys.readouterr().err
 
 
 def test_a_seed_gives_both_forms_the_same_numbers():

@@ -35,7 +35,6 @@ class DA2S(Prioritised):
     title: ClassVar[str] = "DA²S"
     colour: ClassVar[str] = "#0072B2"
     learns_edges: ClassVar[bool] = True
-    asks_for_budget: ClassVar[bool] = True
     edges_rank_by_weights: ClassVar[bool] = False
     # Two kept edges end at b = 0.5 each, so that the weight 1 changes the scale as well.
     edge_weight: ClassVar[str] = "learned"

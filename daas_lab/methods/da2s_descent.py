@@ -42,10 +42,12 @@ class DA2SDescent(DA2SExact):
     def __post_init__(self):
         super().__post_init__()
         try:
-            budgets = [str(EdgeBudget.parse(text)) for text in split_budgets(self.through)]
+            budgets = [EdgeBudget.parse(text) for text in split_budgets(self.through)]
         except LabError as error:
             raise LabError(f"through: {error}") from None
-        object.__setattr__(self, "through", " ".join(budgets))
+        if any(budget.limits for budget in budgets):
+            raise refuse("through", self.through, "budgets of edges, without a limit of cost: that is for the cut")
+        object.__setattr__(self, "through", " ".join(map(str, budgets)))
 
     def check(self, config: Any) -> None:
         """Raise where a node would keep more edges than a stage before had left it."""

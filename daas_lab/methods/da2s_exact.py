@@ -37,7 +37,6 @@ class DA2SExact(Prioritised):
     title: ClassVar[str] = "exact budgets"
     colour: ClassVar[str] = "#009E73"
     learns_edges: ClassVar[bool] = True
-    asks_for_budget: ClassVar[bool] = True
     edges_rank_by_weights: ClassVar[bool] = False
     # The images that it is compared on had a say in what it is.
     remark: ClassVar[str] = (

@@ -32,7 +32,6 @@ class DOTS(Method):
     title: ClassVar[str] = "DOTS"
     colour: ClassVar[str] = "#44AA99"
     learns_edges: ClassVar[bool] = True
-    asks_for_budget: ClassVar[bool] = True
 
     @classmethod
     def settings(cls, protocol: str, epochs: int) -> dict[str, Any]:

@@ -37,7 +37,6 @@ class GoldNAS(Method):
     title: ClassVar[str] = "GOLD-NAS"
     colour: ClassVar[str] = "#DDAA33"
     learns_edges: ClassVar[bool] = True
-    asks_for_budget: ClassVar[bool] = True
     edge_weight: ClassVar[str] = "learned"
 
     @classmethod

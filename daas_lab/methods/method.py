@@ -95,13 +95,17 @@ class Method:
     affine: ClassVar[bool] = False  # its batch-norms have parameters
     learns_edges: ClassVar[bool] = False  # β has a part in it
     first_edge_node: ClassVar[int] = 2  # edges of the nodes before it have no β, where the others have
-    asks_for_budget: ClassVar[bool] = False  # a search knows its budget; else one search serves every budget
+    asks_for_budget: ClassVar[bool] = False  # as one with a field `budget` does; else one search serves every budget
     edges_rank_by_weights: ClassVar[bool] = True  # else by logits
     remark: ClassVar[str] = ""  # what has to be said beside a comparison of the method
     edge_weight: ClassVar[str] = "one"  # of the edges that a cut keeps, in the drop that reports show first
     # The numbers that were always so before configurations held them: they are not hashed, so that the runs from before
     # are found. Never change an entry: change the field's default.
     always: ClassVar[dict[str, Any]] = {"initial_noise": 1e-3}
+
+    def __init_subclass__(cls):
+        if "budget" in cls.__annotations__:
+            cls.asks_for_budget = True
 
     def __post_init__(self):
         check_fields(self)

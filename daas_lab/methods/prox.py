@@ -29,7 +29,6 @@ class Prox(Method):
 
     title: ClassVar[str] = "DARTS-PRIME"
     colour: ClassVar[str] = "#117733"
-    asks_for_budget: ClassVar[bool] = True
 
     def regularise(
         self, architectures: Mapping[str, Architecture], mixtures: Mapping[str, Mixture], at: Moment

@@ -8,6 +8,7 @@ import torch
 from daas_lab.fields import number
 from daas_lab.methods import schedules
 from daas_lab.methods.method import Architecture, Method, Mixture, Moment
+from daas_lab.methods.pruning import alive
 from daas_lab.methods.sampling import one_hot
 
 
@@ -36,6 +37,7 @@ class SDARTSRS(Method):
         if at.training and at.part == "weights":
             draws, epsilon = at.generator(cell_type, alphas.device), self.epsilon(at)
             changed = operations.detach() + torch.empty_like(operations).uniform_(-epsilon, epsilon, generator=draws)
+            changed = changed.masked_fill(~alive(alphas), -torch.inf)
             clipped = changed.clamp(0, 1)
             clipped = torch.where(clipped.sum(dim=1, keepdim=True) > 0, clipped, one_hot(changed))
             operations = clipped / clipped.sum(dim=1, keepdim=True)

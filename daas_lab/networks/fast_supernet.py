@@ -281,11 +281,15 @@ def make_supernet(space: Space, method: Method, *, checkpointed: bool = False, *
 
     `arguments`: those of `SuperNetwork`. `checkpointed`: less memory for more time, which only the fast form can.
     """
-    if space.operations == PRIMITIVES and not method.affine:
+    # The fast form's weights have other names than those that a method chooses by.
+    chooses = type(method).trains_weight is not Method.trains_weight
+    if space.operations == PRIMITIVES and not method.affine and not chooses:
         return FastSuperNetwork(space, method, checkpointed=checkpointed, **arguments)
     if checkpointed:
         raise refuse("checkpointed", True, "false where the fast form does not take over")
     why = "without affine batch-norm" if method.affine else f"not {', '.join(space.operations)}"
+    if chooses and space.operations == PRIMITIVES:
+        why = "and trains all of its weights"
     print(
         "super-network: the readable form, several times slower: the fast one computes the paper's seven operations, "
         f"{why}",

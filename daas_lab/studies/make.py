@@ -251,6 +251,8 @@ def measure_drops(
     measured rule of selection needs."""
     name_own_files(config)
     run = read_run(folder)
+    if not run.finished:
+        raise LabError(f"run = {str(folder)!r}: must be finished before its drops are kept; daas-lab gap prints them")
     rows, lacking = run.gap, lacking_drops(run, keys, select)
     if not lacking:
         return
@@ -258,7 +260,7 @@ def measure_drops(
         keep_perturbed_cells(folder, data, [budget for budget, _ in lacking], threads)
         run = read_run(folder)
     splits = search_splits(config, data)
-    with prepare(replace(config, threads=threads)):
+    with prepare(replace(config, device="cpu", threads=threads)):
         stages_of = {budget: tuple(stage for own, stage in lacking if own == budget) for budget, _ in lacking}
         cells = {budget: genotype_after(run, budget=budget, select=select) for budget in stages_of}
         named = {} if select == rules.OWN else {"select": select}

@@ -69,7 +69,7 @@ def cut(
     if select == rules.OWN:
         genotype = derive_genotype(config, architecture_of(network), budget, network.at.epoch)
     else:
-        genotype = genotype_after(read_run(folder), budget=budget, select=select)
+        genotype = genotype_after(read_run(folder), network.at.epoch, budget, select)
     check_remaining(network, genotype, budget)
     named = {"budget": str(budget), "edge_weight": edge_weight, "batch_norm": batch_norm}
     kept = describe_cut(network, config, genotype, select=select, **named)

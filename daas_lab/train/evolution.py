@@ -37,7 +37,8 @@ def genotype_after(
     if rule == rules.PERTURBATION:
         if found := run.cells.get(rule, {}).get(str(budget)):
             return Genotype.from_json(found)
-        raise refuse("select", select, f"measured before for budget {budget}: daas-lab genotype RUN --select {select}")
+        command = f"daas-lab genotype RUN --budget '{budget}' --select {select}"
+        raise refuse("select", select, f"measured before for budget {budget}: {command}")
     if not config.searcher.trains:
         return derive_genotype(config, {}, budget, select=select)
     epoch = _epoch(run, epoch, budget)

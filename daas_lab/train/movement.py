@@ -23,6 +23,7 @@ class RegulariserShare:
         self.start = [alphas.detach().clone() for alphas in self.alphas]
         self.moved = [torch.zeros_like(alphas) for alphas in self.start]
         self.gradients: list[Tensor] = []
+        self.before: list[Tensor] = []  # α before the step
         self.group = next(g for g in optimizer.param_groups if any(p is self.alphas[0] for p in g["params"]))
         # Of another rule the parts are not known.
         self.measures = isinstance(optimizer, torch.optim.Adam) and self.group["lr"] > 0
@@ -37,17 +38,22 @@ class RegulariserShare:
         self.measures = bool(terms)
         if terms:
             self.gradients = list(torch.autograd.grad(terms, self.alphas, materialize_grads=True))
+            self.before = [alphas.detach().clone() for alphas in self.alphas]
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Add the regulariser's part of the step that the optimizer has made."""
+        """Add the regulariser's part of the step, if the optimizer has made one: where a gradient is not finite in
+        float16 it makes none, and of the first it then has no state, or one of 0 / 0."""
         if not self.measures:
             return
         group = self.group
-        for alphas, gradient, moved in zip(self.alphas, self.gradients, self.moved, strict=True):
+        for alphas, before, gradient, moved in zip(self.alphas, self.before, self.gradients, self.moved, strict=True):
             state = self.optimizer.state[alphas]
+            if "exp_avg_sq" not in state:
+                continue
             variance = state["exp_avg_sq"] / (1 - group["betas"][1] ** state["step"])
-            moved -= group["lr"] * gradient / (variance.sqrt() + group["eps"])
+            part = group["lr"] * gradient / (variance.sqrt() + group["eps"])
+            moved -= torch.where((alphas != before).any(), part, 0.0)
 
     @torch.no_grad()
     def share(self) -> float | None:

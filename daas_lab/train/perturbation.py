@@ -50,7 +50,7 @@ def keep_perturbed_cells(folder: str | Path, data: str | Path | Dataset, budgets
     images = search_splits(run.search, data).architecture
     images = images.subset(torch.arange(min(IMAGES, len(images))))
     found: dict[str, dict] = {}
-    with prepare(replace(run.search, threads=threads)):
+    with prepare(replace(run.search, device="cpu", threads=threads)):
         for network, own in supernets_at(folder, lacking):
             chosen = perturbed_cells(network, images, own, run.search.seed)
             found |= {str(budget): cells.to_json() for budget, cells in zip(own, chosen, strict=True)}

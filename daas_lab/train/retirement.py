@@ -19,8 +19,6 @@ from daas_lab.space.genotype import CellGenotype
 from daas_lab.space.selection import derive_cell
 from daas_lab.train.discretize import architecture_of, choice_strengths, derive_genotype
 
-REST = 2  # epochs in a row after which a candidate under the threshold retires: one may be a step too far
-
 
 class Retirement(nn.Module):
     """For how many epochs in a row each candidate has been under the threshold; part of a checkpoint."""
@@ -33,8 +31,8 @@ class Retirement(nn.Module):
 
     @torch.no_grad()
     def after(self, network: SuperNetwork, epoch: int) -> None:
-        """Those leave whose weight b · a is under `retire` for `REST` epochs by the end of `epoch`, unless the budget
-        would keep them, or might once a node without input takes its edges with it. α says who has left
+        """Those leave whose weight b · a is under `retire` for `retire_after` epochs by the end of `epoch`, unless the
+        budget would keep them, or might once a node without input takes its edges with it. α says who has left
         (methods/pruning.py); β as well, of an edge that nobody is left on.
 
         A method that mixes with one operation an edge is asked for the softmax behind it (`Mixture.shares`).
@@ -53,7 +51,7 @@ class Retirement(nn.Module):
             under = (weights < config.retire) & ~kept
             counts.copy_((counts + 1) * under)
             # Lower by as much as who left before: α still ranks those that have left.
-            alphas[(counts >= REST) & alive(alphas)] += GONE
+            alphas[(counts >= config.retire_after) & alive(alphas)] += GONE
             if betas.shape == mixture.edges.shape:
                 betas[~alive(alphas).any(dim=1) & alive(betas)] += GONE
 

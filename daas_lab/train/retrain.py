@@ -48,7 +48,8 @@ def retrain(
     progress: bool = True,
     on_epoch: Callable[[], None] = lambda: None,
 ) -> None:
-    """Train in a run's folder: begin, or go on where an earlier process stopped, or do nothing if it is finished.
+    """Train in a run's folder: begin, or go on where an earlier process stopped, or do nothing if it is finished; the
+    images have to be there in any case.
 
     `on_epoch()` is called after every epoch, when it is on disk.
     """

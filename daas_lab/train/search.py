@@ -5,9 +5,10 @@ update of the weights on a batch of the weight images, by Eq. (1). How α and β
 loss and how the gradient is taken is the method's (methods/); one without a super-network trains nothing.
 """
 
+import contextlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,12 @@ from daas_lab.methods.method import seed_of
 from daas_lab.methods.unrolled import train_only
 from daas_lab.networks.fast_supernet import make_supernet
 from daas_lab.networks.supernet import SuperNetwork
-from daas_lab.runs.folder import is_whole, read_checkpoint, read_search_config, read_stop
+from daas_lab.runs.folder import epochs_done, is_whole, read_checkpoint, read_search_config, read_stop
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.space.operations import named_operations
 from daas_lab.train import distributed
-from daas_lab.train.discretize import accuracy_drops, architecture_of, derive_genotype
+from daas_lab.train.discretize import accuracy_drops, architecture_of, check_remaining, derive_genotype
 from daas_lab.train.loop import (
     StepLosses,
     apply_gradients,
@@ -61,7 +62,8 @@ def search(
     progress: bool = True,
     on_epoch: Callable[[], None] = lambda: None,
 ) -> None:
-    """Search in a run's folder: begin, or go on where an earlier process stopped, or do nothing if it is finished.
+    """Search in a run's folder: begin, or go on where an earlier process stopped, or do nothing if it is finished; the
+    images have to be there in any case.
 
     `on_epoch()` is called after every epoch, when it is on disk.
     """
@@ -108,7 +110,8 @@ def load_supernet(folder: str | Path, budget: str | EdgeBudget | None = None) ->
     if not config.searcher.trains:
         raise LabError(f"run = {str(folder)!r}: must be a search with a super-network; {config.method} has none")
     stop = config.epochs if budget is None else config.epoch_of(budget)
-    state, epoch = (read_stop(folder, stop), stop) if stop < config.epochs else read_checkpoint(folder)
+    gone_on = stop < config.epochs and epochs_done(folder) >= stop
+    state, epoch = (read_stop(folder, stop), stop) if gone_on else read_checkpoint(folder)
     network = build_supernet(config, epoch=epoch)
     network.at = config.moment(epoch)
     with fitting(folder):
@@ -207,6 +210,7 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
         images = config.steps * config.batch_size
         record["train_accuracy"] = 100 * distributed.sum_over_processes(correct).item() / images
         record["held_out_loss"], record["held_out_accuracy"] = evaluate(network, held_out)
+        evaluated = _snapshot(network)
         method.after_epoch(SearchState(network, config, epoch, weights, held_out))
         # Before the checkpoint, which has the weights of those that are left.
         follow(network, weight_optimizer, architecture_of(network))
@@ -215,8 +219,9 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
             writer.keep_stop(epoch, {"network": network.state_dict()})
         with torch.no_grad():
             record |= method.measure(network.architectures(), network.mixtures(), network.at)
-        if budgets := config.gap_budgets_of(epoch):
+        if budgets := _within_reach(network, config, config.gap_budgets_of(epoch)):
             begun = time.perf_counter()
+            same = all(torch.equal(value, evaluated[name]) for name, value in writer.snapshot.items())
             record["gap"] = accuracy_drops(
                 network,
                 config,
@@ -226,7 +231,7 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
                 edge_weights=[config.gap_edge_weight],
                 batch_norms=["as-trained"],
                 stages=["both"],
-                before=record["held_out_accuracy"],
+                before=record["held_out_accuracy"] if same else None,  # else some have left since
             )
             writer.timings["gap_seconds"] = time.perf_counter() - begun
         return record
@@ -250,6 +255,17 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
         progress=progress,
     )
     _finish(config, writer, writer.snapshot)
+
+
+def _within_reach(network: SuperNetwork, config: SearchConfig, budgets: Sequence[str]) -> list[str]:
+    """Those of `budgets` whose cells keep nothing that has left the network."""
+    found = []
+    for budget in budgets:
+        cells = derive_genotype(config, architecture_of(network), EdgeBudget.parse(budget), network.at.epoch)
+        with contextlib.suppress(LabError):
+            check_remaining(network, cells, EdgeBudget.parse(budget))
+            found.append(budget)
+    return found
 
 
 def make_optimizers(config: SearchConfig, network: SuperNetwork) -> tuple[torch.optim.SGD, torch.optim.Optimizer]:

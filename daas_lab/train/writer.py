@@ -67,6 +67,10 @@ class RunWriter:
         saved = load_checkpoint(self.folder, sets_aside=True)
         if saved is None:
             return None
+        theirs = saved.get("config_hash") or self.config_hash
+        if self.config_hash not in ("", theirs):  # config.json was lost, and another configuration has come
+            why = f"its checkpoint is of hash {theirs}, the configuration of {self.config_hash}"
+            raise LabError(f"run = {str(self.folder)!r}: must be a folder of its own: {why}")
         if "history" in saved:  # of an older version, without a log
             snapshots = saved["snapshots"] or [{}] * (1 + len(saved["history"]))
             records = [None, *saved["history"]]
