@@ -11,7 +11,6 @@ ARXIV = "2007.03154"
 SEARCH_MEMORY_GB_BELOW = 11.0
 SEARCH_COST_GPU_DAYS = {"GTX 1080 Ti": 0.3, "Tesla V100": 0.2}
 SEARCH_EPOCHS = 50
-ARCH_LEARNING_RATE = 3e-4  # Adam's, of α and β
 # §4.2 on Fig. 3: when the operation weights begin to differ; §4.2 on Table 3: where delayed functions set in.
 DIFFERENTIATION_EPOCH = 20
 DELAY_EPOCHS = 8

@@ -30,7 +30,8 @@ def test_the_sentence_on_differentiation_follows_the_rows(share, words):
     assert words in sentence and f"{share:.0%}"[:-1] in sentence
     assert "rests for the first 8 of 50 epochs" in sentence and "times the paper's" not in sentence
     assert "rests for the first 3 of 20 epochs" in claims.differentiation_sentence(rows, mini)
-    assert "167 times the paper's" in claims.differentiation_sentence(rows, mini)
+    times = mini.arch_learning_rate * mini.steps * 20 / (19_500 * 3e-4)
+    assert f"is {times:.1f} times the paper's." in claims.differentiation_sentence(rows, mini)
     undecided = [{"method": "da2s", "onset_share_mean": None, "onset_share_std": None}]
     assert "no DA²S search" in claims.differentiation_sentence(undecided, full)
 

@@ -11,7 +11,7 @@ from daas_lab.report import compare
 GROUPS = {
     "darts": {0: 12.0, 1: 13.0, 2: 12.5},
     "da2s": {0: 11.9, 1: 12.4, 2: 12.3},
-    "more": {0: 9.8, 1: 10.0, 2: 9.9, 3: 10.1},
+    "more": {10: 9.8, 11: 10.0, 12: 9.9, 13: 10.1},
     "alone": {0: 12.0},
     "again": {2: 12.5, 0: 12.0, 1: 13.0},
     "above": {0: 12.1, 1: 13.1, 2: 12.6},
@@ -48,6 +48,15 @@ def test_groups_with_other_seeds_are_compared_by_welch():
     interval = theirs.confidence_interval()
     assert (found.p, found.low, found.high) == pytest.approx((theirs.pvalue, interval.low, interval.high))
     assert not found.paired and found.seeds == (3, 4)
+
+
+def test_groups_that_share_seeds_are_paired_on_these():
+    longer = GROUPS["da2s"] | {3: 20.0, 4: 30.0}
+    for groups in ({"a": GROUPS["darts"], "b": longer}, {"a": GROUPS["darts"] | {9: 1.0}, "b": longer}):
+        found = compare.difference(groups, "a", "b")
+        assert found._replace(first="darts", second="da2s") == compare.difference(GROUPS, "darts", "da2s")
+    one_in_common = compare.difference({"a": GROUPS["darts"], "b": {2: 1.0, 3: 2.0}}, "a", "b")
+    assert not one_in_common.paired and one_in_common.seeds == (3, 2)
 
 
 @pytest.mark.parametrize(("other", "words"), [("alone", "nothing can be said"), ("above", "no spread"),

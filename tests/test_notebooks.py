@@ -388,8 +388,7 @@ def test_own_space(root):
 
 @pytest.mark.slow
 def test_own_data(root):
-    dataset = f"{root}/runs/own/photo_patches.py:photo_patches"
-    [row] = results("own_data", root, pictures=["own_data"], dataset=dataset)
+    [row] = results("own_data", root, pictures=["own_data"], dataset="photo_patches")
     assert row["scale"] == "miniature (tiny, photo_patches)"
     check_percentages([row], "before", "after", "error")
     page = (root / "runs" / "figures" / "tiny" / "own_data.md").read_text()

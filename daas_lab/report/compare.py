@@ -32,7 +32,7 @@ class Difference(NamedTuple):
     second: str
     mean: float
     seeds: tuple[int, int]  # n of either group
-    paired: bool  # both groups have the same seeds
+    paired: bool  # on the seeds that both groups have
     error: float | None = None  # standard error of the mean
     freedom: float | None = None  # degrees of freedom of Student's t
     low: float | None = None
@@ -58,13 +58,15 @@ def groups_by(rows: Iterable[Row], key: str, quantity: str) -> dict[str, dict[in
 
 
 def difference(groups: Mapping[str, Group], first: str, second: str, quantity: str = "test error") -> Difference:
-    """Compare two of `groups` by Student's t: paired by seed where both have the same seeds, else Welch's.
+    """Compare two of `groups` by Student's t: paired where both have two seeds or more, on these alone, else Welch's.
 
-    Runs with the same seed begin with the same random numbers and see the images in the same order. Which of the tests
-    it is follows from the seeds alone, never from what they give.
+    Runs with the same seed begin with the same random numbers and see the images in the same order, so that groups that
+    share seeds are not independent. Which of the tests it is follows from the seeds alone, never from what they give.
     """
     one, other = groups[first], groups[second]
-    paired = one.keys() == other.keys()
+    common = one.keys() & other.keys()
+    if paired := len(common) > 1 or one.keys() == other.keys():
+        one, other = ({seed: group[seed] for seed in common} for group in (one, other))
     a, b = (np.array([group[seed] for seed in sorted(group)]) for group in (one, other))
     mean, seeds = float(b.mean() - a.mean()), (len(a), len(b))
     found = Difference(quantity, first, second, mean, seeds, paired)

@@ -204,8 +204,9 @@ def _budgets(rows: Sequence[Mapping]) -> list[str]:
 
 def _over_seeds(rows: Sequence[Mapping]) -> str:
     """What a bar of one standard deviation is of, for the label of its axis."""
-    seeds = max((len(row.get("seeds", ())) for row in rows), default=0)
-    return f", mean ± std of {seeds} seeds" if seeds > 1 else ""
+    counts = sorted({len(row["seeds"]) for row in rows if row.get("seeds")})
+    several = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else ""
+    return f", mean ± std of {several} seeds" if counts and counts[-1] > 1 else ""
 
 
 def _mark_chance(ax: Axes, chance: float | None) -> None:

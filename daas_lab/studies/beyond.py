@@ -4,27 +4,26 @@ A *case* is a search as the study names it. Rows of single runs have its name as
 `make.names_of`; accuracies and drops are in percent of held-out images, errors in percent of test images.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from daas_lab.config import SearchConfig
 from daas_lab.methods import rules
-from daas_lab.networks.fast_supernet import make_supernet
-from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.report import compare
+from daas_lab.report.plots_losses import simplex_entropy
 from daas_lab.report.tables import Row
 from daas_lab.runs.folder import Run
 from daas_lab.space.budget import NAMED_BUDGETS
+from daas_lab.space.cell_space import input_edges
 from daas_lab.studies import make, table_4
-from daas_lab.studies.estimate import seconds_in_turn, warm_step
+from daas_lab.studies.claims import remarked
+from daas_lab.studies.estimate import search_seconds
 from daas_lab.studies.paper_tables import budgets_of, retraining_rows
 from daas_lab.studies.settings import Settings
-from daas_lab.train.evolution import epoch_summaries
-from daas_lab.train.retirement import remaining
+from daas_lab.train.discretize import Evolution, weight_evolution
 
 BUDGETS = tuple(NAMED_BUDGETS)
 FEWER = tuple(budget for budget in BUDGETS if budget != "8/14")
@@ -101,46 +100,34 @@ def cell_rows(made: Mapping[str, Sequence[Run]], cases: Cases, settings: Setting
     ]
 
 
-def entropy_series(made: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, np.ndarray]]:
-    """Case → `operation_entropy` and `edge_entropy` in nats after every epoch [T], means over edges or nodes, both
-    cells and all its searches."""
+def entropy_series(made: Mapping[str, Sequence[Run]], budget: str = "4/14") -> dict[str, dict[str, np.ndarray]]:
+    """Case → `operation_entropy` and `edge_entropy` in nats after every epoch [T], means over both cells and those of
+    its searches that serve `budget`. Of 4/14, where a node keeps one edge, both end at 0 when all is decided.
+
+    An edge counts by its weight b, a node by the sum of its edges': what is gone has no part in it.
+    """
     found: dict[str, dict[str, np.ndarray]] = {}
     for name, runs in made.items():
-        rows = [row for run in runs if run.search.searcher.trains for row in epoch_summaries(run)]
-        for quantity in ("operation_entropy", "edge_entropy") if rows else ():
-            epochs = range(max(row["epoch"] for row in rows) + 1)
-            means = [np.mean([row[quantity] for row in rows if row["epoch"] == epoch]) for epoch in epochs]
-            found.setdefault(name, {})[quantity] = np.array(means)
+        own = [run for run in runs if run.search.searcher.trains and budget in _budgets(run)]
+        each = [_entropies(weights, run.search.nodes) for run in own for weights in weight_evolution(run).values()]
+        if each:
+            operations, edges = np.mean(each, axis=0)
+            found[name] = {"operation_entropy": operations, "edge_entropy": edges}
     return found
+
+
+def _entropies(weights: Evolution, nodes: int) -> np.ndarray:
+    """Of a cell's operation and edge weights after every epoch [2, T]."""
+    a, b = weights.operations, weights.edges
+    total = b.sum(axis=1)
+    of_nodes = []
+    for inputs in map(input_edges, range(2, nodes)):
+        whole = b[:, inputs].sum(axis=1, keepdims=True)
+        of_nodes.append(whole[:, 0] * simplex_entropy(b[:, inputs] / np.maximum(whole, 1e-30)))
+    return np.stack([(b * simplex_entropy(a)).sum(axis=1) / total, np.sum(of_nodes, axis=0) / total])
 
 
 # --- what a search takes ----------------------------------------------------------------------------------------------
-
-
-def search_seconds(
-    runs: Sequence[Run], settings: Settings, rounds: int = 3, form: Callable[..., SuperNetwork] = make_supernet
-) -> dict[str, float]:
-    """Run's name → seconds of all steps of the search on this machine: of every set of candidates that it went through
-    the median of `rounds` steps, times the steps that it made with it. The steps of all runs are taken in turn, so that
-    whatever else the machine does meets them alike."""
-    names: list[str] = []
-    counts: list[int] = []
-    steps: list[Callable[[], None]] = []
-    for run in runs:
-        config, before = replace(run.search, device=settings.device), None
-        for epoch in range(1, config.epochs + 1):
-            parameters = {name: torch.as_tensor(value) for name, value in run.architecture(epoch).items()}
-            candidates = [own.tolist() for own in remaining(parameters).values()]
-            if candidates != before:
-                names.append(make.run_name(run.config))
-                counts.append(0)
-                steps.append(warm_step(config, epoch, parameters, form))
-                before = candidates
-            counts[-1] += config.steps
-    found = dict.fromkeys(names, 0.0)
-    for name, count, seconds in zip(names, counts, seconds_in_turn(steps, config, rounds), strict=True):
-        found[name] += count * seconds
-    return found
 
 
 def search_time(plain: Run, retired: Run, one: Run, five: Sequence[Run], settings: Settings) -> dict[str, float]:
@@ -149,13 +136,13 @@ def search_time(plain: Run, retired: Run, one: Run, five: Sequence[Run], setting
     `retired_over_plain`: a search whose candidates retire, and the same without. `one_over_five`: one search for all
     budgets, and one for each. `textbook_over_retired`: the readable form without retirement, and the fast one with it.
     """
-    seconds = search_seconds([plain, retired, one, *five], settings)
-    slow = search_seconds([plain], settings, rounds=1, form=SuperNetwork)
-    took = [seconds[make.run_name(run.config)] for run in (plain, retired, one)]
+    runs = {"plain": plain, "textbook": plain, "retired": retired, "one": one}
+    each = {f"for {run.search.budget}": run for run in five}
+    seconds = search_seconds(runs | each, settings, readable={"textbook"})
     return {
-        "retired_over_plain": took[1] / took[0],
-        "one_over_five": took[2] / sum(seconds[make.run_name(run.config)] for run in five),
-        "textbook_over_retired": sum(slow.values()) / took[1],
+        "retired_over_plain": seconds["retired"] / seconds["plain"],
+        "one_over_five": seconds["one"] / sum(seconds[name] for name in each),
+        "textbook_over_retired": seconds["textbook"] / seconds["retired"],
     }
 
 
@@ -163,12 +150,14 @@ def search_time(plain: Run, retired: Run, one: Run, five: Sequence[Run], setting
 
 
 def drop_sentence(gaps: Sequence[Row]) -> str:
-    """What each case loses with kept edges at 1, over all budgets and seeds: the mean, and the worst run."""
+    """What each case loses with kept edges at 1, over its budgets and seeds: the mean, and the worst run."""
     whole = [row for row in gaps if row["edge_weight"] == "one"]
     parts = []
     for name in dict.fromkeys(row["search"] for row in whole):
-        drops = [row["drop"] for row in whole if row["search"] == name]
-        parts.append(f"{name} {np.mean(drops):.2f} (at worst {max(drops):.2f}, {len(drops)} cuts)")
+        own = [row for row in whole if row["search"] == name]
+        drops, budgets = [row["drop"] for row in own], {row["budget"] for row in own}
+        where = "" if budgets == set(BUDGETS) else f" of {', '.join(sorted(budgets))}"
+        parts.append(f"{name} {np.mean(drops):.2f} (at worst {max(drops):.2f}, {len(drops)} cuts{where})")
     lost = "Points of accuracy lost at the cut, kept edges at 1, in the mean over budgets and seeds"
     return f"{lost}: {'; '.join(parts)}."
 
@@ -183,10 +172,17 @@ def network_sentence(gaps: Sequence[Row], baseline: str) -> str:
 
 
 def error_sentence(cells: Sequence[Row], ours: str) -> str:
-    """Test errors of retrained cells: of `ours` against every other case, pooled over the budgets below 8/14 and at
-    8/14."""
-    found = []
+    """Test errors of retrained cells: of `ours` against every other case, pooled over the budgets below 8/14 that both
+    have, and at 8/14."""
+    found: list[compare.Difference] = []
+    had: dict[str, set[str]] = {}
+    for row in cells:
+        had.setdefault(row["search"], set()).add(row["budget"])
     for budgets, where in ((FEWER, "below 8/14"), (("8/14",), "at 8/14")):
-        groups = compare.groups_by([row for row in cells if row["budget"] in budgets], "search", "error")
-        found += [compare.difference(groups, name, ours, f"test error {where}") for name in groups if name != ours]
-    return compare.listed(found)
+        for name in had:
+            both = [budget for budget in budgets if budget in had[name] & had[ours]]
+            if name != ours and both:
+                groups = compare.groups_by([row for row in cells if row["budget"] in both], "search", "error")
+                place = where if len(both) == len(budgets) else f"at {', '.join(both)}"
+                found.append(compare.difference(groups, name, ours, f"test error {place}"))
+    return remarked(compare.listed(found), {row["method"] for row in cells})

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from daas_lab import paper
+from daas_lab.compose import ARCH_TRAVEL
 from daas_lab.config import SearchConfig
 from daas_lab.methods.lookup import BASELINE, EXACT, METHODS, PAPERS, method_class
 from daas_lab.report import compare
@@ -117,9 +118,9 @@ def differentiation_sentence(rows: Sequence[Row], config: SearchConfig) -> str:
     text = f"DA²S's weights begin to differ after {ours} % of the search: {place} the paper sees it ({claimed:.0%})."
     if config.alpha_delay:
         text += f" α rests for the first {config.alpha_delay} of {config.epochs} epochs."
-    faster = config.arch_learning_rate / paper.ARCH_LEARNING_RATE
-    if faster > 1:
-        text += f" Its learning rate is {faster:.0f} times the paper's, for the search is shorter: that alone moves it."
+    travel = config.arch_learning_rate * config.steps * config.epochs / ARCH_TRAVEL
+    if abs(travel - 1) > 0.05:
+        text += f" Learning rate × steps, about how far α can move, is {travel:.1f} times the paper's."
     return text
 
 
@@ -178,7 +179,7 @@ def methods_sentence(rows: Sequence[Row]) -> str:
     """Table 1: every pair of methods by their test errors. `rows`: a retraining each, with `method` and `error`."""
     errors = compare.groups_by(rows, "method", "error")
     pairs = itertools.combinations(errors, 2)
-    return _remarked(compare.listed([compare.difference(errors, *pair) for pair in pairs]), errors)
+    return remarked(compare.listed([compare.difference(errors, *pair) for pair in pairs]), errors)
 
 
 def speed_sentence(rows: Sequence[Row]) -> str:
@@ -274,7 +275,7 @@ def order_sentence(rows: Sequence[Row]) -> str:
         for pair, words in said.items():
             if pair[0] == budget:
                 lines.append(f"  - {words[0].upper()}{words[1:]}{_in_print(*pair, found[pair].mean)}.")
-    return _remarked("\n".join([*lines, "", compare.remark(list(found.values()))]), {row["method"] for row in rows})
+    return remarked("\n".join([*lines, "", compare.remark(list(found.values()))]), {row["method"] for row in rows})
 
 
 def _in_print(budget: str, method: str, difference: float) -> str:
@@ -286,7 +287,7 @@ def _in_print(budget: str, method: str, difference: float) -> str:
     return f"; in the paper it is {'lower' if lower else 'higher'}{' too' if lower == (difference < 0) else ''}"
 
 
-def _remarked(text: str, methods: Iterable[str]) -> str:
+def remarked(text: str, methods: Iterable[str]) -> str:
     """What has to be said of the methods stands beside what is said of their differences."""
     remarks = dict.fromkeys(method_class(method).remark for method in sorted(methods) if method in METHODS)
     return " ".join([text, *filter(None, remarks)])
@@ -350,4 +351,4 @@ def prediction_sentence(rows: Sequence[Row]) -> str:
         "`all` mixes methods, budgets and settings, a method its budgets and settings, and searches of one budget are "
         f"of several methods: each moves both numbers. Searches count as independent; {compare.GROUND}."
     )
-    return _remarked("\n".join([text, "", *lines, "", mixed]), {row["searches"] for row in rows})
+    return remarked("\n".join([text, "", *lines, "", mixed]), {row["searches"] for row in rows})

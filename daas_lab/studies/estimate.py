@@ -8,7 +8,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from daas_lab.methods.unrolled import train_only
 from daas_lab.networks.build import build_network
 from daas_lab.networks.fast_supernet import make_supernet
 from daas_lab.networks.supernet import SuperNetwork
+from daas_lab.runs.folder import Run
 from daas_lab.runs.provenance import machine
+from daas_lab.studies.settings import Settings
 from daas_lab.train.discretize import architecture_of
 from daas_lab.train.distributed import parallel
 from daas_lab.train.loop import make_scaler, place, prepare
@@ -117,6 +119,35 @@ def seconds_in_turn(steps: Sequence[Callable[[], None]], config: SearchConfig, r
     return [statistics.median(own) for own in seconds]
 
 
+def search_seconds(
+    runs: Mapping[str, Run], settings: Settings, rounds: int = 3, readable: Collection[str] = ()
+) -> dict[str, float]:
+    """Name → seconds of all steps of that search on this machine: of every set of candidates that it went through the
+    median of `rounds` steps, times the steps that it made with it. The steps of all are taken in turn. `readable`: the
+    names of those whose steps are made in the readable form."""
+    names: list[str] = []
+    counts: list[int] = []
+    steps: list[Callable[[], None]] = []
+    for name, run in runs.items():
+        config, before = replace(run.search, device=settings.device), None
+        form = SuperNetwork if name in readable else make_supernet
+        for epoch in range(1, config.epochs + 1):
+            # What a method prunes after an epoch is in that epoch's α, what retires before one in that one's.
+            recorded = run.architecture(epoch if config.retire else epoch - 1)
+            start = {key: torch.as_tensor(value) for key, value in recorded.items()}
+            candidates = [own.tolist() for own in remaining(start).values()]
+            if candidates != before:
+                names.append(name)
+                counts.append(0)
+                steps.append(warm_step(config, epoch, start, form))
+                before = candidates
+            counts[-1] += config.steps
+    found = dict.fromkeys(names, 0.0)
+    for name, count, seconds in zip(names, counts, seconds_in_turn(steps, config, rounds), strict=True):
+        found[name] += count * seconds
+    return found
+
+
 def search_step(
     config: SearchConfig,
     device: torch.device,
@@ -124,9 +155,10 @@ def search_step(
     parameters: Mapping[str, Any] | None = None,
     form: Callable[..., SuperNetwork] = make_supernet,
 ) -> Callable:
-    """A step of a search on a batch x, y: α and β, then the weights, as in `epoch` (default: the last one); with α and
-    β as in `parameters`, and without the candidates that have left by then."""
-    network = place(build_supernet(config, form), config, device)
+    """A step of a search on a batch x, y: α and β, then the weights, as in `epoch` (default: the last one) and with its
+    cells; with α and β as in `parameters`, and without the candidates that have left by then."""
+    epoch = config.epochs if epoch is None else epoch
+    network = place(build_supernet(config, form, epoch), config, device)
     if parameters is not None:
         with torch.no_grad():
             for name, value in parameters.items():

@@ -14,7 +14,8 @@ from daas_lab.space.cell_space import CELL_TYPES, SKIP
 from daas_lab.space.genotype import Genotype
 from daas_lab.space.text_forms import PUBLISHED
 from daas_lab.studies import make
-from daas_lab.studies.estimate import seconds_in_turn, warm_step
+from daas_lab.studies.claims import remarked
+from daas_lab.studies.estimate import search_seconds
 from daas_lab.studies.paper_tables import budgets_of, is_main_drop, retraining_rows, with_drops
 from daas_lab.studies.settings import Settings
 from daas_lab.train.evolution import genotype_after
@@ -104,12 +105,15 @@ def _agreement(cells: Sequence[Genotype]) -> Row:
 # --- what a step costs ------------------------------------------------------------------------------------------------
 
 
-def step_costs(methods: Iterable[str], settings: Settings, rounds: int = 5) -> dict[str, float]:
-    """Method → seconds of a search step (α and β, then the weights), the median of `rounds`, taken in turn so that
-    whatever else the machine does meets all of them alike. In the last epoch, where all that a method does is on."""
-    configs = {name: settings.search(name, settings.seeds[0]) for name in methods}
-    steps = [warm_step(config) for config in configs.values()]
-    return dict(zip(configs, seconds_in_turn(steps, next(iter(configs.values())), rounds), strict=True))
+def step_costs(searches: Iterable[Run], settings: Settings) -> dict[str, float]:
+    """Method → seconds of a search step (α and β, then the weights), the mean over its first search with the cells and
+    candidates that this had epoch by epoch (`estimate.search_seconds`)."""
+    first: dict[str, Run] = {}
+    for run in searches:
+        if run.search.searcher.trains:
+            first.setdefault(run.search.label, run)
+    seconds = search_seconds(first, settings)
+    return {name: seconds[name] / (run.search.epochs * run.search.steps) for name, run in first.items()}
 
 
 # --- in words ---------------------------------------------------------------------------------------------------------
@@ -126,17 +130,25 @@ def sentences(rows: Sequence[Row], budget: str) -> str:
     best = sorted(errors, key=lambda name: np.mean(list(errors[name].values())))
     found += [compare.difference(errors, BASELINE, name) for name in best if name != BASELINE]
     found += [compare.difference(errors, CHANCE, PAPERS)] if {CHANCE, PAPERS} <= errors.keys() else []
-    return f"Points of accuracy that the cut to {budget} costs: {', '.join(costs)}.\n\n{compare.listed(found)}"
+    said = f"Points of accuracy that the cut to {budget} costs: {', '.join(costs)}.\n\n{compare.listed(found)}"
+    return remarked(said, errors)
 
 
-def gap_and_error(rows: Sequence[Row], budget: str) -> str:
-    """Whether methods that lose less at the cut find better cells: the rank correlation of their mean drops and mean
-    errors, a point a method."""
-    own = [row for row in rows if row["budget"] == budget and row.get("drop") is not None]
-    drops, errors = (compare.groups_by(own, "method", quantity) for quantity in ("drop", "error"))
-    means = [[float(np.mean(list(groups[name].values()))) for name in drops] for groups in (drops, errors)]
-    found = compare.rank_correlation(*means)
-    return f"Over the methods at {budget}, drop and retrained error: {compare.describe_ranks(found)}."
+def gap_and_error(rows: Sequence[Row], budgets: Sequence[str]) -> str:
+    """Whether methods that lose less at the cut find better cells: at each budget the rank correlation of their mean
+    drops and mean errors, a point a method; p by Holm over the budgets."""
+    found = []
+    for budget in budgets:
+        own = [row for row in rows if row["budget"] == budget and row.get("drop") is not None]
+        drops, errors = (compare.groups_by(own, "method", quantity) for quantity in ("drop", "error"))
+        means = [[float(np.mean(list(groups[name].values()))) for name in drops] for groups in (drops, errors)]
+        found.append(compare.rank_correlation(*means))
+    corrected = compare.holm([one.p for one in found])
+    said = [
+        f"at {budget} {compare.describe_ranks(one, p)}"
+        for budget, one, p in zip(budgets, found, corrected, strict=True)
+    ]
+    return f"Over the methods, drop and retrained error: {'; '.join(said)}."
 
 
 def _mean_std(group: Mapping[int, float]) -> tuple[float, float | None]:

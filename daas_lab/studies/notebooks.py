@@ -52,14 +52,16 @@ def save_results(
     begun: float,
     beside: Mapping[str, Sequence[Row]] | None = None,
     more: Mapping[str, Any] | None = None,
+    dataset: str | None = None,
 ) -> None:
     """How a notebook ends: its table as `<stem>.json` and `<stem>.md` in `settings.folder`, where its pictures are.
 
     `markdown`, `runs` and `more` are those of `tables.save_table`, `searches` the runs behind the numbers, `begun` what
-    `time.perf_counter` said at the notebook's start, `beside` further tables of the same provenance by their stems.
+    `time.perf_counter` said at the notebook's start, `beside` further tables of the same provenance by their stems,
+    `dataset` what images of the notebook's own are called.
     """
     command, seconds = command_text(stem, settings), time.perf_counter() - begun
-    facts = provenance(settings.dataset, settings.preset, command, seconds, searches)
+    facts = provenance(dataset or settings.dataset, settings.preset, command, seconds, searches)
     tables.save_table(stem, rows, facts, settings.folder, markdown, runs, more)
     for name, others in (beside or {}).items():
         tables.save_table(name, others, facts, settings.folder)

@@ -1,4 +1,4 @@
-"""What closes the gap, and what costs the cells: the constants in which the two protocols differ, changed one at a time
+"""What closes the gap, and what costs the cells: constants in which the two protocols differ, changed one at a time
 from either side.
 
 A *side* is a protocol; the first search of a side has all of its constants, each of the others one of the other side's.
@@ -23,7 +23,8 @@ from daas_lab.studies.paper_tables import retraining_rows
 from daas_lab.studies.settings import Settings
 from daas_lab.train.evolution import genotype_evolution, parameter_free
 
-# Field → what tables call it. Partial channels are the same on both sides, for `mini` has too few to divide.
+# Field → what tables call it. Partial channels are the same on both sides, for `mini` has too few to divide; the slip
+# of the delayed logarithm moves λ_1 by two in a hundred.
 CONSTANTS = {
     "first_edge_node": "first node with β",
     "regulariser_factor": "factor of the regulariser",

@@ -261,5 +261,6 @@ def _nodes(row: Row) -> str:
 
 
 def _mean(rows: Sequence[Row], quantity: str) -> str:
-    values = [row[quantity] for row in rows]
+    """The mean, and its deviation over the seeds."""
+    values = list(compare.by_seed(rows, quantity).values())
     return mean_std_text(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
