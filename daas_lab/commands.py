@@ -134,7 +134,8 @@ def run_attribution(options: argparse.Namespace) -> None:
     rows = discretize.attribution(network, run_config, splits.held_out, splits.weights, budget, **choice)
     _print_accuracies(rows, run_config, len(splits.held_out), options.json)
     if options.out:
-        cells = evolution.genotype_after(read_run(options.run_folder), -1, every_edge(run_config.nodes))
+        run, every = read_run(options.run_folder), every_edge(run_config.nodes)
+        cells = evolution.genotype_after(run, network.at.epoch, every)  # as at the stop, if the budget has one
         _save_cells(cells, options.out, discretize.attribution_values(rows), "points of accuracy lost")
 
 
