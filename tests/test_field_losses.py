@@ -286,7 +286,7 @@ def test_gold_nas_prunes_as_a_loop_over_all_candidates_does():
 
 
 def test_gold_nas_lambda_grows_until_enough_leave_and_is_zero_when_the_budget_is_reached():
-    config = tiny("gold_nas", epochs=20, budget="4/14")
+    config = tiny("gold_nas", epochs=20, budget="4/14", lambda_0=1e-4)
     network = build_supernet(config)
     states = []
     for epoch in range(1, 4):  # w = ½ for all: no share is small enough, nothing leaves

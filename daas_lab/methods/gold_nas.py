@@ -29,7 +29,7 @@ class GoldNAS(Method):
     initial_noise: float = number(at_least=0, default=0.0)  # w = ½ for all, as published
     eta_min: float = number(at_least=0, default=0.01)  # of 2 operations an edge, as published: here times 2/O
     eta_max: float = number(at_least=0, default=0.05)  # likewise
-    lambda_0: float = number(above=0, default=1e-4)  # there 1e-5, at 521 steps an epoch where `mini` has 50
+    lambda_0: float = number(above=0, default=1e-2)  # there 1e-5, until enough has left; on digits 1e-4 left too many
     growth: float = number(above=1, default=2.0)  # c0, as published
     pace: float = number(above=0, default=0.5)  # n0 ends within this share of the epochs; there n0 is 4, of 392
     momentum: float = number(at_least=0, at_most=1, default=0.9)  # of α, as published
