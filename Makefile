@@ -51,9 +51,9 @@ docs: .venv/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 	@echo "open site/index.html; make -k docs-notebooks first adds the pictures of those notebooks that search"
 
-# Drawn from published records, in seconds each; those on digits search, in minutes. Table 4 and the field have runs
-# without a record, and `explore` is nothing without a kernel.
-FROM_RECORDS := $(notdir $(wildcard $(patsubst %,notebooks/%.ipynb,figure_* table_[1235]_* ablation_losses paper_vs_code \
+# Drawn from published records, in seconds each; those on digits search, in minutes. `the_field` and the studies beyond the
+# paper have runs without a record, and `explore` is nothing without a kernel.
+FROM_RECORDS := $(notdir $(wildcard $(patsubst %,notebooks/%.ipynb,figure_* table_* ablation_losses paper_vs_code \
 	supernet_vs_retrained)))
 ON_DIGITS := 00_quickstart.ipynb discretization_lab.ipynb inside_the_supernet.ipynb $(notdir $(wildcard notebooks/own_*))
 
