@@ -246,6 +246,7 @@ def refused_or_printed(arguments, names, code, out, error):
         assert arguments[0] in ("genotype", "draw", "count"), arguments
 
 
+@pytest.mark.slow
 @examples(400)
 @given(commands())
 def test_every_option_of_every_command(tmp_path_factory, run_without_weights, capsys, monkeypatch, case):

@@ -61,6 +61,7 @@ def test_the_command_line_makes_the_same_search(changes, monkeypatch, tmp_path):
     assert made == [(config, str(tmp_path / "x"))]
 
 
+@pytest.mark.slow
 def test_a_search_that_fails_says_why(tmp_path):
     folder, config = tmp_path / "live", search_config("tiny", "digits", device="nowhere")
     live.start(config, folder)

@@ -123,6 +123,7 @@ def test_figure_4(root):
         assert row["apart"] == abs(row["selected"][0] - row["selected"][1]) and max(row["selected"]) <= 3
 
 
+@pytest.mark.slow
 def test_figure_5(root):
     rows = results("figure_5_control_functions", root, pictures=["figure_5_control_functions"])
     reference = {row["function"]: row for row in rows}

@@ -169,6 +169,7 @@ def test_eq_2_and_4_agree_with_the_losses():
     assert (plots_losses.entropy_flow([1.0, 0, 0]) == 0).all()
 
 
+@pytest.mark.slow
 def test_save_figure_is_deterministic_and_small(weights, tmp_path):
     first = plots.save_figure(plots.alpha_evolution(weights[0]), "alpha", tmp_path / "a")
     again = plots.save_figure(plots.alpha_evolution(weights[0]), "alpha", tmp_path / "b")

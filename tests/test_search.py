@@ -97,6 +97,7 @@ def test_the_history_holds_every_epoch_and_alpha_rests_at_first(undisturbed):
     assert (run.alphas["normal"][2] != run.alphas["normal"][1]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoilt_groups", "rate", "words"),
     [
