@@ -148,6 +148,7 @@ def test_a_signal_loses_no_finished_epoch(number, code, words, whole, tmp_path, 
     ends_like(whole, folder, EPOCHS - 2)
 
 
+@pytest.mark.slow
 @pytest.mark.fault("a fork of a kernel that outlives it")
 def test_a_fork_holds_no_lock_and_writes_nothing(whole, tmp_path, seen):
     """A kernel is killed while it trains; a process that it has forked lives on, and tries to save an epoch."""

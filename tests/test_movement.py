@@ -56,6 +56,7 @@ def test_the_stronger_the_loss_the_smaller_the_share():
     assert shares == sorted(shares, reverse=True) and shares[0] > 0.9 and shares[-1] < 0.2
 
 
+@pytest.mark.slow
 def test_a_search_records_it_while_a_regulariser_moves_alpha(tmp_path):
     for method, epochs in (("da2s", [2, 3]), ("darts", [])):  # λ_c is 0 in epoch 1
         config = search_config("tiny", "digits", method, epochs=3, steps=2, threads=1, alpha_delay=0, lambda_1="const")

@@ -82,6 +82,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(undisturbed, tmp_pa
         assert (folder / name).read_bytes() == (undisturbed / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_being_written_is_refused_with_the_pid(tmp_path):
     config = search_config("tiny", "digits", threads=1)
     with open_run(tmp_path / "run", config):
@@ -163,6 +164,7 @@ class Halving(Method):
 """
 
 
+@pytest.mark.slow
 def test_where_candidates_leave_after_an_epoch_its_gap_is_that_of_the_network_that_is_left(tmp_path):
     path = tmp_path / "halving.py"
     path.write_text(HALVING)

@@ -36,6 +36,7 @@ def test_one_search_a_seed_for_every_budget_but_3_of_14():
     assert table_4.searched_for("1,2,1,2") == "1,2,1,2"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["paper", "authors"])
 def test_the_searches_for_3_and_4_of_14_are_one_and_the_same(tmp_path, protocol):
     changes = {"epochs": 2, "steps": 2, "layers": 3, "channels": 2, "partial_channels": 1, "seed": 3}
