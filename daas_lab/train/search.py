@@ -29,6 +29,7 @@ from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.folder import epochs_done, is_whole, read_checkpoint, read_search_config, read_stop
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES
+from daas_lab.space.genotype import Genotype
 from daas_lab.space.operations import named_operations
 from daas_lab.train import distributed
 from daas_lab.train.discretize import accuracy_drops, architecture_of, check_remaining, derive_genotype
@@ -219,7 +220,7 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
             writer.keep_stop(epoch, {"network": network.state_dict()})
         with torch.no_grad():
             record |= method.measure(network.architectures(), network.mixtures(), network.at)
-        if budgets := _within_reach(network, config, config.gap_budgets_of(epoch)):
+        if cells := _cells_within_reach(network, config, config.gap_budgets_of(epoch)):
             begun = time.perf_counter()
             same = all(torch.equal(value, evaluated[name]) for name, value in writer.snapshot.items())
             record["gap"] = accuracy_drops(
@@ -227,7 +228,8 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
                 config,
                 held_out,
                 weights,
-                budgets,
+                cells,
+                cells=cells,
                 edge_weights=[config.gap_edge_weight],
                 batch_norms=["as-trained"],
                 stages=["both"],
@@ -257,14 +259,14 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
     _finish(config, writer, writer.snapshot)
 
 
-def _within_reach(network: SuperNetwork, config: SearchConfig, budgets: Sequence[str]) -> list[str]:
-    """Those of `budgets` whose cells keep nothing that has left the network."""
-    found = []
-    for budget in budgets:
-        cells = derive_genotype(config, architecture_of(network), EdgeBudget.parse(budget), network.at.epoch)
+def _cells_within_reach(network: SuperNetwork, config: SearchConfig, budgets: Sequence[str]) -> dict[str, Genotype]:
+    """Budget → its cell, of those whose cells keep nothing that has left the network."""
+    found = {}
+    for budget in map(EdgeBudget.parse, budgets):
+        cells = derive_genotype(config, architecture_of(network), budget, network.at.epoch)
         with contextlib.suppress(LabError):
-            check_remaining(network, cells, EdgeBudget.parse(budget))
-            found.append(budget)
+            check_remaining(network, cells, budget)
+            found[str(budget)] = cells
     return found
 
 
