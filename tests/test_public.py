@@ -17,11 +17,20 @@ def test_every_name_of_the_face_is_there(name):
     assert getattr(daas_lab, name).__doc__ and name in dir(daas_lab)
 
 
+def imported_with(module, candidates):
+    code = f"import sys, {module}; print(*sorted({candidates} & set(sys.modules)))"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+
 def test_importing_the_package_imports_nothing_heavy():
-    code = "import sys, daas_lab; print(*sorted({'torch', 'matplotlib', 'numpy'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+    assert imported_with("daas_lab", {"torch", "matplotlib", "numpy"}) == []
     with pytest.raises(AttributeError, match="no attribute 'serach'"):
         _ = daas_lab.serach
+
+
+def test_a_command_starts_without_what_only_some_need():
+    heavy = {"torchvision", "torch._dynamo", "sympy", "scipy", "sklearn", "matplotlib", "ray"}
+    assert imported_with("daas_lab.cli", heavy | {"torch"}) == ["torch"]
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
 
 from daas_lab.data.picture import check_range, read_image
 from daas_lab.errors import LabError
@@ -102,6 +101,8 @@ def training_batches(
 
     `share`: as in `data.training_batches`.
     """
+    from torchvision import transforms  # here and below: it takes as long to import as torch
+
     rounds = math.ceil(steps * batch_size / len(files))
     order = torch.cat([torch.randperm(len(files), generator=generator) for _ in range(rounds)])
     order = order[: steps * batch_size]
@@ -119,6 +120,8 @@ def training_batches(
 
 def plain_batches(files: FileSet, batch_size: int, share: tuple[int, int]) -> Iterator[tuple[Tensor, Tensor]]:
     """All images once, in order, the middle of each: 224 of 256 pixels for ImageNet."""
+    from torchvision import transforms
+
     middle = [transforms.Resize(round(files.side * 8 / 7)), transforms.CenterCrop(files.side)]
     batches = torch.arange(len(files)).split(batch_size)[share[0] :: share[1]]
     keys = [[(index, 0) for index in batch.tolist()] for batch in batches]

@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 from torch import nn
-from torchvision import models
-from torchvision.ops import Conv2dNormActivation
 
 from daas_lab import paper
 from daas_lab.networks.derived import AuxiliaryHead
@@ -34,9 +33,16 @@ class Manual(NamedTuple):
     side: int = 224
 
 
+def _of_torchvision(name: str, **options: Any) -> nn.Module:
+    from torchvision import models  # takes as long to import as torch
+
+    return getattr(models, name)(**options)
+
+
 def _densenet_bc() -> nn.Module:
     """DenseNet-BC for CIFAR-10, 190 layers of growth rate 40: torchvision's without ImageNet's stem."""
-    network = models.DenseNet(40, (31, 31, 31), num_init_features=80, num_classes=10)
+    options = {"growth_rate": 40, "block_config": (31, 31, 31), "num_init_features": 80, "num_classes": 10}
+    network: Any = _of_torchvision("DenseNet", **options)
     network.features.conv0 = nn.Conv2d(3, 80, 3, padding=1, bias=False)
     for name in ("norm0", "relu0", "pool0"):
         delattr(network.features, name)
@@ -45,6 +51,8 @@ def _densenet_bc() -> nn.Module:
 
 def _mobilenet_v1() -> nn.Module:
     """MobileNet (arXiv 1704.04861): torchvision has versions 2 and 3 only."""
+    from torchvision.ops import Conv2dNormActivation
+
     widths = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]
     layers, channels = [Conv2dNormActivation(3, 32, stride=2)], 32
     for width, stride in widths:
@@ -56,10 +64,10 @@ def _mobilenet_v1() -> nn.Module:
 
 MANUAL = {
     "densenet_bc_190_40": Manual(_densenet_bc, side=32),
-    "googlenet": Manual(lambda: models.GoogLeNet(aux_logits=False, init_weights=False)),
+    "googlenet": Manual(partial(_of_torchvision, "GoogLeNet", aux_logits=False, init_weights=False)),
     "mobilenet_v1": Manual(_mobilenet_v1),
-    "shufflenet_v2_x2_0": Manual(models.shufflenet_v2_x2_0),
-    "mnasnet1_0": Manual(models.mnasnet1_0),
+    "shufflenet_v2_x2_0": Manual(partial(_of_torchvision, "shufflenet_v2_x2_0")),
+    "mnasnet1_0": Manual(partial(_of_torchvision, "mnasnet1_0")),
 }
 
 
