@@ -1,6 +1,8 @@
 """What the figures hold: lines, colours, labels, limits. No pixels."""
 
+import json
 from itertools import combinations
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -15,6 +17,7 @@ from daas_lab.report import plots, plots_losses
 from daas_lab.space.cell_space import PRIMITIVES, cell_edges
 from daas_lab.space.operations import OPERATIONS, OWN_COLOURS, operation_colour
 
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 # Linear RGB as seen with each dichromacy (Machado, Oliveira and Fernandes 2009, severity 1).
 VISION = {
     "full": np.eye(3),
@@ -78,6 +81,14 @@ def test_beta_evolution(weights):
     assert figure.axes[2].lines[4].get_label() == "4 → 5"
 
 
+def test_notebooks_draw_every_node_that_has_beta():
+    """Under the protocol `paper` that is node 2 too."""
+    for name in ("figure_4_beta_evolution", "00_quickstart"):
+        cells = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text())["cells"]
+        calls = [line for cell in cells for line in cell["source"] if "beta_evolution(" in line]
+        assert calls and all("first_node=first_node" in call for call in calls)
+
+
 @pytest.mark.parametrize("delayed", [False, True])
 def test_control_functions(delayed):
     ax = plots_losses.control_functions(50, delayed=delayed)
@@ -97,6 +108,33 @@ def test_accuracy_drop_shows_the_papers_numbers():
     means = plots.accuracy_drop([own | {"method": "da2s", "reported_after": 85.42}, own | {"method": "mine"}])
     after = {line.get_label(): list(line.get_ydata()) for line in means.lines}
     assert after["da2s"] == after["mine"] == [80.0] and after["da2s, paper"] == [85.42] and "mine, paper" not in after
+
+
+def test_the_papers_number_stands_beside_the_cut_that_is_the_papers():
+    own = {"budget": "4/14", "before_mean": 90.0, "after_mean": 80.0, "reported_after": 85.42}
+    weights = [own | {"method": f"DA²S, {weight}", "edge_weight": weight} for weight in ("one", "learned")]
+    labels = [line.get_label() for line in plots.accuracy_drop(weights).lines]
+    assert "DA²S, one, paper" in labels and "DA²S, learned, paper" not in labels
+    # One weight for each method: then it is the method's number.
+    each = [own | {"method": "darts", "edge_weight": "one"}, own | {"method": "da2s", "edge_weight": "learned"}]
+    labels = [line.get_label() for line in plots.accuracy_drop(each).lines]
+    assert {"darts, paper", "da2s, paper"} <= set(labels)
+
+
+@pytest.mark.parametrize(
+    ("label", "method"),
+    [
+        ("da2s", "da2s"),
+        ("da2s, learned", "da2s"),
+        ("DA²S, the code", "da2s"),
+        ("DARTS", "darts"),
+        ("DARTS, second order", "darts2"),
+        ("exact budgets", "da2s_exact"),
+    ],
+)
+def test_a_method_has_its_colour_by_name_and_by_title(label, method):
+    assert plots.method_colour(label, 3) == method_class(method).colour
+    assert plots.method_colour("one search for all", 3) == plots.LINE_COLOURS[3]
 
 
 def test_error_bars_leave_out_what_has_no_result_and_say_what_they_are():

@@ -18,12 +18,11 @@ from matplotlib.patches import Ellipse, FancyBboxPatch, PathPatch, Polygon
 from matplotlib.path import Path as Curve
 
 from daas_lab.report.cell_layout import ARROW, CHARACTER, FONT_SIZE, NODE, Layout, Route, Vertex, layout_cell, stack
-from daas_lab.report.plots import INK, save_figure, themed
+from daas_lab.report.plots import CELL_NAMES, INK, save_figure, themed
 from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.space.genotype import Genotype
 from daas_lab.space.operations import operation_colour
 
-TITLES = {"normal": "normal cell", "reduce": "reduction cell"}
 FILLS = {"input": "#E8EEF4", "node": "#FFFFFF", "dropped": "#FFFFFF", "output": "#F3EBDD"}
 CONCAT_COLOUR, DROPPED_COLOUR = "#8A8A8A", "#AAAAAA"
 LINE_WIDTH = 1.8
@@ -129,7 +128,7 @@ def _sheet(genotype, title, nodes, values, value_label) -> tuple[Layout, dict[st
         layout_cell(
             genotype.cell(name),
             name,
-            title=f"{title}: {TITLES[name]}" if title else TITLES[name].capitalize(),
+            title=f"{title}: {CELL_NAMES[name]}" if title else CELL_NAMES[name].capitalize(),
             nodes=nodes,
             values=(values or {}).get(name),
         )

@@ -8,6 +8,7 @@ Figures are made without pyplot, which would keep each of them alive and belongs
 `%matplotlib inline` shows a figure that ends a cell, and `svg_text` feeds a widget.
 """
 
+import contextlib
 import functools
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from daas_lab.errors import LabError
-from daas_lab.methods.lookup import labelled_class
+from daas_lab.methods.lookup import METHODS, labelled_class, method_class
 from daas_lab.space.budget import NAMED_BUDGETS
 from daas_lab.space.cell_space import PRIMITIVES, cell_edges, nodes_of
 from daas_lab.space.operations import operation_colour
@@ -57,6 +58,7 @@ THEME: dict[Any, Any] = {
     "svg.hashsalt": "daas_lab",
 }
 PNG_BYTES_BELOW = 300_000
+CELL_NAMES = {"normal": "normal cell", "reduce": "reduction cell"}
 
 
 def themed(function: Callable) -> Callable:
@@ -109,11 +111,13 @@ def _edge_name(edge: tuple[int, int]) -> str:
 
 
 def method_colour(name: str, place: int) -> str:
-    """A method's own colour, one's own included; what is none takes that of its place."""
-    try:
-        return labelled_class(name).colour
-    except LabError:
-        return LINE_COLOURS[place % len(LINE_COLOURS)]
+    """The colour of a method, one's own included, by its name or its title; variants, named after a comma, share their
+    method's. What is none takes that of its place."""
+    titles = {method_class(method).title: method for method in METHODS}
+    for label in (name, str(name).split(",")[0]):
+        with contextlib.suppress(LabError):
+            return labelled_class(titles.get(label, label)).colour
+    return LINE_COLOURS[place % len(LINE_COLOURS)]
 
 
 @themed
@@ -228,13 +232,15 @@ def accuracy_drop(
     """Table 4's drops, before → after by budget and method, with a bar of one standard deviation.
 
     `rows`: `method`, `budget` and accuracies in percent, `before_mean` and `after_mean` (or `before` and `after`),
-    `after_std` and, drawn hollow beside them, what the paper has: `reported_after`.
+    `after_std` and, drawn hollow beside them, what the paper has: `reported_after`. The paper keeps edges at 1: where a
+    method is drawn with several `edge_weight`, only that one has it.
     """
     budgets, methods = _budgets(rows), list(dict.fromkeys(row["method"] for row in rows))
     ax = ax or new_axes((max(6.4, 2.9 + 1.15 * len(budgets)), 3.8))
     step = 0.7 / max(len(methods), 1)
+    at_one = {row["method"].split(",")[0] for row in rows if row.get("edge_weight") == "one"}
     for m, method in enumerate(methods):
-        colour = method_colour(method.split(",")[0], m)  # variants share their method's
+        colour = method_colour(method, m)
         own = [row for row in rows if row["method"] == method]
         x = [budgets.index(row["budget"]) + (m - (len(methods) - 1) / 2) * step for row in own]
         before, after = ([row.get(f"{name}_mean", row.get(name)) for row in own] for name in ("before", "after"))
@@ -244,7 +250,8 @@ def accuracy_drop(
         marker: dict[str, Any] = {"marker": MARKERS[m % 7], "markersize": 6.5, "linestyle": "none", "color": colour}
         ax.errorbar(x, after, deviations, fmt="none", ecolor=colour, elinewidth=2.4, capsize=3)
         ax.plot(x, after, label=method, **marker)
-        printed = np.array([row.get("reported_after", np.nan) for row in own])
+        other = method.split(",")[0] in at_one and own[0].get("edge_weight") != "one"
+        printed = np.array([np.nan if other else row.get("reported_after", np.nan) for row in own])
         if np.isfinite(printed).any():
             ax.plot(np.add(x, step / 4), printed, label=f"{method}, paper", markerfacecolor="white", **marker)
     _mark_chance(ax, chance)

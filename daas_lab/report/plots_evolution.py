@@ -11,11 +11,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from daas_lab.report.plots import DASHES, INK, LINE_COLOURS, new_axes, themed
+from daas_lab.report.plots import CELL_NAMES, DASHES, INK, LINE_COLOURS, new_axes, themed
 from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.space.operations import OPERATIONS, operation_colour
 
-CELL_NAMES = {"normal": "normal cell", "reduce": "reduction cell"}
 PANELS = {
     "skip_connections": "skip-connections in the cell",
     "largest_operation_weight": "largest weight a, mean over the edges",

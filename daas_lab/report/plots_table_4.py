@@ -7,8 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from daas_lab.report.plots import DASHES, INK, LINE_COLOURS, MARKERS, accuracy_drop, new_axes, themed
-from daas_lab.report.plots_evolution import CELL_NAMES
+from daas_lab.report.plots import CELL_NAMES, DASHES, INK, LINE_COLOURS, MARKERS, accuracy_drop, new_axes, themed
 
 DROPPED, STAYS = "#D55E00", "#999999"
 # Quantity of `table_4.pattern_rows` → what its line is called.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from daas_lab import paper
+from daas_lab.config import RetrainConfig, SearchConfig
 from daas_lab.runs.provenance import provenance_text
 
 Row = dict[str, Any]
@@ -139,6 +140,13 @@ def scale_label(preset: str, dataset: str) -> str:
     """What a result of ours was measured at: only `full` on the paper's data sets is comparable with the paper."""
     at_scale = preset == "full" and dataset in ("cifar10", "imagenet")
     return f"{preset}, {dataset}" if at_scale else f"miniature ({preset}, {dataset})"
+
+
+def images_of(config: SearchConfig | RetrainConfig) -> str:
+    """Which images the accuracies are of that a run records after every epoch."""
+    if not isinstance(config, SearchConfig):
+        return "training images"
+    return "held-out images" if config.held_out_images else "the architecture's images"
 
 
 def beside(reported: Iterable[Row], ours: Iterable[Row], keys: Sequence[str], scale: str | None = None) -> list[Row]:
