@@ -59,9 +59,10 @@ def forgets_operations():
     from daas_lab.space.cell_space import own_operations
     from daas_lab.space.operations import OPERATIONS
 
+    before = set(OPERATIONS) - set(own_operations)
     yield
-    for name in own_operations:
-        OPERATIONS.pop(name, None)
+    for name in set(OPERATIONS) - before:
+        del OPERATIONS[name]
     own_operations.clear()
 
 

@@ -2,16 +2,21 @@
 
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 
+from daas_lab.cli import main
 from daas_lab.errors import LabError
 from daas_lab.lab import editor
 from daas_lab.lab.explorer import read_search
 from daas_lab.space.budget import EdgeBudget
+from daas_lab.space.cell_space import own_operations
 from daas_lab.space.cost import count
+from daas_lab.space.operations import load_operations
 from daas_lab.space.selection import random_genotype
 from daas_lab.space.text_forms import PUBLISHED, load_genotype
+from daas_lab.studies.settings import Settings
 from daas_lab.train.evolution import genotype_after
 from tests.made_runs import write_search
 
@@ -58,16 +63,41 @@ def test_the_sizes_are_those_of_the_network():
     assert numbers["parameters"] < count(DARTS)["parameters"]
 
 
-def test_an_export_is_what_retrain_reads(tmp_path):
-    path = tmp_path / "my cells" / "$HOME; it's one.json"
-    command = editor.export(DARTS, path)
+PLAIN = """
+from torch import nn
+
+
+def plain(channels, stride, affine):
+    return nn.Conv2d(channels, channels, 1, stride)
+"""
+
+
+def test_an_export_is_what_retrain_reads(tmp_path, monkeypatch, forgets_operations):
+    path, settings = tmp_path / "my cells" / "$HOME; it's one.json", Settings(preset="tiny", dataset="digits")
+    command = editor.export(DARTS, path, settings)
     assert load_genotype(path) == DARTS
     assert json.loads(path.read_text())["format"] == 1
-    assert shlex.split(command) == ["daas-lab", "retrain", "--genotype", str(path), "--out", str(path.with_suffix(""))]
+    trained = []
+    monkeypatch.setattr("daas_lab.train.retrain.retrain", lambda *given: trained.append(given))
+    assert main(shlex.split(command)[1:]) == 0
+    (tmp_path / "mine.py").write_text(PLAIN)
+    load_operations(f"{tmp_path / 'mine.py'}:plain")
+    mine = editor.change_edge(DARTS, "normal", 0, operation="plain")
+    command = editor.export(mine, path, Settings(preset="tiny", dataset="digits", data=tmp_path / "images"))
+    own_operations.clear()  # as in another process
+    assert main(shlex.split(command)[1:]) == 0
+    out = str(path.with_suffix(""))
+    assert [(config.preset, config.dataset, config.cells) for config, *_ in trained] == [
+        ("tiny", "digits", cells) for cells in (DARTS, mine)
+    ]
+    assert [tuple(map(Path, where)) for _, *where in trained] == [
+        (Path(out), Path("data")),
+        (Path(out), tmp_path / "images"),
+    ]
     with pytest.raises(LabError, match=r"file = .*: must be a name that ends in .json"):
-        editor.export(DARTS, tmp_path / "mine.txt")
+        editor.export(DARTS, tmp_path / "mine.txt", settings)
     with pytest.raises(LabError, match=r"file = .*: must be in a folder that can be made"):
-        editor.export(DARTS, path / "below" / "a_file.json")
+        editor.export(DARTS, path / "below" / "a_file.json", settings)
 
 
 def test_it_starts_from_searches_and_published_cells(tmp_path):

@@ -1,20 +1,27 @@
 """The pictures of the run explorer: what they say is what the discretizer says, for every epoch."""
 
+import json
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from daas_lab import own_files
 from daas_lab.compose import search_config
 from daas_lab.errors import LabError
 from daas_lab.lab import explorer
+from daas_lab.lab.svg import WIDTH, note, side_by_side
 from daas_lab.runs.records import write_record
 from daas_lab.space.budget import EdgeBudget
-from daas_lab.space.cell_space import CELL_TYPES, cell_edges
+from daas_lab.space.cell_space import CELL_TYPES, cell_edges, own_operations
+from daas_lab.space.operations import load_operations
 from daas_lab.train.discretize import derive_genotype, weight_evolution
+from daas_lab.train.evolution import genotype_after
 from tests.made_runs import write_search
 
 SVG = "{http://www.w3.org/2000/svg}"
+RECORDS = Path(__file__).parents[1] / "figures" / "records"
 
 
 @pytest.fixture(scope="module")
@@ -48,22 +55,27 @@ def test_a_frame_shows_the_weights_and_the_cells_of_its_epoch(run, budget):
     assert f"before {90 - 80 / 31:.1f} %" in texts
 
 
+def assert_inside(root):
+    """Every text of a picture is within it."""
+    width, height = float(root.get("width")), float(root.get("height"))
+    for text in root.iter(f"{SVG}text"):
+        x, y = float(text.get("x")), float(text.get("y"))
+        # 5.4 pixels a character are on the safe side at size 10.
+        size = 0 if text.get("transform") else float(text.get("font-size", 10)) / 10
+        room = 5.4 * size * len("".join(text.itertext()))
+        share = {"start": (0, 1), "end": (1, 0)}.get(text.get("text-anchor"), (0.5, 0.5))
+        assert x - share[0] * room >= 0
+        assert x + share[1] * room <= width
+        assert 0 < y < height
+
+
 def test_nodes_stand_still_and_nothing_is_outside(run):
     places = set()
     for epoch in (0, 20, 50):
         root = ElementTree.fromstring(explorer.frame(run, "3/14", epoch, "renormalised"))
         nodes = [circle for circle in root.iter(f"{SVG}circle") if circle.get("r") == "11"]
         places.add(tuple((node.get("cx"), node.get("cy")) for node in nodes))
-        width, height = float(root.get("width")), float(root.get("height"))
-        for text in root.iter(f"{SVG}text"):
-            x, y = float(text.get("x")), float(text.get("y"))
-            # 5.4 pixels a character are on the safe side at size 10.
-            size = 0 if text.get("transform") else float(text.get("font-size", 10)) / 10
-            room = 5.4 * size * len("".join(text.itertext()))
-            share = {"start": (0, 1), "end": (1, 0)}.get(text.get("text-anchor"), (0.5, 0.5))
-            assert x - share[0] * room >= 0
-            assert x + share[1] * room <= width
-            assert 0 < y < height
+        assert_inside(root)
     assert len(places) == 1 and len(places.pop()) == 12
 
 
@@ -75,10 +87,10 @@ def test_all_epochs_are_drawn_before_the_slider_moves(run):
 
 def test_side_by_side_is_one_document_with_all_that_is_in_either(run):
     frames = [explorer.frame(run, "8/14", epoch) for epoch in (0, 50)]
-    root = ElementTree.fromstring(explorer.side_by_side(frames))
+    root = ElementTree.fromstring(side_by_side(frames))
     inner = root.findall(f"{SVG}svg")
-    assert [float(part.get("x")) for part in inner] == [0, explorer.WIDTH + 12]
-    assert float(root.get("width")) == 2 * explorer.WIDTH + 12
+    assert [float(part.get("x")) for part in inner] == [0, WIDTH + 12]
+    assert float(root.get("width")) == 2 * WIDTH + 12
 
 
 def test_cells_of_another_size(tmp_path):
@@ -147,6 +159,112 @@ def test_the_cut_is_shown_where_it_was_measured(run):
     assert explorer.accuracies(darts, "6/14", "renormalised")["after"][7] is None
 
 
+def test_of_two_operations_on_an_edge_one_is_not_what_it_has(run):
+    row = {"budget": "8/14*2", "batch_norm": "as-trained", "stage": "both", "before": 88.4}
+    gap = [row | {"edge_weight": "one", "after": 12.5}, row | {"edge_weight": "learned", "after": 71.25}]
+    darts = replace(run, gap=gap, config=search_config("full", "cifar10", "darts"))
+    after = {weight: explorer.accuracies(darts, "8/14*2", weight)["after"][50] for weight in ("one", "learned")}
+    assert after == {"one": 12.5, "learned": 71.25}
+
+
+def test_a_budget_that_a_search_has_left_is_shown_where_it_was_left():
+    run = explorer.read_search(RECORDS / "da2s_descent-fashion_mnist-s0-578f856cb1.json")
+    stop, last = run.search.epoch_of("8/14"), run.search.epochs
+    [row] = [
+        row
+        for row in run.gap
+        if (row["budget"], row["stage"], row["edge_weight"], row["batch_norm"]) == ("8/14", "both", "one", "as-trained")
+    ]
+    found = explorer.accuracies(run, "8/14", "one")
+    assert stop < last and found["after"][last] is None
+    assert (found["before"][stop], found["after"][stop]) == (pytest.approx(row["before"]), row["after"])
+    svg = explorer.frame(run, "8/14", last, "one")
+    texts = "".join(ElementTree.fromstring(svg).itertext())
+    assert f"epoch {stop} of {last}" in texts and f"this budget was left at epoch {stop}" in texts
+    assert f"before {row['before']:.1f} % → after the cut {row['after']:.1f} %" in texts
+    assert_inside(ElementTree.fromstring(svg))
+    a, cells = weight_evolution(run)["normal"].operations[stop], genotype_after(run, budget="8/14")
+    assert f"0→2 sep_conv_3x3: {a[0, 3]:.3f}" in tips(svg)
+    for source, node, operation in cells.normal.edges:
+        assert f"{source}→{node} {operation}" in tips(svg)
+    assert "was left" not in explorer.frame(run, "8/14", stop) + explorer.frame(run, run.search.budget, last)
+
+
+def test_the_images_of_the_accuracies_are_named(run, tmp_path):
+    assert "accuracy on the architecture&#x27;s images" in explorer.frame(run, "8/14", 50)  # full has none held out
+    tiny = explorer.read_search(write_search(tmp_path / "tiny", "da2s", "tiny", "digits"))
+    assert "accuracy on held-out images" in explorer.frame(tiny, "8/14", 3)
+
+
+MINE = """
+from dataclasses import dataclass
+
+from daas_lab import Method
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mine(Method):
+    weight: float
+    lambda_c: str = "linear"
+    lambda_1: str = "log"
+"""
+
+
+def test_labels_and_heads_of_methods_of_ones_own(tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    method = f"{tmp_path / 'mine.py'}:Mine"
+    made = {
+        "usual": {},
+        "off": {"lambda_c": "zero"},
+        "both": {"lambda_c": "step", "lambda_1": "const"},
+    }
+    for name, changes in made.items():
+        write_search(tmp_path / "runs" / name, method, "tiny", "digits", weight=2.0, **changes)
+    assert {name: label for label, name in explorer.labels(explorer.searches(tmp_path / "runs"))} == {
+        "usual": "usual · tiny",
+        "off": "off · tiny · λ_c zero",
+        "both": "both · tiny · λ_c step · λ_1 const",
+    }
+    svg = explorer.frame(explorer.read_search(tmp_path / "runs" / "usual"), "8/14", 3)
+    assert "Mine on digits" in svg and "mine.py" not in svg
+
+
+PLAIN = """
+from torch import nn
+
+
+def plain(channels, stride, affine):
+    return nn.Conv2d(channels, channels, 1, stride)
+"""
+
+
+def test_a_whole_cell_of_an_operation_that_was_not_named_is_no_damage(tmp_path, monkeypatch, forgets_operations):
+    (tmp_path / "mine.py").write_text(PLAIN)
+    operation = f"{tmp_path / 'mine.py'}:plain"
+    load_operations(operation)
+    folder = write_search(tmp_path / "run", "darts", "tiny", "digits", operations=f"skip_connect,{operation}")
+    cells = genotype_after(explorer.read_search(folder))
+    (folder / "genotype.json").write_text(json.dumps(cells.to_json()))
+    assert explorer.read_search(folder).genotype == cells
+    own_operations.clear()
+    monkeypatch.setattr(own_files, "_named", {})
+    with pytest.raises(LabError, match=r"operations = .*executed only where it is named"):
+        explorer.read_search(folder)
+
+
+def test_notes_are_read_in_lines():
+    root = ElementTree.fromstring(note("a word and " * 40))
+    assert float(root.get("width")) == WIDTH and len(list(root.iter(f"{SVG}text"))) == 6
+    assert_inside(root)
+
+
+def test_the_budget_of_a_search_that_asks_for_none_is_the_one_it_measures():
+    darts = search_config("tiny", "digits", "darts", gap_budgets="4/14 8/14")
+    assert explorer.main_budget(darts) == "4/14"
+    assert explorer.main_budget(search_config("tiny", "digits", "darts")) == "8/14"
+    assert explorer.main_budget(search_config("tiny", "digits", "da2s", budget="5/14", gap_budgets="4/14")) == "5/14"
+
+
 def test_losses_have_a_line_each(run):
     history = [record | {"operation_loss": 30.0, "held_out_loss": 1.5} for record in run.history]
     root = ElementTree.fromstring(explorer.losses(replace(run, history=history)))
@@ -155,3 +273,7 @@ def test_losses_have_a_line_each(run):
     texts = [element.text for element in root.iter(f"{SVG}text")]
     # Each panel has its own scale: 30 below, 2 above.
     assert {"train", "held out", "operation", "2", "30"} <= set(texts)
+    many = [record | {f"term_{n}_loss": 1.0 for n in range(8)} for record in history]
+    root = ElementTree.fromstring(explorer.losses(replace(run, history=many)))
+    assert_inside(root)
+    assert {f"term {n}" for n in range(8)} <= {element.text for element in root.iter(f"{SVG}text")}

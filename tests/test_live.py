@@ -70,6 +70,16 @@ def test_a_search_that_fails_says_why(tmp_path):
     assert failed.state == "failed" and "device = 'nowhere': must be a device of this machine" in failed.message
 
 
+def test_a_search_that_went_on_elsewhere_has_not_failed(tmp_path):
+    folder = write_search(tmp_path / "live", preset="tiny", dataset="digits", finish=False)
+    log, history = folder / live.LOG, folder / "history.jsonl"
+    log.write_text("daas-lab: no disk\n")
+    os.utime(history, (1000, 1000))
+    assert live.status(folder).state == "failed"
+    os.utime(log, (999, 999))
+    assert live.status(folder).state == "stopped"
+
+
 def test_what_cannot_be_started_is_refused_at_once(tmp_path):
     config = search_config("tiny", "digits")
     write_search(tmp_path / "done", preset="tiny", dataset="digits")

@@ -155,11 +155,15 @@ def test_what_a_run_lacks_is_said_in_its_place(tmp_path, monkeypatch):
     page = Page(tmp_path / "page.html")
     missing, states = page.missing, page.text["daas_lab: 4 runs"]
     assert f"going on, epoch 3 of 4 (process {os.getpid()})" in states and "stopped, epoch 0 of 3" in states
-    assert len([text for text in missing if "Chance drew the cell" in text]) == 2
+    assert len([text for text in missing if "Chance drew the cell" in text]) == 3
     assert len([text for text in missing if "executed only where it is named: name the same file" in text]) == 2
     assert len([text for text in missing if "No epoch is recorded" in text]) == 3
-    assert len([text for text in missing if "there is no gap.json" in text]) == 4 and len(missing) == 11
+    assert len([text for text in missing if "there is no gap.json" in text]) == 3 and len(missing) == 11
     assert len(page.heat_maps()) == 1 and "Not written out" in page.text["Provenance"]
+    write_record(read_run(write_search(tmp_path / "whole", "darts", "tiny", "digits")), tmp_path / "whole.json")
+    save_page([tmp_path / "whole.json"], tmp_path / "page.html")
+    [said] = Page(tmp_path / "page.html").missing
+    assert "the record has no drops" in said and "gap.json" not in said
 
 
 def damage(folder):

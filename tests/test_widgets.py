@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import threading
+import time
 from base64 import b64decode
 from html import unescape
 
@@ -10,9 +12,9 @@ import pytest
 
 from daas_lab.compose import search_config
 from daas_lab.errors import LabError
-from daas_lab.lab import editor, explorer
+from daas_lab.lab import editor, explorer, live
 from daas_lab.report import drawing
-from daas_lab.runs.folder import read_run
+from daas_lab.runs.folder import read_run, read_search_config
 from daas_lab.space.text_forms import PUBLISHED, load_genotype
 from daas_lab.studies.settings import Settings
 from daas_lab.train.search import search
@@ -115,6 +117,49 @@ def test_a_cut_can_be_measured_only_where_the_weights_are(settings, tmp_path):
     assert [button.disabled for button in buttons] == [False, False]
 
 
+def test_two_buttons_of_one_run_measure_it_once(tmp_path, monkeypatch):
+    path = write_search(tmp_path / "runs" / "mine", "da2s", "tiny", "digits")
+    (path / "checkpoint.pt").touch()
+    there = Settings(preset="tiny", dataset="digits", runs=tmp_path / "runs", figures=tmp_path)
+    view = widgets.run_explorer(there, "mine", "mine")
+    buttons, message = inside(view, ipywidgets.Button), inside(view, ipywidgets.HTML)[0]
+    begun, ended = [], threading.Event()
+
+    def drops(*given, **named):
+        begun.append(given)
+        ended.wait(20)
+        return []
+
+    monkeypatch.setattr(parts.make, "drops", drops)
+    buttons[0].click()
+    assert [button.disabled for button in buttons] == [True, True]
+    buttons[1].click()  # the browser may not have heard of it yet
+    ended.set()
+    wait_until(lambda: not parts._measuring and not buttons[0].disabled)
+    assert len(begun) == 1 and message.value == ""
+
+
+def test_what_cannot_be_read_leaves_the_other_side(settings, tmp_path):
+    runs = tmp_path / "runs"
+    write_search(runs / "darts-digits-s0-a", "darts", "tiny", "digits")
+    for name in ("da2s-digits-s0-b", "da2s-digits-s0-c"):
+        write_search(runs / name, "da2s", "tiny", "digits", nodes=4, budget="1,2")
+    (runs / "da2s-digits-s0-b" / "history.jsonl").write_text("{")
+    there = Settings(preset="tiny", dataset="digits", runs=runs, figures=tmp_path)
+    view = widgets.run_explorer(there)
+    pictures, sides = inside(view, ipywidgets.HTML)[1:3], inside(view, ipywidgets.Dropdown)[:2]
+    assert [side.value for side in sides] == ["darts-digits-s0-a", "da2s-digits-s0-b"]
+    assert pictures[0].value == expected(there, "darts-digits-s0-a", "8/14", 3) and "damaged file" in pictures[1].value
+    sides[1].value = "da2s-digits-s0-c"
+    assert "for the 2 intermediate nodes of this run" in pictures[1].value
+    (budget,) = inside(view, ipywidgets.Dropdown, "cut to")
+    budget.value = "1,2"
+    assert pictures[1].value == expected(there, "da2s-digits-s0-c", "1,2", 3)
+    assert "for the 4 intermediate nodes of this run" in pictures[0].value
+    sides[0].value = sides[1].value = "da2s-digits-s0-b"
+    assert all("damaged file" in picture.value for picture in pictures) and "damaged file" in view.picture()
+
+
 @pytest.mark.slow
 def test_the_button_measures_in_a_process_of_its_own_and_keeps_what_it_found(tmp_path):
     brief = {"layers": 3, "channels": 2, "held_out_images": 16, "epochs": 2, "steps": 1, "seed": 5}
@@ -178,6 +223,60 @@ def test_cell_editor_follows_a_click_and_refuses_the_impossible(settings):
     assert "daas-lab retrain --genotype" in message.value
     inside(view, ipywidgets.Dropdown, "start from")[0].value = "NASNet"
     assert picture.svg == drawing.cells_svg(PUBLISHED["NASNet"]) and picture.selected[0] == ""
+
+
+def test_a_cell_that_cannot_be_read_leaves_the_editor_as_it_was(tmp_path):
+    path = write_search(tmp_path / "runs" / "broken", "da2s", "tiny", "digits")
+    (path / "history.jsonl").write_text("{")
+    view = widgets.cell_editor(Settings(preset="tiny", dataset="digits", runs=tmp_path / "runs", figures=tmp_path))
+    (picture,), (begin,) = inside(view, widgets.CellDrawing), inside(view, ipywidgets.Dropdown, "start from")
+    picture.selected = ["reduce", 2]
+    inside(view, ipywidgets.Dropdown, "operation")[0].value = "dil_conv_5x5"
+    changed = editor.change_edge(PUBLISHED["DARTS_V2"], "reduce", 2, operation="dil_conv_5x5")
+    begin.value = "broken"
+    assert "damaged file" in inside(view, ipywidgets.HTML)[2].value
+    assert begin.value == "DARTS_V2" and picture.svg == drawing.cells_svg(changed)
+    begin.value = "NASNet"
+    assert picture.svg == drawing.cells_svg(PUBLISHED["NASNet"])
+
+
+def test_an_epoch_may_take_longer_than_a_view_waits(monkeypatch):
+    monkeypatch.setattr(parts, "WATCH_IDLE", 0.05)
+    monkeypatch.setattr(parts, "WATCH_INTERVAL", 0.01)
+    now, shown = [live.Status("running", 1, 3, 9, "")], []
+    parts.following(lambda: ("mine", now[0]), lambda: shown.append(now[0].epochs))()
+    wait_until(lambda: len(shown) == 2)
+    time.sleep(0.3)
+    now[0] = now[0]._replace(epochs=4)
+    wait_until(lambda: shown == [3, 3, 4])
+    threads = threading.active_count()
+    now[0] = now[0]._replace(state="stopped")
+    wait_until(lambda: threading.active_count() < threads)
+
+
+def test_start_goes_on_after_looking_and_measures_the_budget_that_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "WATCH_IDLE", 0)
+    runs = tmp_path / "runs"
+    write_search(runs / "da2s-x", "da2s", "tiny", "digits")
+    made = []
+
+    def start(config, folder, data):
+        made.append(config)
+        write_search(folder, config.method, "tiny", "digits", finish=False, gap_budgets=config.gap_budgets)
+
+    monkeypatch.setattr(live, "start", start)
+    view = widgets.live_search(Settings(preset="tiny", dataset="digits", runs=runs, figures=tmp_path))
+    (chosen,), message = inside(view, ipywidgets.Dropdown, "search"), inside(view, ipywidgets.HTML)[1]
+    inside(view, ipywidgets.Text, "find")[0].value = "da2s"
+    inside(view, ipywidgets.Dropdown, "method")[0].value = "darts"
+    inside(view, ipywidgets.Text, "budget")[0].value = "4/14"
+    inside(view, ipywidgets.Button, "Start")[0].click()
+    assert message.value == "" and set(chosen.options) == {"da2s-x", chosen.value}
+    [config] = made
+    assert (config.gap_budgets, config.gap_every) == ("4/14", 1)
+    assert read_search_config(runs / chosen.value).gap_budgets == "4/14"
+    picture = inside(view, ipywidgets.HTML)[2]
+    assert "cut to 4/14" in picture.value and picture.value == expected(Settings(runs=runs), chosen.value, "4/14", 3)
 
 
 def test_live_search_attaches_and_says_what_is_wrong(settings, monkeypatch):

@@ -8,6 +8,7 @@ Legend: T = epochs + 1 entries of an evolution, index 0 = the start; E edges of 
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from html import escape
 from pathlib import Path
 
@@ -15,9 +16,12 @@ import numpy as np
 
 from daas_lab.config import LAMBDAS, SearchConfig
 from daas_lab.errors import LabError, refuse
-from daas_lab.methods import rules
+from daas_lab.lab import svg
+from daas_lab.lab.svg import MARGIN, WIDTH
+from daas_lab.methods import rules, schedules
 from daas_lab.methods.lookup import METHODS, method_class
-from daas_lab.report.plots import DASHES, FAINT, INK, LINE_COLOURS
+from daas_lab.report.plots import CELL_NAMES, DASHES, FAINT, INK, LINE_COLOURS
+from daas_lab.report.tables import images_of
 from daas_lab.runs.folder import CHECKPOINTS, Run, epochs_done, read_config
 from daas_lab.runs.records import read_any
 from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget
@@ -26,8 +30,6 @@ from daas_lab.space.genotype import CellGenotype
 from daas_lab.space.operations import operation_colour
 from daas_lab.train.discretize import Evolution, derive_genotype, weight_evolution
 
-FONT = 'font-family="Helvetica, Arial, sans-serif" text-anchor="middle"'
-WIDTH, MARGIN = 490, 12  # of a frame, in pixels
 PANEL_HEIGHT = 74  # of the axes of a curve
 ROW, COLUMN, HEAD = 13, 17, 58  # of the heat map: an edge, an operation, the operations' names
 ARC = 19  # height of an arc for each node that it spans
@@ -54,7 +56,8 @@ def searches(runs: str | Path, records: str | Path | None = None) -> dict[str, P
 
 
 def _has_epochs(folder: Path) -> bool:
-    """Whether a folder is that of a search with α and β in it; a damaged one counts, and is named where it is read."""
+    """Whether a folder is that of a search with α and β in it. Of what is finished the damaged counts too, and is named
+    where it is read."""
     if (folder / "architecture.safetensors").is_file():
         return True
     with contextlib.suppress(LabError):
@@ -76,6 +79,13 @@ def budgets_of(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys([*named, *(run.search.budget for run in runs)]))
 
 
+def main_budget(config: SearchConfig) -> str:
+    """The budget under which a search is shown while it is made: its own; of a method that asks for none the first that
+    it measures."""
+    measured = [] if config.searcher.asks_for_budget else config.gap_budgets.split()
+    return next(iter(measured), config.budget)
+
+
 def first_choice(found: Mapping[str, Path]) -> str:
     """Of the searches found, the first by DARTS, else the first."""
     return next((name for name in found if name.startswith("darts-")), next(iter(found)))
@@ -88,9 +98,10 @@ def second_choice(found: Mapping[str, Path]) -> str:
     others = [name for name in found if name.split("-")[0] != first.split("-")[0]]
     same = [name for name in others if name.split("-")[1:2] == first.split("-")[1:2]]
     for name in same:
-        config = read_search(found[name]).search
-        if config.budget == "8/14" and not _unusual_lambdas(config):
-            return name
+        with contextlib.suppress(LabError):  # of one that cannot be read: who chooses it is told so
+            config = read_search(found[name]).search
+            if config.budget == "8/14" and not _unusual_lambdas(config):
+                return name
     return next(iter([*same, *others, first]))
 
 
@@ -110,9 +121,10 @@ def _particulars(path: Path) -> list[str]:
 
 def _unusual_lambdas(config: SearchConfig) -> list[str]:
     """The control functions that are not the method's own, such as "λ_c step"."""
-    usual = type(config.searcher)()
-    chosen = {name: getattr(config, name) for name in LAMBDAS if hasattr(usual, name)}  # others have no effect
-    return [f"λ_{name[-1]} {value}" for name, value in chosen.items() if value != getattr(usual, name)]
+    usual = {spec.name: spec.default for spec in fields(config.method_class)}
+    named = LAMBDAS[:1] if config.lambda_c == schedules.ZERO else LAMBDAS
+    chosen = {name: getattr(config, name) for name in named if name in usual}  # others have no effect
+    return [f"λ_{name[-1]} {value}" for name, value in chosen.items() if value != usual[name]]
 
 
 # --- frames -----------------------------------------------------------------------------------------------------------
@@ -130,14 +142,18 @@ def frame(
     """The picture of a search after `epoch` (0: its start) as an SVG document.
 
     `edge_weight` says how kept edges weigh in the accuracy after the cut. `evolution` is `weight_evolution(run)`, to be
-    handed in where many epochs are drawn.
+    handed in where many epochs are drawn. A search that has left the budget for the next one rests at that epoch.
     """
     edge_budget = EdgeBudget.parse(budget)
     if edge_budget.nodes != run.search.nodes:
         raise refuse("budget", budget, f"for the {run.search.nodes - 2} intermediate nodes of this run")
     evolution = evolution or weight_evolution(run)
+    asked, epoch = epoch, min(epoch, run.search.epoch_of(edge_budget))
     genotype = derive_genotype(run.search, run.architecture(epoch), edge_budget, max(1, epoch))
     parts, y = _header(run, str(edge_budget), epoch)
+    if epoch < asked:
+        parts.append(svg.text(f"this budget was left at epoch {epoch}", MARGIN, y + 7, 'text-anchor="start"'))
+        y += 12
     panel, height = _accuracy_panel(run, str(edge_budget), epoch, edge_weight, y)
     parts, y = parts + panel, y + height
     block = (WIDTH - 2 * MARGIN) / 2
@@ -145,43 +161,12 @@ def frame(
     for n, name in enumerate(CELL_TYPES):
         a, b = evolution[name].operations[epoch], evolution[name].edges[epoch]
         at = MARGIN + n * block, y
-        parts += _heat_map(a, b, run.search.space.operations, scale, genotype.cell(name), _CELL_NAMES[name], *at)
+        parts += _heat_map(a, b, run.search.space.operations, scale, genotype.cell(name), CELL_NAMES[name], *at)
     y += HEAD + 20 + _rows_height(run.search.nodes)
     for name in CELL_TYPES:
-        parts += _arcs(genotype.cell(name), evolution[name].edges[epoch], run.search.nodes, _CELL_NAMES[name], y)
+        parts += _arcs(genotype.cell(name), evolution[name].edges[epoch], run.search.nodes, CELL_NAMES[name], y)
         y += ARC * (run.search.nodes - 1) + 46
-    return _document(WIDTH, y, parts)
-
-
-_CELL_NAMES = {"normal": "normal cell", "reduce": "reduction cell"}
-
-
-def side_by_side(pictures: Sequence[str], gap: int = 12) -> str:
-    """SVG documents made by this module next to each other, as one."""
-    sizes = [_size(picture) for picture in pictures]
-    x = [sum(width + gap for width, _ in sizes[:n]) for n in range(len(sizes))]
-    parts = [picture.replace("<svg ", f'<svg x="{left}" ', 1) for left, picture in zip(x, pictures, strict=True)]
-    return _document(sum(width for width, _ in sizes) + gap * (len(sizes) - 1), max(h for _, h in sizes), parts)
-
-
-def note(text: str) -> str:
-    """A line of text in place of a picture."""
-    return _document(max(WIDTH, 6 * len(text) + 2 * MARGIN), 30, [_text(text, MARGIN, 19, 'text-anchor="start"')])
-
-
-def _size(picture: str) -> tuple[float, float]:
-    width, height = picture.split('viewBox="0 0 ', 1)[1].split('"', 1)[0].split()
-    return float(width), float(height)
-
-
-def _document(width: float, height: float, parts: Sequence[str]) -> str:
-    size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
-    start = f'<svg xmlns="http://www.w3.org/2000/svg" {size} {FONT} fill="{INK}" font-size="10">'
-    return "\n".join((start, '<rect width="100%" height="100%" fill="white"/>', *parts, "</svg>\n"))
-
-
-def _text(text: str, x: float, y: float, style: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(text)}</text>'
+    return svg.document(WIDTH, y, parts)
 
 
 # --- accuracies -------------------------------------------------------------------------------------------------------
@@ -189,27 +174,32 @@ def _text(text: str, x: float, y: float, style: str = "") -> str:
 
 def _header(run: Run, budget: str, epoch: int) -> tuple[list[str], float]:
     config = run.search
-    name = f"{config.method} on {config.dataset}, preset {config.preset}, seed {config.seed}"
+    name = f"{config.label} on {config.dataset}, preset {config.preset}, seed {config.seed}"
     details = f", protocol {config.protocol}, searched for {config.budget}" if config.searcher.asks_for_budget else ""
     left = 'text-anchor="start" font-size="{}" font-weight="{}"'
     return [
-        _text(name, MARGIN, 20, left.format(13, "bold")),
-        _text(f"epoch {epoch} of {config.epochs}{details}; cut to {budget}", MARGIN, 37, left.format(11, "normal")),
+        svg.text(name, MARGIN, 20, left.format(13, "bold")),
+        svg.text(f"epoch {epoch} of {config.epochs}{details}; cut to {budget}", MARGIN, 37, left.format(11, "normal")),
     ], 46
 
 
 def accuracies(run: Run, budget: str, edge_weight: str = "learned") -> dict[str, list[float | None]]:
-    """Held-out accuracies in percent after every epoch [T], None where not recorded: `before` the cut and `after` it.
+    """Accuracies in percent after every epoch [T], None where not recorded: `before` the cut and `after` it.
 
-    The cut is the whole one, with batch-norm statistics as trained.
+    The cut is the whole one, with batch-norm statistics as trained. What was measured after the search is of the epoch
+    at which it was at the row's budget.
     """
     recorded = {record["epoch"]: record for record in run.history}
     epochs = range(len(run.alphas["normal"]))
     before = [recorded.get(epoch, {}).get("held_out_accuracy") for epoch in epochs]
     rows = [recorded.get(epoch, {}).get("gap", []) for epoch in epochs]
-    rows[-1] = [*run.gap, *rows[-1]]
-    # Where edges have no weights of their own, to keep 1 is to keep what they have.
-    free = not run.search.searcher.learns_edges and edge_weight != "renormalised"
+    for row in reversed(run.gap):
+        stop = min(run.search.epoch_of(row["budget"]), epochs[-1])
+        rows[stop] = [row, *rows[stop]]
+    # Where edges have no weights of their own, to keep 1 is to keep what they have; but of two operations on an edge
+    # each then weighs 1.
+    single = EdgeBudget.parse(budget).operations == 1
+    free = single and not run.search.searcher.learns_edges and edge_weight != "renormalised"
     same = ("one", "learned") if free else (edge_weight,)
 
     def measured(row: Mapping) -> bool:
@@ -222,10 +212,11 @@ def accuracies(run: Run, budget: str, edge_weight: str = "learned") -> dict[str,
 
 
 def can_measure(run: Run, budget: str, edge_weight: str) -> bool:
-    """Whether the cut of a search's last epoch is not measured, and its weights are there to measure it with."""
+    """Whether the cut of a search, where it ended or left the budget, is not measured, and the weights are there to
+    measure it with."""
     weights = run.finished and run.folder is not None and any((run.folder / name).is_file() for name in CHECKPOINTS)
     fits = EdgeBudget.parse(budget).nodes == run.search.nodes
-    return weights and fits and accuracies(run, budget, edge_weight)["after"][-1] is None
+    return weights and fits and accuracies(run, budget, edge_weight)["after"][run.search.epoch_of(budget)] is None
 
 
 def _accuracy_panel(run: Run, budget: str, epoch: int, edge_weight: str, y: float) -> tuple[list[str], float]:
@@ -234,43 +225,15 @@ def _accuracy_panel(run: Run, budget: str, epoch: int, edge_weight: str, y: floa
     if all(value is None for value in values["after"]):
         now["after"] = "not measured"
     bold = 'font-weight="bold"'
+    title = svg.text(f"accuracy on {images_of(run.config)}", MARGIN, y + 10, 'text-anchor="start"')
     caption = (
-        f'<text x="{MARGIN}" y="{y + 10:.1f}" text-anchor="start">held-out accuracy '
+        f'<text x="{MARGIN}" y="{y + 23:.1f}" text-anchor="start">'
         f'<tspan fill="{BEFORE}" {bold}>before {now["before"]}</tspan> → '
         f'<tspan fill="{AFTER}" {bold}>after the cut {now["after"]}</tspan> (edge weight {edge_weight})</text>'
     )
     series = [(values["before"], BEFORE, "-"), (values["after"], AFTER, DASHES[1])]
-    box = (MARGIN + 26, y + 20, WIDTH - 2 * MARGIN - 32, PANEL_HEIGHT)
-    return [caption, *curves(series, box, (0, 100), run.config.epochs, epoch)], PANEL_HEIGHT + 46
-
-
-def curves(series, box, limits, epochs: int, cursor: int | None = None) -> list[str]:
-    """Lines over the epochs 0 … `epochs` in `box` (left, top, width, height), as parts of an SVG document.
-
-    `series`: (values [T], None where nothing was recorded; colour; dashes). `cursor` marks an epoch.
-    """
-    left, top, width, height = box
-    low, high = limits
-
-    def at(epoch: int, value: float) -> tuple[float, float]:
-        return left + width * epoch / max(epochs, 1), top + height * (high - value) / (high - low)
-
-    parts = []
-    for tick in (low, (low + high) / 2, high):
-        y = at(0, tick)[1]
-        parts.append(f'<path d="M{left:.1f},{y:.1f}h{width:.1f}" stroke="#E4E4E4"/>')
-        parts.append(_text(f"{tick:.3g}", left - 5, y + 3, 'text-anchor="end" font-size="9"'))
-    for tick in sorted({0, epochs // 2, epochs}):
-        parts.append(_text(str(tick), at(tick, low)[0], top + height + 12, 'font-size="9"'))
-    if cursor is not None:
-        parts.append(f'<path d="M{at(cursor, low)[0]:.1f},{top:.1f}v{height:.1f}" stroke="#999999"/>')
-    for values, colour, dashes in series:
-        points = [(epoch, at(epoch, value)) for epoch, value in enumerate(values) if value is not None]
-        if points:
-            parts.append(_line("M" + "L".join(f"{x:.1f},{y:.1f}" for _, (x, y) in points), colour, dashes))
-        marked = [point for epoch, point in points if epoch == cursor or len(points) == 1]
-        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in marked]
-    return parts
+    box = (MARGIN + 26, y + 33, WIDTH - 2 * MARGIN - 32, PANEL_HEIGHT)
+    return [title, caption, *svg.curves(series, box, (0, 100), run.config.epochs, epoch)], PANEL_HEIGHT + 59
 
 
 def losses(run: Run) -> str:
@@ -283,24 +246,20 @@ def losses(run: Run) -> str:
     }
     parts, y = [], 0.0
     for title, own in panels.items():
-        parts.append(_text(title, MARGIN, y + 20, 'text-anchor="start" font-size="13" font-weight="bold"'))
+        parts.append(svg.text(title, MARGIN, y + 20, 'text-anchor="start" font-size="13" font-weight="bold"'))
         series = []
         for n, name in enumerate(own):
             values = [recorded.get(epoch, {}).get(name) for epoch in range(max(recorded) + 1)]
-            series.append((values, LINE_COLOURS[n], DASHES[n]))
-            x = MARGIN + 150 * n
-            parts.append(_line(f"M{x},{y + 36}h24", LINE_COLOURS[n], DASHES[n]))
-            parts.append(_text(name.removesuffix("_loss").replace("_", " "), x + 29, y + 39, 'text-anchor="start"'))
+            colour, dashes = LINE_COLOURS[n % 7], DASHES[n % 7]
+            series.append((values, colour, dashes))
+            x, y = MARGIN + 150 * (n % 3), y + 14 * (n > 0 and n % 3 == 0)
+            parts.append(svg.line(f"M{x},{y + 36}h24", colour, dashes))
+            parts.append(svg.text(name.removesuffix("_loss").replace("_", " "), x + 29, y + 39, 'text-anchor="start"'))
         highest = max((value for values, *_ in series for value in values if value is not None), default=1.0)
         box = (MARGIN + 26, y + 54, WIDTH - 2 * MARGIN - 32, 2 * PANEL_HEIGHT)
-        parts += curves(series, box, (0, highest or 1.0), run.config.epochs)
+        parts += svg.curves(series, box, (0, highest or 1.0), run.config.epochs)
         y += 2 * PANEL_HEIGHT + 84
-    return _document(WIDTH, y, parts)
-
-
-def _line(path: str, colour: str, dashes) -> str:
-    pattern = "" if dashes == "-" else f' stroke-dasharray="{" ".join(map(str, dashes[1]))}"'
-    return f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="1.8"{pattern}/>'
+    return svg.document(WIDTH, y, parts)
 
 
 # --- α and β ----------------------------------------------------------------------------------------------------------
@@ -327,16 +286,16 @@ def _heat_map(
     column = COLUMN * min(1.0, len(PRIMITIVES) / len(operations))
     bars = first + column * len(operations) + 8
     bold = 'font-weight="bold"'
-    parts = [_text(title, x + 4, y + 10, f'text-anchor="start" {bold}'), _text("b", bars + 4, y + HEAD + 8)]
+    parts = [svg.text(title, x + 4, y + 10, f'text-anchor="start" {bold}'), svg.text("b", bars + 4, y + HEAD + 8)]
     for o, operation in enumerate(operations):
         px, py = first + column * (o + 0.5), y + HEAD + 10
         turned = f'text-anchor="start" fill="{operation_colour(operation)}" {bold} font-size="9"'
-        parts.append(_text(operation, px, py, f'{turned} transform="rotate(-50 {px:.1f} {py:.1f})"'))
+        parts.append(svg.text(operation, px, py, f'{turned} transform="rotate(-50 {px:.1f} {py:.1f})"'))
     outlines, top = [], y + HEAD + 14
     for e, (source, node) in enumerate(cell_edges(nodes_of(len(b)))):
         py, on = top + ROW * e + 4 * (node - 2), (source, node) in kept_edges
         style = f'text-anchor="end" font-size="9" {bold if on else f"fill={chr(34)}#777777{chr(34)}"}'
-        parts.append(_text(f"{source}→{node}", first - 4, py + ROW - 3, style))
+        parts.append(svg.text(f"{source}→{node}", first - 4, py + ROW - 3, style))
         for o, operation in enumerate(operations):
             at = f'x="{first + column * o:.1f}" y="{py:.1f}" width="{column - 1:.0f}" height="{ROW - 1}"'
             tip = f"<title>{source}→{node} {operation}: {a[e, o]:.3f}</title>"
@@ -346,7 +305,7 @@ def _heat_map(
         length, colour = room * b[e] / scale, "#555555" if on else FAINT
         parts.append(
             f'<rect x="{bars:.1f}" y="{py + 2:.1f}" width="{length:.1f}" height="{ROW - 5}" fill="{colour}"/>'
-            + _text(f"{b[e]:.2f}", bars + room + 4, py + ROW - 3, 'text-anchor="start" font-size="9"')
+            + svg.text(f"{b[e]:.2f}", bars + room + 4, py + ROW - 3, 'text-anchor="start" font-size="9"')
         )
     return parts + outlines
 
@@ -368,7 +327,7 @@ def _arcs(cell: CellGenotype, b: np.ndarray, nodes: int, title: str, y: float) -
     chosen: dict[tuple[int, int], list[str]] = {}
     for edge in cell.edges:
         chosen.setdefault(edge[:2], []).append(edge.operation)
-    parts = [_text(title, MARGIN + 4, y + 12, 'text-anchor="start" font-weight="bold"')]
+    parts = [svg.text(title, MARGIN + 4, y + 12, 'text-anchor="start" font-weight="bold"')]
     for e, (source, node) in enumerate(cell_edges(nodes)):
         if (source, node) not in chosen:
             parts.append(arc(source, node, f'fill="none" stroke="#EEEEEE" stroke-width="{0.5 + min(b[e], 1):.2f}"'))
@@ -381,7 +340,7 @@ def _arcs(cell: CellGenotype, b: np.ndarray, nodes: int, title: str, y: float) -
         x, top = MARGIN + 36 + step * (source + node) / 2, base - ARC * (node - source)
         halo = 'font-size="9.5" stroke="white" stroke-width="3" paint-order="stroke" stroke-linejoin="round"'
         # In a cell of many nodes there is no room for names; colours and tooltips remain.
-        label = _text(text, x, top - 4, halo) if nodes <= 6 else ""
+        label = svg.text(text, x, top - 4, halo) if nodes <= 6 else ""
         labels.append(f"<g><title>{source}→{node} {escape(' + '.join(operations))}</title>{label}</g>")
     for n in range(nodes):
         x, fed = MARGIN + 36 + step * n, n < 2 or n in cell.concat or bool(cell.sources(n))
@@ -389,5 +348,5 @@ def _arcs(cell: CellGenotype, b: np.ndarray, nodes: int, title: str, y: float) -
         style = f'fill="{"#E8EEF4" if n < 2 else "white"}" stroke="{colour}"' + (
             "" if fed else ' stroke-dasharray="3 3"'
         )
-        parts.append(f'<circle cx="{x:.1f}" cy="{base:.1f}" r="11" {style}/>' + _text(str(n), x, base + 4))
+        parts.append(f'<circle cx="{x:.1f}" cy="{base:.1f}" r="11" {style}/>' + svg.text(str(n), x, base + 4))
     return parts + labels

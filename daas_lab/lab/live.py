@@ -25,6 +25,7 @@ from daas_lab.train.progress import run_line, time_left
 
 LOG = "log.txt"  # in the run's folder: what the process has printed
 POLL = 0.1  # seconds
+AT_WORK = ("starting", "running")  # states
 
 
 class Status(NamedTuple):
@@ -54,7 +55,7 @@ def start(config: SearchConfig, folder: str | Path, data: str | Path = "data") -
     check_named(config)  # the command names its files again: not those that only a folder has named
     check_available(config.dataset, data)
     before = status(folder)
-    if before.state in ("starting", "running", "finished"):
+    if before.state in (*AT_WORK, "finished"):
         raise LabError(f"run folder {folder}: {before.message}")
     if (folder / "config.json").is_file() and config_hash(read_config(folder)) != config_hash(config):
         raise LabError(f"run folder {folder} holds another configuration; choose another folder")
@@ -104,7 +105,7 @@ def status(folder: str | Path) -> Status:
         return Status("finished", None, epochs, total, f"finished, {progress}")
     if starting is not None:
         return Status("starting", starting.pid, epochs, total, f"starting (process {starting.pid})")
-    if reason := _failure(folder / LOG):
+    if reason := _failure(folder):
         return Status("failed", None, epochs, total, f"failed, {progress}: {reason}")
     if not known:
         return Status("absent", None, 0, 0, "not started")
@@ -121,8 +122,12 @@ def line(folder: str | Path, now: Status) -> str:
     return "; ".join(filter(None, said))
 
 
-def _failure(log: Path) -> str:
-    """The last line of what a process has printed if it ended by an error, else nothing."""
+def _failure(folder: Path) -> str:
+    """The last line of what a process has printed if it ended by an error, else nothing; nothing either if the search
+    has gone on since, from a command line, say."""
+    log, history = folder / LOG, folder / "history.jsonl"
+    if log.is_file() and history.is_file() and history.stat().st_mtime_ns > log.stat().st_mtime_ns:
+        return ""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
     if not lines:
         return ""

@@ -5,6 +5,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import ipywidgets
 
 from daas_lab.config import check_named
 from daas_lab.errors import LabError
-from daas_lab.lab import explorer
+from daas_lab.lab import explorer, live
 from daas_lab.lab.finding import matching
 from daas_lab.studies import make
 from daas_lab.studies.settings import Settings
@@ -81,29 +82,31 @@ def find_field(
 _measuring: dict[Path, str] = {}  # run → the budget to which its cut is being measured, whichever view has begun it
 
 
-def measure_button(
-    shown: Callable[[], tuple[Path, str, str]],
+def measure_buttons(
+    shown: Sequence[Callable[[], tuple[Path, str, str]]],
     settings: Settings,
     message: ipywidgets.HTML,
     done: Callable[[], None],
-) -> tuple[ipywidgets.Button, Callable[[], None]]:
-    """A button that measures the cut where a view says that it was not, and the function that offers or hides it.
+) -> tuple[list[ipywidgets.Button], Callable[[], None]]:
+    """Buttons that measure the cut where a view says that it was not, and the function that offers or hides them.
 
-    `shown()`: the run's folder or record, the budget and the edge weight that the view shows. A process of its own
-    measures, as `make.drops` does, while a thread waits for it; `done()` then draws the view again.
+    `shown`, for each button: the run's folder or record, the budget and the edge weight that the view shows. A process
+    of its own measures, as `make.drops` does, while a thread waits for it; `done()` then draws the view again.
     """
-    button = ipywidgets.Button(layout={"width": "auto", "align_self": "flex-start", "display": "none"})
+    layout = {"width": "auto", "align_self": "flex-start", "display": "none"}
+    buttons = [ipywidgets.Button(layout=layout) for _ in shown]
 
     def offer() -> None:
-        can = False
-        with contextlib.suppress(LabError):  # of a run without an epoch, or damaged: whoever draws it says so
-            path, budget, edge_weight = shown()
-            button.disabled = path in _measuring
-            button.icon = "spinner spin" if button.disabled else "bar-chart"
-            words = ("Measuring", f"{_measuring.get(path)} …") if button.disabled else ("Measure", budget)
-            button.description = " the cut to ".join(words)
-            can = button.disabled or explorer.can_measure(explorer.read_search(path), budget, edge_weight)
-        button.layout.display = "" if can else "none"
+        for button, of in zip(buttons, shown, strict=True):
+            can = False
+            with contextlib.suppress(LabError):  # of a run without an epoch, or damaged: whoever draws it says so
+                path, budget, edge_weight = of()
+                button.disabled = path in _measuring
+                button.icon = "spinner spin" if button.disabled else "bar-chart"
+                words = ("Measuring", f"{_measuring.get(path)} …") if button.disabled else ("Measure", budget)
+                button.description = " the cut to ".join(words)
+                can = button.disabled or explorer.can_measure(explorer.read_search(path), budget, edge_weight)
+            button.layout.display = "" if can else "none"
 
     def measure(path: Path, budget: str) -> None:
         try:
@@ -113,18 +116,22 @@ def measure_button(
         except Exception as error:  # of a process that was ended, say: a thread has no cell that would show it
             raise LabError(f"{path}: the cut to {budget} was not measured: {error!r}") from error
         finally:
-            del _measuring[path]
+            _measuring.pop(path, None)
             done()
 
-    def begin() -> None:
-        path, budget, _ = shown()
+    def begin(of: Callable[[], tuple[Path, str, str]]) -> None:
+        path, budget, _ = of()
+        if path in _measuring:  # by another button, perhaps of another view
+            offer()
+            return
         check_named(explorer.read_search(path).config)  # what only a folder names is not executed
         _measuring[path] = budget
         offer()
         threading.Thread(target=reporting(message, lambda: measure(path, budget)), daemon=True).start()
 
-    button.on_click(reporting(message, begin))
-    return button, offer
+    for button, of in zip(buttons, shown, strict=True):
+        button.on_click(reporting(message, partial(begin, of)))
+    return buttons, offer
 
 
 def reporting(message: ipywidgets.HTML, action: Callable[[], str | None]) -> Callable:
@@ -139,10 +146,11 @@ def reporting(message: ipywidgets.HTML, action: Callable[[], str | None]) -> Cal
     return callback
 
 
-def following(look: Callable[[], object], show: Callable[[], None]) -> Callable[[], None]:
-    """A function that calls `show` now and, in a thread, whenever `look` returns something new.
+def following(look: Callable[[], tuple[object, live.Status]], show: Callable[[], None]) -> Callable[[], None]:
+    """A function that calls `show` now and, in a thread, whenever `look`, at a search, returns something new.
 
-    The thread ends when nothing was new for `WATCH_IDLE` seconds; calling the function again starts another.
+    The thread ends when nothing was new for `WATCH_IDLE` seconds of a search that is not at work, for an epoch may take
+    longer; calling the function again starts another.
     """
     alive = threading.Event()
 
@@ -155,6 +163,8 @@ def following(look: Callable[[], object], show: Callable[[], None]) -> Callable[
                     if (now := look()) != seen:
                         show()
                         seen, changed = now, time.monotonic()
+                    if now[1].state in live.AT_WORK:
+                        changed = time.monotonic()
                 time.sleep(WATCH_INTERVAL)
         finally:
             alive.clear()

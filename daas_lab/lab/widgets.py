@@ -15,6 +15,7 @@ except ImportError as error:
     ) from error
 
 import base64
+import contextlib
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -27,8 +28,10 @@ from daas_lab.config import PRESETS
 from daas_lab.data.sources import DATASETS
 from daas_lab.errors import LabError, one_of
 from daas_lab.lab import editor, explorer, live, parts, theme
+from daas_lab.lab.svg import note, side_by_side
 from daas_lab.methods.lookup import METHODS, PAPERS, method_class
 from daas_lab.report import drawing
+from daas_lab.report.plots import CELL_NAMES
 from daas_lab.runs.folder import read_search_config
 from daas_lab.space.cell_space import known_operations
 from daas_lab.studies.make import run_name
@@ -91,7 +94,10 @@ def run_explorer(settings: Settings, first: str | None = None, second: str | Non
     def frames(side: ipywidgets.Dropdown) -> list[str]:
         key = (side.value, budget.value, edge_weight.value)
         if key not in drawn:
-            drawn[key] = explorer.frames(explorer.read_search(found[side.value]), *key[1:])
+            try:
+                drawn[key] = explorer.frames(explorer.read_search(found[side.value]), *key[1:])
+            except LabError as error:  # the other one is shown
+                return [note(str(error))]
         return drawn[key]
 
     def current() -> list[str]:
@@ -109,17 +115,19 @@ def run_explorer(settings: Settings, first: str | None = None, second: str | Non
     def shown(side: ipywidgets.Dropdown) -> tuple[Path, str, str]:
         return found[side.value], budget.value, edge_weight.value
 
-    measures = [parts.measure_button(partial(shown, side), settings, message, measured) for side in sides]
+    measures, offer = parts.measure_buttons([partial(shown, side) for side in sides], settings, message, measured)
 
     def choose() -> None:
-        for _, offer in measures:
-            offer()
+        offer()
         slider.max = play.max = max(len(frames(side)) for side in sides) - 1
         show()
 
     def choose_runs() -> None:
-        kept = budget.value
-        budget.options = explorer.budgets_of([explorer.read_search(found[side.value]) for side in sides])
+        runs, kept = [], budget.value
+        for side in sides:
+            with contextlib.suppress(LabError):  # its picture says what is wrong
+                runs.append(explorer.read_search(found[side.value]))
+        budget.options = explorer.budgets_of(runs) or budget.options
         budget.value = kept if kept in budget.options else budget.options[0]
         choose()
 
@@ -130,10 +138,10 @@ def run_explorer(settings: Settings, first: str | None = None, second: str | Non
     slider.observe(parts.reporting(message, show), "value")
     choose_runs()
     slider.value = play.value = slider.max
-    columns = [parts.column(button, picture) for (button, _), picture in zip(measures, pictures, strict=True)]
+    columns = [parts.column(button, picture) for button, picture in zip(measures, pictures, strict=True)]
     return View(
         [parts.row(find, *sides), parts.row(budget, edge_weight, play, slider), message, parts.row(*columns)],
-        lambda: explorer.side_by_side(current()),
+        lambda: side_by_side(current()),
     )
 
 
@@ -155,7 +163,7 @@ def cell_editor(settings: Settings, start: str = "DARTS_V2") -> View:
     Begins with the cell of a search or a published one. Exported JSON goes to the folder `cells` beside the runs.
     """
     found = explorer.searches(settings.runs, settings.figures / "records")
-    genotype, quiet = editor.starting_cell(start, found), False
+    genotype, quiet, begun = editor.starting_cell(start, found), False, start
     cells = editor.starting_cells(found)
     begin = parts.dropdown("start from", cells, start, "520px")
     operation, source = parts.dropdown("operation", known_operations()), parts.dropdown("source", [0])
@@ -174,7 +182,7 @@ def cell_editor(settings: Settings, start: str = "DARTS_V2") -> View:
             if chosen:
                 cell = genotype.cell(cell_type)
                 edge = cell.edges[index]
-                edge_name.value = f"<b>{drawing.TITLES[cell_type]}, edge {edge.source} → {edge.node}</b>"
+                edge_name.value = f"<b>{CELL_NAMES[cell_type]}, edge {edge.source} → {edge.node}</b>"
                 source.options = range(cell.nodes)
                 operation.value, source.value = edge.operation, edge.source
             else:
@@ -195,13 +203,21 @@ def cell_editor(settings: Settings, start: str = "DARTS_V2") -> View:
                 show()  # a refused wish leaves the control too
 
     def restart() -> None:
-        nonlocal genotype
-        genotype = editor.starting_cell(begin.value, found)
+        nonlocal genotype, quiet, begun
+        if quiet:
+            return
+        try:
+            genotype, begun = editor.starting_cell(begin.value, found), begin.value
+        except LabError:  # the drawing stays, and so does what it began with
+            quiet = True
+            begin.value = begun
+            quiet = False
+            raise
         picture.selected = ["", 0]
         show()
 
     def write() -> str:
-        return f"Written. To train it: {editor.export(genotype, settings.runs / 'cells' / name.value)}"
+        return f"Written. To train it: {editor.export(genotype, settings.runs / 'cells' / name.value, settings)}"
 
     operation.observe(parts.reporting(message, lambda: change(operation=operation.value)), "value")
     source.observe(parts.reporting(message, lambda: change(source=source.value)), "value")
@@ -247,7 +263,8 @@ def live_search(settings: Settings) -> View:
 
     def drawn() -> list[str]:
         run = explorer.read_search(folder())
-        return [explorer.frame(run, run.search.budget, len(run.alphas["normal"]) - 1), explorer.losses(run)]
+        budget = explorer.main_budget(run.search)
+        return [explorer.frame(run, budget, len(run.alphas["normal"]) - 1), explorer.losses(run)]
 
     def show() -> None:
         now = live.status(folder())
@@ -258,24 +275,27 @@ def live_search(settings: Settings) -> View:
             picture.value = parts.fitted(svg)
 
     def shown() -> tuple[Path, str, str]:
-        return folder(), read_search_config(folder()).budget, "learned"
+        return folder(), explorer.main_budget(read_search_config(folder())), "learned"
 
-    measure, offer = parts.measure_button(shown, settings, message, show)
+    (measure,), offer = parts.measure_buttons([shown], settings, message, show)
 
     def still() -> str:
         try:
-            return explorer.side_by_side(drawn())
+            return side_by_side(drawn())
         except LabError as error:  # nothing to draw yet
-            return explorer.note(str(error))
+            return note(str(error))
 
     watch = parts.following(lambda: (chosen.value, live.status(folder())), show)
 
     def start() -> None:
         given = {"preset": preset.value, "dataset": dataset.value, "budget": budget.value}
-        search = replace(settings, **given, epochs=epochs.value or None).search(method.value, seed.value, gap_every=1)
+        own = replace(settings, **given, epochs=epochs.value or None)
+        # A search that serves every budget is measured at this one.
+        measured = {} if method_class(method.value).asks_for_budget else {"gap_budgets": budget.value}
+        search = own.search(method.value, seed.value, gap_every=1, **measured)
         name = run_name(search)
         live.start(search, settings.runs / name, settings.data)
-        chosen.options = sorted({*chosen.options, name})
+        chosen.options = sorted({*known(), name})
         chosen.value = name
         watch()
 

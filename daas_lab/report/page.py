@@ -28,8 +28,9 @@ from daas_lab.identity import config_hash
 from daas_lab.methods import rules
 from daas_lab.own_files import is_own
 from daas_lab.report.drawing import cells_svg
-from daas_lab.report.plots import svg_text
-from daas_lab.report.plots_evolution import CELL_NAMES, accuracies
+from daas_lab.report.plots import CELL_NAMES, svg_text
+from daas_lab.report.plots_evolution import accuracies
+from daas_lab.report.tables import images_of
 from daas_lab.runs.files import write_atomically
 from daas_lab.runs.folder import Run, kind_of
 from daas_lab.runs.lock import writer
@@ -171,7 +172,8 @@ def _together(kind: str, runs: Mapping[int, Run]) -> Markup | None:
     curves = {label: points for label, run in own.items() if (points := _attempt(_before, run)[0])}
     if len(curves) < 2:
         return None
-    title = f"Accuracy of the {KINDS[kind]} on {' or '.join(dict.fromkeys(map(_images, own.values())))}"
+    images = dict.fromkeys(images_of(run.config) for run in own.values())
+    title = f"Accuracy of the {KINDS[kind]} on {' or '.join(images)}"
     return _inline(svg_text(accuracies(curves, max(run.config.epochs for run in own.values()), title=title).figure))
 
 
@@ -197,13 +199,6 @@ def _accuracy(run: Run) -> str:
     return "held_out_accuracy" if isinstance(run.config, SearchConfig) else "train_accuracy"
 
 
-def _images(run: Run) -> str:
-    """Which images that accuracy is of."""
-    if not isinstance(run.config, SearchConfig):
-        return "training images"
-    return "held-out images" if run.config.held_out_images else "the architecture's images"
-
-
 def _before(run: Run) -> list[tuple[int, float]]:
     """(epoch, accuracy in percent) of every epoch."""
     return [(record["epoch"], float(record[_accuracy(run)])) for record in run.history]
@@ -216,7 +211,7 @@ def _accuracies(run: Run) -> Markup:
     for row in gap_evolution(run) if any(record.get("gap") for record in run.history) else ():
         label = f"cut to {row['budget']}, edge weight {row['edge_weight']}"
         series.setdefault(label, []).append((row["epoch"], float(row["after"])))
-    return _inline(svg_text(accuracies(series, run.config.epochs, title=f"Accuracy on {_images(run)}").figure))
+    return _inline(svg_text(accuracies(series, run.config.epochs, title=f"Accuracy on {images_of(run.config)}").figure))
 
 
 def _nothing_trained(run: Run) -> str:
@@ -275,12 +270,7 @@ def _drops(run: Run) -> dict:
     measured = run.gap or [row for record in run.history[-1:] for row in record.get("gap", [])]
     rows = [row for row in measured if row["stage"] in STAGES]
     if not rows:
-        damaged = run.folder and (run.folder / "gap.json").is_file()
-        raise LabError(
-            "gap.json is damaged, and counts as not measured."
-            if damaged
-            else "Not measured: there is no gap.json. Notebooks and sweeps measure it, and daas-lab gap prints it."
-        )
+        raise LabError(_not_measured(run))
     keys = ("budget", "edge_weight", *(["select"] if any("select" in row for row in rows) else []), "before")
     stages = reversed(STAGES)  # what is asked first comes first
     columns = dict.fromkeys((stage, row["batch_norm"]) for stage in stages for row in rows if row["stage"] == stage)
@@ -294,8 +284,18 @@ def _drops(run: Run) -> dict:
             [*map(str, key[:-1]), _number(key[-1]), *(_change(key[-1], after.get(column)) for column in columns)]
             for key, after in lines.items()
         ],
-        "note": f"Accuracy in percent on {_images(run)}; in brackets the change in points.",
+        "note": f"Accuracy in percent on {images_of(run.config)}; in brackets the change in points.",
     }
+
+
+def _not_measured(run: Run) -> str:
+    if run.finished and not run.alphas:
+        return _nothing_trained(run)
+    if run.folder is None:
+        return "Not measured: the record has no drops, and no weights to measure them with."
+    if (run.folder / "gap.json").is_file():
+        return "gap.json is damaged, and counts as not measured."
+    return "Not measured: there is no gap.json. Notebooks and sweeps measure it, and daas-lab gap prints it."
 
 
 def _heading(stage: str, batch_norm: str) -> str:
