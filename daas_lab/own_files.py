@@ -26,10 +26,18 @@ def own_name(text: str) -> str:
     return text.rpartition(":")[2]
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with `~` and `~user` for home folders; of a user whom nobody knows as it stands, as a shell has it."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def canonical_own(text: str) -> str:
     """FILE.py:NAME with the file's absolute path: the same file from every folder and in every process."""
     file, _, name = text.rpartition(":")
-    return f"{Path(file).expanduser().resolve()}:{name}"
+    return f"{expanded(file).resolve()}:{name}"
 
 
 def digest_of(field: str, text: str) -> str:
@@ -38,7 +46,7 @@ def digest_of(field: str, text: str) -> str:
     if not name.isidentifier():
         raise refuse(field, text, "FILE.py:NAME")
     try:
-        return hashlib.sha256(Path(file).expanduser().read_bytes()).hexdigest()[:16]
+        return hashlib.sha256(expanded(file).read_bytes()).hexdigest()[:16]
     except (OSError, ValueError) as error:  # ValueError: what can be no path
         why = getattr(error, "strerror", error)
         raise refuse(field, text, f"FILE.py:NAME of a file that can be read ({why})") from None

@@ -4,6 +4,7 @@ is for whoever has one, `make test-cuda`."""
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,8 +15,9 @@ from daas_lab.compose import search_config
 from daas_lab.networks.fast_supernet import FastSuperNetwork
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.folder import read_run
+from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.studies import estimate
-from daas_lab.train.loop import forward, prepare
+from daas_lab.train.loop import forward, fuses_sgd, prepare
 from daas_lab.train.search import build_supernet, search
 from tests.killing import Stopped, stop
 
@@ -46,6 +48,25 @@ def test_the_forward_pass_stays_on_its_device(precision, training):
         network = build_supernet(config, FastSuperNetwork).train(training)
         logits = forward(network, precision, torch.randn(8, 1, 16, 16))
         assert (logits.device.type, logits.dtype, logits.shape) == ("cuda", torch.float32, (8, 10))
+
+
+def test_candidates_can_leave_a_network_that_is_elsewhere():
+    here, elsewhere = (build_supernet(config_of(), FastSuperNetwork).to(device) for device in ("cpu", "meta"))
+    draws = torch.Generator().manual_seed(0)
+    candidates = {name: torch.rand(14, 7, generator=draws) < 0.7 for name in CELL_TYPES}  # as `remaining` gives them
+    for network in (here, elsewhere):
+        network.keep(candidates)
+    assert elsewhere.state_dict().keys() == here.state_dict().keys()
+    assert all(weight.is_meta for weight in elsewhere.weight_parameters())
+
+
+@pytest.mark.parametrize(("precision", "fused"), [("float32", True), ("bfloat16", True), ("float16", False)])
+def test_sgd_is_fused_where_no_scaler_skips_the_step_that_makes_its_momentum(precision, fused):
+    assert fuses_sgd(config_of(precision=precision), SimpleNamespace(is_cuda=True)) == fused
+    assert not fuses_sgd(config_of(precision=precision), SimpleNamespace(is_cuda=False))
+    groups = [{"params": [torch.zeros(1, requires_grad=True)]}]
+    rules = {"lr": 1.0, "weight_decay": 0.0, "fused": True}
+    assert not config_of("gold_nas").searcher.optimizer(groups, **rules).param_groups[0]["fused"]
 
 
 class Counted(TorchDispatchMode):

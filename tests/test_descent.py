@@ -5,16 +5,17 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from daas_lab import cli
 from daas_lab.compose import search_config
 from daas_lab.errors import LabError
-from daas_lab.methods.da2s_exact import exact_edge_logits
+from daas_lab.methods.da2s_exact import edge_scores, exact_edge_logits
 from daas_lab.methods.method import Architecture
 from daas_lab.methods.projection import between_logits, project
 from daas_lab.runs.folder import read_run, stop_name
 from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget
-from daas_lab.space.cell_space import CELL_TYPES, cell_edges
+from daas_lab.space.cell_space import CELL_TYPES, NONE, PRIMITIVES, Space, cell_edges
 from daas_lab.studies import make
 from daas_lab.studies.paper_tables import budgets_of
 from daas_lab.studies.settings import Settings
@@ -85,6 +86,35 @@ def test_logits_between_two_are_finite_where_both_have_saturated(share):
     torch.testing.assert_close(between.sigmoid(), expected, rtol=1e-12, atol=0)
     gradients = torch.autograd.grad(between.sum(), (x, y))
     assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("operations", [PRIMITIVES, (NONE, *PRIMITIVES)])
+def test_the_scores_of_edges_are_of_what_a_cell_can_have(operations):
+    space, draws = Space(6, operations), torch.Generator().manual_seed(0)
+    alphas, betas = torch.randn(14, len(operations), generator=draws), torch.randn(14, generator=draws)
+    largest = [[row[o] for o, name in enumerate(operations) if name != NONE] for row in alphas.log_softmax(1).tolist()]
+    seen = Seen()
+    with seen:
+        scores = edge_scores(alphas, betas, space)
+    torch.testing.assert_close(scores, betas + torch.tensor(list(map(max, largest))))
+    assert (torch.ops.aten.index.Tensor in seen.functions) == (NONE in operations)
+    with seen:
+        edge_scores(alphas, betas, space)
+        between_logits(alphas[0], alphas[1], 0.3)
+    assert seen.copied == (NONE in operations), "once, the places of the choices"
+
+
+class Seen(TorchDispatchMode):
+    """Which operations were asked for, and how often Python's numbers became a tensor: on a GPU the host waits."""
+
+    def __init__(self):
+        super().__init__()
+        self.functions, self.copied = set(), 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        self.functions.add(function)
+        self.copied += function is torch.ops.aten.lift_fresh.default
+        return function(*arguments, **named or {})
 
 
 def test_the_losses_grow_and_the_temperature_falls_in_the_first_stage_alone():

@@ -224,6 +224,30 @@ def test_xnas_multiplies_its_experts_by_the_exponent_of_their_reward():
         )
 
 
+@pytest.mark.parametrize("method", ["xnas", "gold_nas"])
+def test_the_gradient_that_is_clipped_is_the_mean_over_the_processes(method, monkeypatch):
+    config = tiny(method)
+    network, device = build_supernet(config), torch.device("cpu")
+    network.at = config.moment(1, training=True, part="architecture")
+    batch = torch.randn(4, 1, 8, 8), torch.arange(4)
+    weights, optimizer = make_optimizers(config, network)
+    monkeypatch.setattr(optimizer, "step", lambda: None)
+    asked = []
+
+    def as_of_processes(tensors):  # whose mean is large
+        asked.append([tensor.fill_(1e3) for tensor in tensors if tensor is not None])
+
+    monkeypatch.setattr("daas_lab.train.distributed.average", as_of_processes)
+    architecture_step(ArchitectureStep(network, config, batch, batch, weights, make_scaler(config, device)), optimizer)
+    assert len(asked) == 1, "and it is averaged once"
+    gradients = [network.alphas(name).grad for name in CELL_TYPES]
+    if method == "xnas":
+        largest = config.searcher.rate(config) * config.searcher.bound / config.arch_learning_rate
+        assert all(torch.allclose(gradient, torch.tensor(largest)) for gradient in gradients)
+    else:
+        assert torch.cat(gradients).norm().item() == pytest.approx(config.gradient_clip, rel=1e-4)
+
+
 def test_xnas_wipes_out_who_can_no_longer_win():
     config = tiny("xnas", epochs=5, steps=4)
     network, method = build_supernet(config), config.searcher

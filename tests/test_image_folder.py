@@ -1,5 +1,6 @@
 """Data sets of one's own: folders of images, ImageNet's tree, arrays; read whole or at every use."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -12,7 +13,6 @@ from daas_lab.compose import retrain_config, search_config
 from daas_lab.data import batches as data
 from daas_lab.data.batches import load, plain_batches, training_batches
 from daas_lab.data.image_files import FileSet
-from daas_lab.data.image_folder import folder_facts
 from daas_lab.data.sources import Dataset, facts_of
 from daas_lab.errors import LabError
 from daas_lab.identity import config_hash
@@ -135,7 +135,6 @@ def test_an_unreadable_image_is_named(tmp_path, capsys):
     with pytest.raises(LabError, match=r"damaged image .*bee/3.png: no image that Pillow knows"):
         search_config("tiny", f"folder:{tmp_path}")
     # Cut short: the header is whole, so only reading the pixels shows it.
-    folder_facts.cache_clear()
     write_images(tmp_path, 30)
     path = tmp_path / "cat" / "7.png"
     path.write_bytes(path.read_bytes()[:-200])
@@ -172,8 +171,21 @@ def test_a_folder_is_the_same_wherever_it_lies_and_another_when_a_file_changes(t
     (second / "bee" / "0.png").unlink()
     with pytest.raises(LabError, match="must hold the images that the configuration was made for"):
         search_splits(moved)
-    folder_facts.cache_clear()
     assert search_config("tiny", f"folder:{second}", batch_size=8).data_digest != config.data_digest
+
+
+def test_images_are_looked_into_once_until_one_changes(tmp_path, monkeypatch):
+    folder = write_images(tmp_path / "a", 5)
+    name = f"folder:{folder}"
+    before = facts_of(name)
+    with monkeypatch.context() as patch:
+        patch.setattr("daas_lab.data.image_folder.opened", lambda path: pytest.fail(f"{path} is opened"))
+        assert facts_of(name) == before
+    write_images(folder, 6)
+    more = facts_of(name)
+    assert more.digest != before.digest and sum(more.split) == round(0.8 * 18)
+    write_images(folder, 6, mode="L")  # of the same names
+    assert (more.image_channels, facts_of(name).image_channels) == (3, 1)
 
 
 def own(count=240, classes=3):
@@ -245,7 +257,7 @@ def test_two_steps_of_the_full_recipe_at_full_width_on_a_small_tree(imagenet, tm
     assert 0 < run.history[0]["train_loss"] < 10
 
 
-def test_each_image_is_cropped_by_its_own_draw_whoever_reads_it(imagenet):
+def test_each_image_is_cropped_by_its_own_draw_whoever_reads_it(imagenet, monkeypatch):
     train, _ = retrain_splits(retraining(side=32), imagenet)
 
     def batches(share=(0, 1), workers=0, seed=0):
@@ -254,7 +266,9 @@ def test_each_image_is_cropped_by_its_own_draw_whoever_reads_it(imagenet):
         return list(training_batches(files, **options, share=share))
 
     state = torch.get_rng_state()
-    whole = batches()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("the GPUs' generators are seeded"))
+        whole = batches()
     assert torch.equal(torch.get_rng_state(), state), "torch's own generator is left alone"
     assert sorted(torch.cat([y for _, y in whole]).tolist()) == sorted(train.targets.tolist())
     for other in (batches(workers=2), batches()):
@@ -292,8 +306,15 @@ def test_a_search_reads_only_its_images_of_imagenet(imagenet, monkeypatch):
     splits = search_splits(config, imagenet)
     assert splits.weights.images.shape == (8, 16, 16, 3) and isinstance(splits.test, FileSet)
     monkeypatch.setattr(data.os, "sysconf", lambda name: 50)
-    with pytest.raises(LabError, match=r"8 images of 16 × 16 pixels would take .* more than half of this machine"):
+    refused = r"18 images of 16 × 16 pixels, padded copies included, would take .* more than half of this machine"
+    with pytest.raises(LabError, match=refused):
         search_splits(config, imagenet)
+    # All parts count, and the padded copies of those that are trained on; no part alone is too much.
+    needed = 3 * (18 * 16**2 + 16 * (16 + 2 * config.crop_padding) ** 2)
+    for memory, fits in ((2 * needed, True), (2 * needed - 2, False)):
+        monkeypatch.setattr(data.os, "sysconf", lambda name, memory=memory: memory if "PAGES" in name else 1)
+        with contextlib.nullcontext() if fits else pytest.raises(LabError, match=refused):
+            search_splits(config, imagenet)
 
 
 def test_crops_that_a_data_set_cannot_have_are_refused(tmp_path):

@@ -13,7 +13,7 @@ from PIL import Image
 from daas_lab import cli
 from daas_lab.compose import retrain_config, search_config
 from daas_lab.data.batches import load
-from daas_lab.data.image_folder import folder_facts, list_images
+from daas_lab.data.image_folder import list_images
 from daas_lab.data.sources import Dataset, facts_of
 from daas_lab.errors import LabError, say_once
 from daas_lab.report.tables import save_table
@@ -27,7 +27,6 @@ CLASSES = ("ant", "bee", "cat")
 @pytest.fixture(autouse=True)
 def nothing_said_or_seen():
     say_once.cache_clear()
-    folder_facts.cache_clear()
 
 
 def shade(level, side=8):

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from daas_lab.compose import retrain_config
 from daas_lab.errors import LabError
 from daas_lab.networks.build import build_network
-from daas_lab.networks.derived import AuxiliaryHead, Network, drop_paths
+from daas_lab.networks.derived import AuxiliaryHead, Network, drop_paths, halves
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cost import count
 from daas_lab.space.genotype import CellGenotype, Edge, Genotype
@@ -150,6 +151,15 @@ def test_several_operations_an_edge_are_summed():
     z = normal.preprocess_0(x)
     summed = nn.functional.max_pool2d(z, 3, 1, 1) + nn.functional.avg_pool2d(z, 3, 1, 1, count_include_pad=False)
     torch.testing.assert_close(normal(x, x, 0.0)[:, :4], summed)
+
+
+@pytest.mark.parametrize("side", range(1, 17))
+def test_halves_of_a_map_are_those_of_the_adaptive_pool(side):
+    x = torch.randn(2, 3, side, side, dtype=torch.float64, requires_grad=True)
+    g = torch.randn(2, 3, 2, 2, dtype=torch.float64)
+    ours, theirs = (pool(x) for pool in (halves, lambda x: F.adaptive_avg_pool2d(x, 2)))
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(*(torch.autograd.grad(z, x, g) for z in (ours, theirs)))
 
 
 def test_the_auxiliary_head_answers_in_training_only_and_on_any_map():

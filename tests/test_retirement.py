@@ -17,7 +17,7 @@ from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.train.discretize import architecture_of, check_remaining, derive_genotype
 from daas_lab.train.retirement import Retirement, follow, remaining
 from daas_lab.train.search import build_supernet, load_supernet, make_optimizers, search
-from tests.killing import killed_at_random
+from tests.killing import Stopped, killed_at_random, stop
 from tests.test_supernet import assert_same, pair
 
 FORMS = {"fast": {}, "readable": {"form": SuperNetwork}}
@@ -200,6 +200,20 @@ def test_a_killed_search_whose_candidates_retire_ends_bit_for_bit_like_an_undist
     history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert len(history) == 8 and load_file(folder / "architecture.safetensors")
     assert_cut_refuses(network, config)
+
+
+def test_a_search_that_unrolls_goes_on_training_what_is_left_after_a_resume(tmp_path):
+    sizes = {"layers": 3, "channels": 2, "nodes": 4, "budget": "1,2", "held_out_images": 16, "epochs": 2, "steps": 2}
+    leaving = {"retire": 0.1, "retire_after": 1, "arch_learning_rate": 0.3, "alpha_delay": 0, "warmup": 0}
+    config = search_config("tiny", "digits", "darts2", threads=1, **sizes, **leaving)
+    search(config, tmp_path / "whole", progress=False)
+    with pytest.raises(Stopped):
+        search(config, tmp_path / "parts", progress=False, on_epoch=stop)
+    search(config, tmp_path / "parts", progress=False)
+    ours, theirs = (read_checkpoint(tmp_path / name)[0]["network"] for name in ("parts", "whole"))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    network, _ = load_supernet(tmp_path / "parts")
+    assert not all(own.all() for own in network.candidates.values())
 
 
 def assert_cut_refuses(network, config):

@@ -14,9 +14,9 @@ from daas_lab.compose import retrain_config, search_config
 from daas_lab.errors import LabError
 from daas_lab.methods.lookup import method_class
 from daas_lab.runs.folder import epochs_done, is_finished, read_run
-from daas_lab.train.loop import evaluate, set_learning_rate
+from daas_lab.train.loop import evaluate, prepare, restore, set_learning_rate
 from daas_lab.train.retrain import retrain
-from daas_lab.train.search import load_supernet, search
+from daas_lab.train.search import begin_anew, build_supernet, load_supernet, make_optimizers, search
 from daas_lab.train.splits import search_splits
 from daas_lab.train.writer import open_run
 from tests.killing import Stopped, killed_at_random, stop
@@ -122,10 +122,13 @@ def test_a_loss_that_is_not_finite_stops_the_search_and_names_it(spoilt_groups, 
     assert is_finished(tmp_path)
 
 
-def test_a_search_and_a_retraining_leave_the_process_as_it_was(tmp_path):
+def test_a_search_and_a_retraining_leave_the_process_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("GPUs' generators are seeded"))
+
     def state():
         cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-        rules = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32, torch.are_deterministic_algorithms_enabled()
+        rules = cudnn.benchmark, *(part.fp32_precision for part in (cudnn.conv, cudnn.rnn, matmul))
+        rules += (torch.are_deterministic_algorithms_enabled(),)
         random_state = torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
         return torch.get_num_threads(), rules, os.environ.get("CUBLAS_WORKSPACE_CONFIG"), random_state
 
@@ -136,6 +139,41 @@ def test_a_search_and_a_retraining_leave_the_process_as_it_was(tmp_path):
     load_supernet(tmp_path / "search")
     retrain(retrain_config("DARTS_V2", "tiny", "digits", **brief), tmp_path / "retrain", progress=False)
     assert state() == before
+
+
+def test_what_a_notebook_has_chosen_for_its_gpus_is_left_alone(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)  # whose random numbers cannot be read here
+    matmul, precision = torch.backends.cuda.matmul, torch.backends.cuda.matmul.fp32_precision
+    matmul.fp32_precision = "tf32"  # from now on torch refuses to say it by its old name
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with prepare(search_config("tiny", "digits", threads=1)):
+            torch.use_deterministic_algorithms(False)
+            matmul.fp32_precision = "ieee"
+        assert matmul.fp32_precision == "tf32"
+        assert torch.are_deterministic_algorithms_enabled() and torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+        matmul.fp32_precision = precision
+
+
+def test_a_network_is_drawn_without_seeding_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("seeded"))
+    config = search_config("tiny", "digits", threads=1, layers=3, channels=2)
+    network = build_supernet(config)
+    begin_anew(network, config, 4, 2, *make_optimizers(config, network))
+
+
+def test_an_optimizer_steps_as_it_was_made_whichever_way_the_one_of_the_checkpoint_did(tmp_path):
+    weight = torch.nn.Parameter(torch.zeros(2))
+    here, there = (torch.optim.Adam([weight], fused=fused) for fused in (False, True))
+    restore(tmp_path, {"optimizer": here}, {"optimizer": there.state_dict()})
+    assert here.param_groups[0]["fused"] is False and there.param_groups[0]["fused"] is True
+    other = torch.optim.RMSprop([weight])  # of no such kind
+    restore(tmp_path, {"optimizer": other}, {"optimizer": other.state_dict()})
+    more = torch.optim.Adam([{"params": [weight]}, {"params": [torch.nn.Parameter(torch.zeros(1))]}])
+    with pytest.raises(LabError, match="is not one of its configuration"):
+        restore(tmp_path, {"optimizer": here}, {"optimizer": more.state_dict()})
 
 
 def test_a_checkpoint_of_another_configuration_is_not_gone_on_from(tmp_path):

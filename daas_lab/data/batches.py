@@ -56,17 +56,19 @@ class ImageSet:
         return ImageSet(*(getattr(self, name).to(device) for name in ("images", "targets", "mean", "std")))
 
 
-def in_memory(images: ImageSet | FileSet) -> ImageSet:
-    """The images themselves. Raises `LabError` if they would take more than half of this machine's memory."""
-    if isinstance(images, ImageSet):
-        return images
-    size = len(images) * images.side**2 * images.image_channels
+def in_memory(training: list[FileSet], others: list[FileSet], crop_padding: int) -> list[ImageSet]:
+    """The images themselves, of both lists in their order. Raises `LabError` if they and the padded copies that
+    `training_batches` makes of the first would take more than half of this machine's memory."""
+    parts, side = [*training, *others], training[0].side
+    pixels = sum(map(len, parts)) * side**2 + sum(map(len, training)) * (side + 2 * crop_padding) ** 2
+    size = pixels * training[0].image_channels
     if size > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2:
         raise LabError(
-            f"{len(images):,} images of {images.side} × {images.side} pixels would take {size / 2**30:,.0f} GiB, more "
-            "than half of this machine's memory: take fewer of them or a smaller side, or retrain with crops = resized"
+            f"{sum(map(len, parts)):,} images of {side} × {side} pixels, padded copies included, would take "
+            f"{size / 2**30:,.0f} GiB, more than half of this machine's memory: take fewer of them or a smaller side, "
+            "or retrain with crops = resized"
         )
-    return ImageSet(images.read(), images.targets, images.mean, images.std)
+    return [ImageSet(part.read(), part.targets, part.mean, part.std) for part in parts]
 
 
 def shuffled(count: int, seed: int) -> Tensor:

@@ -83,7 +83,7 @@ def with_statistics(files: FileSet, images: int = 2000) -> FileSet:
 
 def pixel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     """Deviation and mean [C] of images uint8 [N, H, W, C], in units of 255."""
-    std, mean = torch.std_mean(images.float().div(255).reshape(-1, images.shape[-1]), dim=0)
+    std, mean = torch.std_mean(images.float().div_(255).reshape(-1, images.shape[-1]), dim=0)
     # The deviations of a constant channel would divide by zero.
     return std.clamp(min=1e-3), mean
 
@@ -141,7 +141,7 @@ class _Decoded(Dataset):
         except LabError as error:  # raised in a reading process it would arrive with that process's traceback
             return str(error), 0
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs too
             return _pixels(self.transform(image)), self.files.targets[index]
 
 

@@ -199,12 +199,23 @@ def _class_folders(folder: Path) -> set[str]:
     return held if len(held) > own else set()
 
 
-@lru_cache
 def folder_facts(folder: str) -> FolderFacts:
-    """Facts of a folder, from its files' headers and the levels of those that have more than 8 bits.
+    """Facts of a folder, from its files' headers and the levels of those that have more than 8 bits: looked into again
+    when a file has come, gone or changed.
 
     Raises `LabError` naming a file that is no image.
     """
+    listing = list_images(folder)
+    state = hashlib.sha256()
+    for path, target in listing.train + (listing.test or []):
+        status = os.stat(path)
+        state.update(f"{path} {target} {status.st_size} {status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    return _facts(folder, state.hexdigest())
+
+
+@lru_cache
+def _facts(folder: str, state: str) -> FolderFacts:
+    """`state`: of what has been listed, by which the facts are kept."""
     listing = list_images(folder)
     files = listing.train + (listing.test or [])
     grey, sides, several = True, [], 0

@@ -13,7 +13,7 @@ from daas_lab.data.image_folder import folder_facts
 from daas_lab.data.picture import check_range
 from daas_lab.errors import LabError, one_of, refuse, say_once, some
 from daas_lab.fields import check_text
-from daas_lab.own_files import canonical_own, digest_of, is_own, load_own, named_own, own_name
+from daas_lab.own_files import canonical_own, digest_of, expanded, is_own, load_own, named_own, own_name
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def facts_of(dataset: str | Dataset) -> DatasetFacts:
 
 def folder_of(dataset: str) -> Path:
     """The folder of `folder:PATH`."""
-    return Path(dataset.removeprefix("folder:")).expanduser().resolve()
+    return expanded(dataset.removeprefix("folder:")).resolve()
 
 
 def canonical(dataset: str | Dataset) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
@@ -113,7 +114,17 @@ LEAST_TRAVEL = 9.0
 
 def edge_scores(operation_logits: Tensor, betas: Tensor, space: Space) -> Tensor:
     """β + log of the edge's largest operation weight, [E]: an edge that has not chosen its operation is worth less."""
-    return betas + operation_logits.log_softmax(dim=1)[:, space.choices].amax(dim=1)
+    weights = operation_logits.log_softmax(dim=1)
+    if len(space.choices) < len(space.operations):
+        weights = weights[:, _choices(space, weights.device)]
+    return betas + weights.amax(dim=1)
+
+
+@lru_cache(maxsize=64)
+def _choices(space: Space, device: torch.device) -> Tensor:
+    """Kept on the device: a list as an index is copied there each time, and the host waits."""
+    with torch.inference_mode(False):
+        return torch.tensor(space.choices, device=device)
 
 
 def exact_edge_logits(

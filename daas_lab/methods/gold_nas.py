@@ -1,13 +1,13 @@
-"""GOLD-NAS (Bi et al., arXiv 2007.03331): one level, and a growing penalty that drives candidates out one by one.
+"""GOLD-NAS (Bi et al., arXiv 2007.03331; `sunsmarterjie/GOLD_NAS:cifar_search`): one level, and a growing penalty.
 
     w = σ(α),    p_o = w_o / Σ w over all operations that enter o's node,    n = how many of them have p > η_min
-    L = L^C + λ Σ [p_o > η_min] · log(1 + n p_o)    over both cell types
+    L = L^C + λ Σ [p_o > η_min] · log(1 + n p_o)    over both cell types; there times reg_flops + μ FLOPs_o, set to 1
     after an epoch, n0 times: out with every p ≤ η_min, and with the smallest p if it is ≤ η_max;
     if n0 or more left: λ ← λ / c0, Δ ← λ0; else Δ ← c0 Δ, λ ← λ + Δ    (at first λ = 0, Δ = λ0)
 
-(`sunsmarterjie/GOLD_NAS:cifar_search`.) There every cell has its own α and the search ends at 240 M multiply-adds; here
-a type's cells share α, what the budget would keep stays, and when all else has left λ is 0. α learns from the weights'
-images. β holds λ and Δ, for a resume. The network mixes with b = Σ_o w_o and a = w / b: a cut that keeps b keeps w.
+Left out: that factor, and 0.4 CE of the auxiliary head. There every cell has its own α and the search ends at 240 M
+multiply-adds; here a type's cells share α, what the budget keeps stays, and when all else has left λ is 0. α learns
+from the weights' images, β holds λ and Δ. The network mixes with b = Σ_o w_o, a = w / b: a cut that keeps b keeps w.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class GoldNAS(Method):
     initial_noise: float = number(at_least=0, default=0.0)  # w = ½ for all, as published
     eta_min: float = number(at_least=0, default=0.01)  # of 2 operations an edge, as published: here times 2/O
     eta_max: float = number(at_least=0, default=0.05)  # likewise
-    lambda_0: float = number(above=0, default=1e-2)  # there 1e-5, until enough has left; on digits 1e-4 left too many
+    lambda_0: float = number(above=0, default=1e-2)  # there 1e-5, grown until enough is out; 1e-4 is too low on digits
     growth: float = number(above=1, default=2.0)  # c0, as published
     pace: float = number(above=0, default=0.5)  # n0 ends within this share of the epochs; there n0 is 4, of 392
     momentum: float = number(at_least=0, at_most=1, default=0.9)  # of α, as published
@@ -55,11 +55,12 @@ class GoldNAS(Method):
         return {"pruning_term": sum(b[0].detach() * node_penalty(a, low) for a, b in architectures.values())}
 
     def optimizer(self, groups: list[dict], **rules: Any) -> torch.optim.Optimizer:
-        return torch.optim.SGD(groups, lr=rules["lr"], momentum=self.momentum, fused=rules["fused"])
+        return torch.optim.SGD(groups, lr=rules["lr"], momentum=self.momentum)  # not fused: see `fuses_sgd`
 
     def architecture_gradients(self, step: Any) -> None:
         step.batch = step.next_batch
         step.backward()
+        step.average()
         largest = step.config.gradient_clip * step.scaler.get_scale()  # clipped as the weights are
         torch.nn.utils.clip_grad_norm_(map(step.network.alphas, CELL_TYPES), largest)
 

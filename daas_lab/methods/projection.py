@@ -41,7 +41,8 @@ def project(scores: Sequence[Tensor], keep: Sequence[float]) -> list[Tensor]:
 
 def between_logits(x: Tensor, y: Tensor, share: float) -> Tensor:
     """The logits of (1 − share) σ(x) + share σ(y), for 0 ≤ share ≤ 1, whatever has saturated."""
-    weights = torch.tensor([[1 - share], [share]], dtype=x.dtype, device=x.device).log()
+    # Filled in on the device of x: a tensor of numbers is copied there, and the host waits.
+    weights = torch.stack([x.new_full((1,), part) for part in (1 - share, share)]).log()
     both = torch.stack([x, y])
     on, off = ((F.logsigmoid(sign * both) + weights).logsumexp(dim=0) for sign in (1, -1))
     return on - off

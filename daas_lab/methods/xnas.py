@@ -55,6 +55,7 @@ class XNAS(Method):
     def architecture_gradients(self, step: Any) -> None:
         """−R · η, for an optimizer whose rate is 1 or what the configuration says."""
         step.backward()
+        step.average()
         largest = self.bound * step.scaler.get_scale()  # a scaler has yet to scale the gradient back
         eta = self.rate(step.config) / step.config.arch_learning_rate
         for alphas in map(step.network.alphas, CELL_TYPES):

@@ -140,8 +140,9 @@ class FastCell(nn.Module):
 
     def keep(self, candidates: Tensor) -> dict[nn.Parameter, tuple[nn.Parameter, Tensor]]:
         """Retires all but `candidates` [E, O]: old stacks → the new ones, and which of the old rows they have."""
-        before, chosen, moved = self.rows(), candidates[self.order].t().tolist(), {}
-        self.living = candidates[self.order].any(dim=1).to(self.living)
+        candidates = candidates[self.order_of_edges]  # on the CPU, as a rule, where `order` need not be
+        before, chosen, moved = self.rows(), candidates.t().tolist(), {}
+        self.living = candidates.any(dim=1).to(self.living)
         having = zip(self.plan.candidates, chosen, strict=True)
         self.plan = self.plan._replace(candidates=tuple(tuple(e for e in edges if own[e]) for edges, own in having))
         for stack, rows in self.rows().items():

@@ -20,7 +20,7 @@ parts with it.
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -197,8 +197,14 @@ def normalisation(x: Tensor, channels: int) -> Normalisation:
     are not.
     """
     cuda = x.device.type == "cuda"
-    full = x.dtype in (torch.float32, torch.float64) and not (cuda and torch.backends.cudnn.allow_tf32)
+    full = x.dtype in (torch.float32, torch.float64) and not (cuda and convolves_in_tf32())
     return BY_MOMENTS if full and (cuda or x.numel() >= 2**20) and channels <= 16 else BY_PIXELS
+
+
+def convolves_in_tf32() -> bool:
+    """Whether cuDNN may round to 19 bits. `torch.compile` cannot look into this switch: to it, it is a constant."""
+    cudnn: Any = torch.backends.cudnn  # typed without its `conv`
+    return cudnn.conv.fp32_precision == "tf32"
 
 
 def _edges_of(maps: list[Tensor], C: int) -> list[int]:

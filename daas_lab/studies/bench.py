@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from daas_lab.compose import retrain_config, search_config
 from daas_lab.config import RetrainConfig, SearchConfig
 from daas_lab.data.batches import ImageSet, training_batches
-from daas_lab.errors import one_of
+from daas_lab.errors import LabError, one_of
 from daas_lab.methods.unrolled import train_only
 from daas_lab.networks import kernels
 from daas_lab.networks.build import build_network, plain_network
@@ -101,7 +101,7 @@ def _mark(device: torch.device):
     if device.type != "cuda":
         return time.perf_counter()
     event = torch.cuda.Event(enable_timing=True)
-    event.record()
+    event.record(torch.cuda.current_stream(device))  # without it, of GPU 0
     return event
 
 
@@ -307,14 +307,19 @@ def _time(run_once: Callable[[], object], device: torch.device) -> float:
 def peak_bytes(size: str, form: str, device: str) -> int:
     """Peak memory of two steps in a fresh process (on CUDA: of the device's allocator)."""
     command = [sys.executable, "-m", "daas_lab.studies.bench", size, form, device, str(torch.get_num_threads())]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        killed = f"killed by signal {-done.returncode}, as what takes too much memory is"
+        said = killed if done.returncode < 0 else done.stderr.strip().rpartition("\n")[2]
+        raise LabError(f"size = {size!r}: the memory of its {form} form cannot be measured: {said}")
+    return int(done.stdout)
 
 
 def _own_peak_bytes(size: str, form: str, device: str) -> int:
     step = Step(SIZES[size](), form, device)
     step(), step()
     if step.device.type == "cuda":
-        return torch.cuda.max_memory_allocated()
+        return torch.cuda.max_memory_allocated(step.device)
     # Not getrusage: its maximum is handed on by the process that started this one.
     status = Path("/proc/self/status")
     if status.exists():
@@ -333,24 +338,13 @@ def describe_machine(device: str) -> dict:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-    return facts | ({"gpu": torch.cuda.get_device_name()} if device.startswith("cuda") else {})
+    return facts | ({"gpu": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {})
 
 
 def format_table(result: dict) -> str:
     """The figures of `run` as text: one line a size and form, with ratios to the textbook form and to the floor."""
-    head = (
-        "size",
-        "form",
-        "step s",
-        "forward",
-        "architecture",
-        "weights",
-        "× faster",
-        "peak MB",
-        "memory",
-        "operations",
-    )
-    rows = [(*head, "of them", "step / floor")]
+    head = ("size", "form", "step s", "forward", "architecture", "weights", "× faster", "peak MB", "memory")
+    rows = [(*head, "operations", "of them", "step / floor")]
     for size, figures in result["sizes"].items():
         base, floor = figures["textbook"], figures["convolutions_s"]
         for form in FORMS:
@@ -360,12 +354,12 @@ def format_table(result: dict) -> str:
                     size,
                     form,
                     *(f"{f[key]:.3f}" for key in ("step_s", "forward_s", "architecture_s", "weights_s")),
-                    f"{base['step_s'] / f['step_s']:.2f}",
+                    _ratio(base["step_s"], f["step_s"]),
                     f"{f['peak_bytes'] / 1e6:.0f}",
-                    f"{f['peak_bytes'] / base['peak_bytes']:.2f}",
+                    _ratio(f["peak_bytes"], base["peak_bytes"]),
                     str(f["dispatched_ops"]),
-                    f"{f['dispatched_ops'] / base['dispatched_ops']:.2f}",
-                    f"{f['step_s'] / floor:.2f}",
+                    _ratio(f["dispatched_ops"], base["dispatched_ops"]),
+                    _ratio(f["step_s"], floor),
                 )
             )
         derived = figures["derived"]
@@ -374,12 +368,16 @@ def format_table(result: dict) -> str:
             ("batches", figures["batches_s"], ""),
             (f"gap, {GAP_IMAGES} images", figures["gap_s"], ""),
             ("derived textbook", derived["textbook_s"], ""),
-            ("derived fast", derived["fast_s"], f"{derived['textbook_s'] / derived['fast_s']:.2f}"),
+            ("derived fast", derived["fast_s"], _ratio(derived["textbook_s"], derived["fast_s"])),
         ):
             rows.append((size, name, f"{seconds:.3f}", "", "", "", ratio, *[""] * 5))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([", ".join(f"{key} {value}" for key, value in result["machine"].items()), *lines])
+
+
+def _ratio(value: float, base: float) -> str:
+    return f"{value / base:.2f}" if base else "–"
 
 
 def _print_own_peak(size: str, form: str, device: str, threads: str) -> None:

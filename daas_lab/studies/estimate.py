@@ -78,7 +78,7 @@ def _measure(config, images: int, steps: int, device: torch.device) -> tuple[flo
     """(seconds of a step of one micro-batch of `images` images, peak memory in bytes)."""
     config = replace(config, batch_size=images, micro_batches=1)
     step = (search_step if isinstance(config, SearchConfig) else _retrain_step)(config, device)
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     x, y = _noise(config, device)
     _reset_peak(device)
     step(x, y)

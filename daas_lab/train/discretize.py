@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from daas_lab.config import EDGE_WEIGHTS, SearchConfig
 from daas_lab.data.batches import ImageSet, plain_batches
-from daas_lab.errors import one_of, refuse
+from daas_lab.errors import LabError, one_of, refuse
 from daas_lab.methods import rules
 from daas_lab.methods.method import Architecture, Mixture, Strengths, split_nodes
 from daas_lab.networks.supernet import SuperNetwork
@@ -219,6 +219,19 @@ def check_remaining(network: SuperNetwork, genotype: Genotype, budget: EdgeBudge
             if not network.candidates[name][place]:
                 kept = f"{operation} of the {name} cell's edge {source}→{node}"
                 raise refuse("budget", str(budget), f"one that keeps nothing that has retired, as {kept} has")
+
+
+def cells_within_reach(
+    network: SuperNetwork, config: SearchConfig, budgets: Iterable[str | EdgeBudget]
+) -> dict[str, Genotype]:
+    """Budget → its cell, of those whose cells keep nothing that has left the network."""
+    found = {}
+    for budget in map(EdgeBudget.parse, budgets):
+        cells = derive_genotype(config, architecture_of(network), budget, network.at.epoch)
+        with contextlib.suppress(LabError):
+            check_remaining(network, cells, budget)
+            found[str(budget)] = cells
+    return found
 
 
 def _numbers(mixture: Mapping[str, Mixture]) -> tuple[float, ...]:

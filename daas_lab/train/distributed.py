@@ -128,12 +128,6 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def barrier() -> None:
-    """Wait for all processes."""
-    if dist.is_initialized():
-        dist.barrier()
-
-
 def from_main(value: Any) -> Any:
     """Process 0's `value` (tensors on the CPU and plain Python), in every process."""
     if not dist.is_initialized():

@@ -5,7 +5,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from daas_lab.data.batches import ImageSet, plain_batches
 from daas_lab.data.image_files import FileSet
 from daas_lab.errors import LabError, refuse
 from daas_lab.methods.method import seed_of
+from daas_lab.networks import kernels
 from daas_lab.train import distributed
 from daas_lab.train.writer import RunWriter
 
@@ -32,7 +33,11 @@ def prepare(config: SearchConfig | RetrainConfig) -> Iterator[torch.device]:
     At the end all is as it was, random generators too: a notebook's kernel has other work. Raises `LabError` if the
     configuration cannot run here.
     """
-    with _leaving_no_trace(), distributed.processes(config.device) as device:
+    with (
+        _leaving_no_trace(),
+        distributed.processes(config.device) as device,
+        torch.random.fork_rng([device] if device.type == "cuda" else []),  # other GPUs are left alone
+    ):
         if config.threads:
             torch.set_num_threads(config.threads)
         if config.deterministic:
@@ -45,30 +50,53 @@ def prepare(config: SearchConfig | RetrainConfig) -> Iterator[torch.device]:
         if device.type == "cuda":
             torch.use_deterministic_algorithms(config.deterministic)
             torch.backends.cudnn.benchmark = not config.deterministic
-            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = config.tf32
+            _set_precisions(["tf32" if config.tf32 else "ieee"] * len(_float32()))
         yield device
 
 
 @contextlib.contextmanager
 def _leaving_no_trace() -> Iterator[None]:
     """What training sets for the whole process is as before at the end."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     threads, workspace = torch.get_num_threads(), os.environ.get("CUBLAS_WORKSPACE_CONFIG")
-    rules = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32, torch.are_deterministic_algorithms_enabled()
-    with torch.random.fork_rng(), distributed.keeping_freed_memory():
+    benchmark, precisions = torch.backends.cudnn.benchmark, [part.fp32_precision for part in _float32()]
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    with distributed.keeping_freed_memory():
         try:
             yield
         finally:
             torch.set_num_threads(threads)
-            cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32, deterministic = rules
-            torch.use_deterministic_algorithms(deterministic)
+            torch.backends.cudnn.benchmark = benchmark
+            _set_precisions(precisions)
+            torch.use_deterministic_algorithms(deterministic, warn_only=warns)
             if workspace is None:
                 os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+
+
+def _float32() -> tuple[Any, ...]:
+    """What has a precision of its own for float32 on CUDA: convolutions, recurrences, products of matrices."""
+    cudnn: Any = torch.backends.cudnn  # typed without its `conv`
+    return cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul
+
+
+def _set_precisions(precisions: Iterable[str]) -> None:
+    """Only where it is another one: what is written no longer follows `torch.backends.fp32_precision`."""
+    for part, precision in zip(_float32(), precisions, strict=True):
+        if part.fp32_precision != precision:
+            part.fp32_precision = precision
 
 
 def generator(device: torch.device, *key: int | str) -> torch.Generator:
     """A generator on `device`, seeded from `key`."""
     return torch.Generator(device=device).manual_seed(seed_of(*key))
+
+
+def seed_draws(device: torch.device, *key: int | str) -> None:
+    """Seed what draws without a generator of its own, on the CPU and on `device`, from `key`: no other GPU's."""
+    torch.default_generator.manual_seed(seed_of(*key))
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(seed_of(*key))
 
 
 def cosine(start: float, end: float, epoch: int, epochs: int) -> float:
@@ -98,6 +126,7 @@ def place(network: Net, config: SearchConfig | RetrainConfig, device: torch.devi
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     network = network.to(device).to(memory_format=torch.channels_last)
     if config.compile:
+        torch.compiler.assume_constant_result(kernels.convolves_in_tf32)
         network.compile()
     return network
 
@@ -127,6 +156,12 @@ def micro_batches(config: SearchConfig | RetrainConfig, x: Tensor, y: Tensor) ->
 def make_scaler(config: SearchConfig | RetrainConfig, device: torch.device) -> torch.amp.GradScaler:
     """What keeps float16's gradients in range; does nothing in other precisions."""
     return torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
+
+
+def fuses_sgd(config: SearchConfig | RetrainConfig, like: Tensor) -> bool:
+    """Whether SGD moves parameters `like` this one in one kernel: on CUDA, unless float16's scaler may skip the first
+    step, after which the momentum would be whatever was in memory."""
+    return like.is_cuda and config.precision != "float16"
 
 
 def apply_gradients(
@@ -235,7 +270,12 @@ def restore(folder: str | Path, stateful: Mapping[str, Any], state: Mapping[str,
     """Give modules and optimizers the state of a checkpoint of the run in `folder`."""
     with fitting(folder):
         for name, item in stateful.items():
-            item.load_state_dict(state[name])
+            own = state[name]
+            if isinstance(item, torch.optim.Optimizer):  # fused or not as made here, not as where the checkpoint was
+                groups = zip(own["param_groups"], item.param_groups, strict=False)  # what it lacks, torch says
+                kept = [saved | ({"fused": made["fused"]} if "fused" in made else {}) for saved, made in groups]
+                own = own | {"param_groups": kept + own["param_groups"][len(kept) :]}
+            item.load_state_dict(own)
 
 
 def run_epochs(

@@ -24,6 +24,7 @@ from daas_lab.train.loop import (
     cosine,
     evaluate,
     forward,
+    fuses_sgd,
     generator,
     linear_decay,
     make_scaler,
@@ -31,7 +32,7 @@ from daas_lab.train.loop import (
     place,
     prepare,
     run_epochs,
-    seed_of,
+    seed_draws,
     set_learning_rate,
 )
 from daas_lab.train.splits import retrain_splits
@@ -70,7 +71,7 @@ def _retrain(
 ) -> None:
     if progress and distributed.is_main():
         print(describe(config, network_size(config)), file=sys.stderr)
-    torch.manual_seed(seed_of(config.seed, "initial"))
+    seed_draws(device, config.seed, "initial")
     network = place(build_network(config), config, device)
     trained = distributed.parallel(network, leaves_weights_unused(config.cells))
     optimizer = make_optimizer(config, network)
@@ -81,7 +82,7 @@ def _retrain(
         rate = learning_rate(config, epoch)
         set_learning_rate(optimizer, rate)
         network.drop_path = config.drop_path * (epoch - 1) / config.epochs
-        torch.manual_seed(seed_of(config.seed, "drop-path", epoch))
+        seed_draws(device, config.seed, "drop-path", epoch)
         step_losses = StepLosses(config.steps, device)
         correct = torch.zeros((), device=device)
         batches = training_batches(
@@ -118,8 +119,8 @@ def _retrain(
 
 def make_optimizer(config: RetrainConfig, network: nn.Module) -> torch.optim.SGD:
     """SGD for all of the network's weights."""
-    fused = next(network.parameters()).is_cuda
-    rules: dict[str, Any] = {"momentum": config.momentum, "weight_decay": config.weight_decay, "fused": fused}
+    rules: dict[str, Any] = {"momentum": config.momentum, "weight_decay": config.weight_decay}
+    rules["fused"] = fuses_sgd(config, next(network.parameters()))
     return torch.optim.SGD(network.parameters(), lr=config.learning_rate, **rules)
 
 
@@ -142,7 +143,7 @@ def train_step(
     for number, (part_x, part_y) in enumerate(parts):
         if config.micro_batches > 1:  # a part drops the same paths whichever process takes it
             part = distributed.rank() * len(parts) + number
-            torch.manual_seed(seed_of(config.seed, "drop-path", *key, part))
+            seed_draws(x.device, config.seed, "drop-path", *key, part)
         with distributed.without_averaging(network, number < len(parts) - 1):
             outputs = forward(network, config.precision, part_x)
             logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)

@@ -5,10 +5,9 @@ update of the weights on a batch of the weight images, by Eq. (1). How α and β
 loss and how the gradient is taken is the method's (methods/); one without a super-network trains nothing.
 """
 
-import contextlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,10 +28,9 @@ from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.folder import epochs_done, is_whole, read_checkpoint, read_search_config, read_stop
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES
-from daas_lab.space.genotype import Genotype
 from daas_lab.space.operations import named_operations
 from daas_lab.train import distributed
-from daas_lab.train.discretize import accuracy_drops, architecture_of, check_remaining, derive_genotype
+from daas_lab.train.discretize import accuracy_drops, architecture_of, cells_within_reach, derive_genotype
 from daas_lab.train.loop import (
     StepLosses,
     apply_gradients,
@@ -40,6 +38,7 @@ from daas_lab.train.loop import (
     evaluate,
     fitting,
     forward,
+    fuses_sgd,
     generator,
     make_scaler,
     micro_batches,
@@ -88,7 +87,7 @@ def build_supernet(
     has in `epoch`."""
     named_operations(config.operations, config.operations_digest)
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers go on as if nothing had been drawn
-        torch.manual_seed(seed_of(config.seed, "initial"))
+        torch.default_generator.manual_seed(seed_of(config.seed, "initial"))  # not those of the GPUs
         network = form(
             config.space,
             config.searcher,
@@ -138,8 +137,7 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
         part.to(device) for part in (splits.weights, splits.architecture, splits.held_out)
     )
     weight_optimizer, arch_optimizer = make_optimizers(config, network)
-    # Asked for once: each call walks through the whole network.
-    architecture_parameters, weight_group = network.arch_parameters(), weight_optimizer.param_groups[0]
+    architecture_parameters = network.arch_parameters()  # asked for once: each call walks through the whole network
     scaler, method = make_scaler(config, device), config.searcher
     retirement = Retirement(config).to(device) if config.retire else None
     stops = set(config.stops.values()) - {config.epochs}
@@ -160,7 +158,7 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
         if retirement is not None and epoch > 1:
             retirement.after(network, epoch - 1)
         follow(network, weight_optimizer, architecture_of(network))
-        weight_parameters = weight_group["params"]
+        weight_parameters = weight_optimizer.param_groups[0]["params"]  # of a group that a resume has replaced
         network.train()
         rate = cosine(config.learning_rate, config.learning_rate_min, *method.annealing(config.moment(epoch)))
         alpha_rate = config.arch_learning_rate if epoch > config.alpha_delay else 0.0
@@ -220,7 +218,7 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
             writer.keep_stop(epoch, {"network": network.state_dict()})
         with torch.no_grad():
             record |= method.measure(network.architectures(), network.mixtures(), network.at)
-        if cells := _cells_within_reach(network, config, config.gap_budgets_of(epoch)):
+        if cells := cells_within_reach(network, config, config.gap_budgets_of(epoch)):
             begun = time.perf_counter()
             same = all(torch.equal(value, evaluated[name]) for name, value in writer.snapshot.items())
             record["gap"] = accuracy_drops(
@@ -259,24 +257,14 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
     _finish(config, writer, writer.snapshot)
 
 
-def _cells_within_reach(network: SuperNetwork, config: SearchConfig, budgets: Sequence[str]) -> dict[str, Genotype]:
-    """Budget → its cell, of those whose cells keep nothing that has left the network."""
-    found = {}
-    for budget in map(EdgeBudget.parse, budgets):
-        cells = derive_genotype(config, architecture_of(network), budget, network.at.epoch)
-        with contextlib.suppress(LabError):
-            check_remaining(network, cells, budget)
-            found[str(budget)] = cells
-    return found
-
-
 def make_optimizers(config: SearchConfig, network: SuperNetwork) -> tuple[torch.optim.SGD, torch.optim.Optimizer]:
     """SGD for the weights, and the method's (Adam, if it has none of its own) for α and β in a group each."""
-    fused = network.alphas(CELL_TYPES[0]).is_cuda
-    rules: dict[str, Any] = {"momentum": config.momentum, "weight_decay": config.weight_decay, "fused": fused}
+    like = network.alphas(CELL_TYPES[0])
+    rules: dict[str, Any] = {"momentum": config.momentum, "weight_decay": config.weight_decay}
+    rules["fused"] = fuses_sgd(config, like)
     weight_optimizer = torch.optim.SGD(network.weight_parameters(), lr=config.learning_rate, **rules)
     groups = [{"params": [get(cell_type) for cell_type in CELL_TYPES]} for get in (network.alphas, network.betas)]
-    rules = {"lr": config.arch_learning_rate, "weight_decay": config.arch_weight_decay, "fused": fused}
+    rules = {"lr": config.arch_learning_rate, "weight_decay": config.arch_weight_decay, "fused": like.is_cuda}
     return weight_optimizer, config.searcher.optimizer(groups, **rules)
 
 
@@ -285,7 +273,7 @@ def begin_anew(
 ) -> None:
     """Fresh weights for a network of `layers` cells; what the optimizers remember is of the network before."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(config.seed, "initial", epoch))
+        torch.default_generator.manual_seed(seed_of(config.seed, "initial", epoch))
         network.begin(layers)
     for optimizer in optimizers:
         optimizer.state.clear()
@@ -312,6 +300,7 @@ class ArchitectureStep:
     scaler: torch.amp.GradScaler
     terms: dict[str, Tensor] = field(default_factory=dict)  # what the objective was made of, by name
     memory: dict[str, Tensor] = field(default_factory=dict)  # what the method keeps for its `after_step`
+    averaged: bool = False  # whether the gradient is the processes' mean already
 
     def objective(self, x: Tensor | None = None, y: Tensor | None = None) -> Tensor:
         """L^C on a part of the batch (default: all of it) and the method's terms, as Eq. (7)."""
@@ -337,6 +326,12 @@ class ArchitectureStep:
             summed += self.terms["architecture_loss"].detach() / len(parts)
         self.terms["architecture_loss"] = summed
 
+    def average(self) -> None:
+        """The gradient becomes its mean over the processes: for a method that clips it."""
+        both = (self.network.alphas, self.network.betas)
+        distributed.average(get(cell_type).grad for get in both for cell_type in CELL_TYPES)
+        self.averaged = True
+
 
 @dataclass
 class SearchState:
@@ -354,7 +349,7 @@ def architecture_step(step: ArchitectureStep, optimizer: torch.optim.Optimizer) 
     of the weights, L^C of the unrolled ones)."""
     optimizer.zero_grad()
     step.network.method.architecture_gradients(step)
-    apply_gradients(optimizer, step.scaler)
+    apply_gradients(optimizer, step.scaler, averaged=step.averaged)
     step.network.method.after_step(step)
     return step.terms
 

@@ -29,9 +29,8 @@ def search_splits(config: SearchConfig, data: str | Path | Dataset = "data") -> 
     sizes = [getattr(config, name) for name in names]
     if sum(sizes) > len(train):
         raise refuse(" + ".join(names), sum(sizes), f"at most the {len(train)} training images of {config.dataset}")
-    weights, architecture, held_out = (
-        in_memory(train.subset(part)) for part in shuffled(len(train), config.split_seed)[: sum(sizes)].split(sizes)
-    )
+    parts = [train.subset(part) for part in shuffled(len(train), config.split_seed)[: sum(sizes)].split(sizes)]
+    weights, architecture, held_out = _read(parts[:2], parts[2:], config)
     return Splits(weights, architecture, held_out if len(held_out) else architecture, test)
 
 
@@ -46,10 +45,18 @@ def retrain_splits(
         raise refuse("test_images", 0, f"at least 1 in {config.dataset}, to measure the test error on")
     train = train.subset(shuffled(len(train), config.split_seed)[: config.train_images])
     if config.crops == "padded":
-        return in_memory(train), in_memory(test)
+        train, test = _read([train], [test], config)
+        return train, test
     if isinstance(train, ImageSet):
         raise refuse("crops", config.crops, f"padded for {config.dataset}, which is no folder of images")
     return tuple(replace(part, workers=config.workers) for part in (train, test))
+
+
+def _read(training: list, others: list, config: SearchConfig | RetrainConfig) -> list[ImageSet]:
+    """The images of all parts: files are read, arrays are there."""
+    if isinstance(training[0], ImageSet):
+        return [*training, *others]
+    return in_memory(training, others, config.crop_padding)
 
 
 def _load_for(config: SearchConfig | RetrainConfig, data: str | Path | Dataset):
@@ -62,7 +69,7 @@ def _load_for(config: SearchConfig | RetrainConfig, data: str | Path | Dataset):
         raise refuse("data", str(data), f"the Dataset object of {config.dataset}")
     names = ()
     if config.data_digest:
-        # Not `facts_of` for a folder, which it remembers as this process first saw it.
+        # Not `facts_of` for a folder, which looks into every image of one that has changed.
         if isinstance(data, Dataset):
             digest = data.facts.digest
         else:
