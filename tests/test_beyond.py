@@ -28,7 +28,7 @@ CASES = {
 
 
 def settings(root, **changes):
-    given = {"preset": "tiny", "dataset": "digits", "seeds": (0, 1), "epochs": 1, "workers": 1}
+    given = {"preset": "tiny", "dataset": "digits", "seeds": (0, 1), "epochs": 1, "retrain_epochs": 1, "workers": 1}
     return Settings(**given | {"runs": root / "runs", "figures": root / "figures"} | changes)
 
 
@@ -48,7 +48,8 @@ def test_rows_of_every_case_name_it_at_every_budget_that_it_serves(tmp_path):
     own = settings(tmp_path, seeds=(0,))
     cases = {name: CASES[name] for name in ("DARTS", "text", "all", "random")}
     made = beyond.make_searches(cases, own)
-    gaps = beyond.gap_rows(made, cases, own)
+    cells = beyond.cell_rows(made, cases, own)
+    gaps = beyond.gap_rows(made, cases, cells, own)
     wanted = {(name, budget, weight) for name in ("DARTS", "text", "all") for budget in NAMED_BUDGETS
               for weight in ("one", "learned")}  # fmt: skip
     assert {(row["search"], row["budget"], row["edge_weight"]) for row in gaps} == wanted and len(gaps) == len(wanted)
@@ -61,6 +62,24 @@ def test_rows_of_every_case_name_it_at_every_budget_that_it_serves(tmp_path):
     words = beyond.drop_sentence(gaps)
     assert all(f"{name} " in words for name in ("DARTS", "text", "all")) and "5 cuts" in words
     assert "accuracy before the cut of all" in beyond.network_sentence(gaps, "DARTS")
+
+    # Of a study that is not finished: DARTS of one seed of two, the cut at two budgets; by perturbation nothing, for a
+    # record does not stand for it.
+    few = replace(own, seeds=(0, 1), finished_only=True, publish=True)
+    make.make_runs([run.config for run in made["DARTS"]], few)  # the record
+    few = replace(few, runs=tmp_path / "elsewhere", publish=False)
+    here = replace(few, runs=tmp_path / "runs")
+    partly = beyond.make_searches(CASES, few)
+    assert [(run.config.seed, run.folder) for run in partly["DARTS"]] == [(0, None)]
+    assert partly.keys() == {"DARTS"}
+    every = beyond.make_searches(CASES, here)
+    assert {name: len(runs) for name, runs in every.items()} == {"DARTS": 1, "by perturbation": 1, "text": 4, "all": 1}
+    assert beyond.cell_rows(partly, CASES, few) == [] == beyond.gap_rows(partly, CASES, [], few)
+    two = [row for row in beyond.cell_rows(every, cases, here) if row["budget"] in ("8/14", "4/14")]
+    assert {row["budget"] for row in beyond.gap_rows(every, CASES, two, here)} == {"8/14", "4/14"}
+    assert beyond.error_sentence(two, "prox") and beyond.network_sentence(gaps, "prox")
+    assert not beyond.search_time(every, here, plain="code", retired="text", one="all", five="DARTS")
+    assert "finished" in beyond.time_sentence({})
 
 
 @pytest.mark.slow

@@ -76,6 +76,22 @@ def test_one_seed_each_is_a_pair_of_which_nothing_can_be_said():
     )
 
 
+def test_means_over_budgets_are_those_that_both_were_measured_at():
+    table = {("one", 0): {"8/14": 10, "5/14": 20}, ("one", 1): {"8/14": 11, "5/14": 22}, ("one", 2): {"8/14": 99},
+             ("two", 0): {"8/14": 12, "5/14": 21, "4/14": 50}, ("two", 1): {"8/14": 12, "5/14": 26, "4/14": 50},
+             ("three", 0): {"4/14": 1}, ("three", 1): {"4/14": 2}}  # fmt: skip
+    rows = [
+        {"name": name, "seed": seed, "budget": budget, "error": error}
+        for (name, seed), errors in table.items()
+        for budget, error in errors.items()
+    ]
+    one, other = compare.differences(
+        rows, "name", [("one", "two"), ("one", "three"), ("two", "three"), ("one", "four")], "error"
+    )
+    assert (one.first, one.second, one.mean, one.seeds) == ("one", "two", (1.5 + 2.5) / 2, (2, 2))
+    assert (other.first, other.second, other.mean) == ("two", "three", 1.5 - 50)
+
+
 def test_holm_steps_down():
     # Four p values: 0.005 · 4, 0.01 · 3, 0.03 · 2 and 0.04, which may not fall below the one before it.
     assert compare.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])

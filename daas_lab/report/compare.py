@@ -87,6 +87,33 @@ def difference(groups: Mapping[str, Group], first: str, second: str, quantity: s
     return found._replace(error=float(error), freedom=float(freedom), low=low, high=high, p=float(p))
 
 
+def differences(
+    rows: Iterable[Row], key: str, pairs: Iterable[tuple[str, str]], quantity: str, title: str = "test error"
+) -> list[Difference]:
+    """`difference` for each of `pairs`, two values of `key` in rows of single runs, of the means over the budgets that
+    both were measured at. A seed that lacks one of these does not count: its mean is of something else."""
+    values: dict[str, dict[int, dict[str, list[float]]]] = {}
+    for row in rows:
+        if row.get(quantity) is not None:
+            at = values.setdefault(row[key], {}).setdefault(row["seed"], {})
+            at.setdefault(row["budget"], []).append(row[quantity])
+    found = []
+    for pair in pairs:
+        seeds = {name: values.get(name, {}) for name in pair}
+        budgets = set.intersection(*(set().union(*own.values()) for own in seeds.values()))
+        groups = {
+            name: {
+                seed: float(np.mean([np.mean(measured[budget]) for budget in sorted(budgets)]))
+                for seed, measured in own.items()
+                if budgets and budgets <= measured.keys()
+            }
+            for name, own in seeds.items()
+        }
+        if all(groups.values()):
+            found.append(difference(groups, *pair, title))
+    return found
+
+
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Holm's step-down correction: p values that hold for all comparisons together, in the order given."""
     corrected: list[float | None] = [None] * len(p_values)

@@ -51,13 +51,20 @@ def searches(cases: Cases, settings: Settings) -> dict[str, list[SearchConfig]]:
 
 
 def make_searches(cases: Cases, settings: Settings) -> dict[str, list[Run]]:
-    """The runs of all cases, made side by side. Cells that a rule has to measure need weights: a record without them
-    does not count."""
-    configs = searches(cases, settings)
-    measured = {config for name, own in configs.items() if _select(cases, name) != rules.OWN for config in own}
+    """The runs that the settings want of every case (`make.wanted`), made side by side; of a case without any, nothing.
+    Cells that a rule has to measure need weights: a record without them does not count."""
+
+    def has_cells(run: Run) -> bool:
+        return set(BUDGETS) <= run.cells.get(rules.PERTURBATION, {}).keys()
+
+    configs, measured = {}, set()
+    for name, own in searches(cases, settings).items():
+        of_rule = _select(cases, name) != rules.OWN
+        configs[name] = make.wanted(own, settings, has_cells if of_rule else lambda run: True)
+        measured |= set(configs[name] if of_rule else ())
 
     def stands(run: Run) -> bool:
-        return run.search not in measured or set(BUDGETS) <= run.cells.get(rules.PERTURBATION, {}).keys()
+        return run.search not in measured or has_cells(run)
 
     every = list(dict.fromkeys(config for own in configs.values() for config in own))
     made = dict(zip(every, make.make_runs(every, settings, stands), strict=True))
@@ -65,7 +72,7 @@ def make_searches(cases: Cases, settings: Settings) -> dict[str, list[Run]]:
         if _select(cases, name) != rules.OWN:
             make.drops([made[config] for config in own], _budgets, settings, select=_select(cases, name))
             made |= zip(own, make.make_runs(own, settings, stands), strict=True)  # with the cells that were chosen
-    return {name: [made[config] for config in own] for name, own in configs.items()}
+    return {name: [made[config] for config in own] for name, own in configs.items() if own}
 
 
 def _select(cases: Cases, name: str) -> str:
@@ -79,14 +86,15 @@ def _budgets(run: Run) -> list[str]:
 # --- what they give ---------------------------------------------------------------------------------------------------
 
 
-def gap_rows(made: Mapping[str, Sequence[Run]], cases: Cases, settings: Settings) -> list[Row]:
+def gap_rows(made: Mapping[str, Sequence[Run]], cases: Cases, cells: Sequence[Row], settings: Settings) -> list[Row]:
     """Drops of the whole cut with statistics as trained, kept edges at 1 and as they learned; a row for each search
-    with a super-network, budget and edge weight."""
-    rows = []
+    with a super-network, budget and edge weight, of the cuts whose cells are in `cells` (`cell_rows`)."""
+    rows, retrained = [], {(row["search"], row["run"], row["budget"]) for row in cells}
     for name, runs in made.items():
         trained = [run for run in runs if run.search.searcher.trains]
         for row in make.drops(trained, _budgets, settings, select=_select(cases, name)):
-            if row["batch_norm"] == "as-trained" and row["edge_weight"] in ("one", "learned"):
+            asked = row["batch_norm"] == "as-trained" and row["edge_weight"] in ("one", "learned")
+            if asked and (name, row["run"], row["budget"]) in retrained:
                 rows.append({"search": name} | row)
     return rows
 
@@ -130,18 +138,30 @@ def _entropies(weights: Evolution, nodes: int) -> np.ndarray:
 # --- what a search takes ----------------------------------------------------------------------------------------------
 
 
-def search_time(plain: Run, retired: Run, one: Run, five: Sequence[Run], settings: Settings) -> dict[str, float]:
-    """What searches take of each other's time, measured in one call (`search_seconds`).
+def search_time(
+    made: Mapping[str, Sequence[Run]], settings: Settings, *, plain: str, retired: str, one: str, five: str
+) -> dict[str, float]:
+    """What searches take of each other's time, measured in one call (`search_seconds`); of the first seed's searches
+    in these four cases, and nothing where one of them is missing.
 
-    `retired_over_plain`: a search whose candidates retire, and the same without. `one_over_five`: one search for all
-    budgets, and one for each. `textbook_over_retired`: the readable form without retirement, and the fast one with it.
+    `retired_over_plain`: a search whose candidates retire, and that for the same budget in which none does.
+    `one_over_five`: one search for all budgets, and one for each. `textbook_over_retired`: the readable form without
+    retirement, and the fast one with it.
     """
-    runs = {"plain": plain, "textbook": plain, "retired": retired, "one": one}
-    each = {f"for {run.search.budget}": run for run in five}
-    seconds = search_seconds(runs | each, settings, readable={"textbook"})
+    own = {
+        name: {run.search.budget: run for run in made.get(name, ()) if run.config.seed == settings.seeds[0]}
+        for name in (plain, retired, one, five)
+    }
+    both = own[plain].keys() & own[retired].keys()
+    if not (both and own[one] and own[five].keys() == set(BUDGETS)):
+        return {}
+    budget = min(both)
+    runs = {"plain": own[plain][budget], "textbook": own[plain][budget], "retired": own[retired][budget]}
+    runs |= {"one": next(iter(own[one].values()))}
+    seconds = search_seconds(runs | own[five], settings, readable={"textbook"})
     return {
         "retired_over_plain": seconds["retired"] / seconds["plain"],
-        "one_over_five": seconds["one"] / sum(seconds[name] for name in each),
+        "one_over_five": seconds["one"] / sum(seconds[budget] for budget in own[five]),
         "textbook_over_retired": seconds["textbook"] / seconds["retired"],
     }
 
@@ -164,11 +184,20 @@ def drop_sentence(gaps: Sequence[Row]) -> str:
 
 def network_sentence(gaps: Sequence[Row], baseline: str) -> str:
     """The accuracies before the cut, in the mean over the budgets, against those of `baseline`."""
-    groups = compare.groups_by([row for row in gaps if row["edge_weight"] == "one"], "search", "before")
-    found = [
-        compare.difference(groups, baseline, name, "accuracy before the cut") for name in groups if name != baseline
-    ]
-    return compare.listed(found)
+    own = [row for row in gaps if row["edge_weight"] == "one"]
+    pairs = [(baseline, name) for name in dict.fromkeys(row["search"] for row in own) if name != baseline]
+    return compare.listed(compare.differences(own, "search", pairs, "before", "accuracy before the cut"))
+
+
+def time_sentence(took: Mapping[str, float]) -> str:
+    """What `search_time` found."""
+    if not took:
+        return "What a search takes is measured when one of each kind is finished."
+    return (
+        f"DA²S with retired candidates takes {took['retired_over_plain']:.2f} of the time without, one search for all "
+        f"budgets {took['one_over_five']:.2f} of five exact ones; the readable form without retirement takes "
+        f"{took['textbook_over_retired']:.1f} times as long as the fast one with it."
+    )
 
 
 def error_sentence(cells: Sequence[Row], ours: str) -> str:
@@ -180,9 +209,9 @@ def error_sentence(cells: Sequence[Row], ours: str) -> str:
         had.setdefault(row["search"], set()).add(row["budget"])
     for budgets, where in ((FEWER, "below 8/14"), (("8/14",), "at 8/14")):
         for name in had:
-            both = [budget for budget in budgets if budget in had[name] & had[ours]]
+            both = [budget for budget in budgets if budget in had[name] & had.get(ours, set())]
             if name != ours and both:
-                groups = compare.groups_by([row for row in cells if row["budget"] in both], "search", "error")
+                own = [row for row in cells if row["budget"] in both]
                 place = where if len(both) == len(budgets) else f"at {', '.join(both)}"
-                found.append(compare.difference(groups, name, ours, f"test error {place}"))
+                found += compare.differences(own, "search", [(name, ours)], "error", f"test error {place}")
     return remarked(compare.listed(found), {row["method"] for row in cells})

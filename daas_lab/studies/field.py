@@ -3,6 +3,7 @@ costs. Rows of single runs have the names of `make.names_of`; accuracies and dro
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -59,15 +60,15 @@ def field_rows(searches: Sequence[Run], settings: Settings, budgets: Sequence[st
 def published_rows(settings: Settings, names: Sequence[str]) -> list[Row]:
     """Published cells of two edges a node retrained as all others, a row for each and seed: `method` is the cell's
     name."""
-    configs = {
+    configs: dict[Any, Row] = {
         settings.retraining(PUBLISHED[name], seed): {"method": name, "seed": seed, "budget": "8/14"}
         for name in names
         for seed in settings.seeds
     }
-    runs = make.make_runs(list(configs), settings)
+    runs = make.make_runs(make.wanted(configs, settings), settings)
     return [
-        {"run": make.run_name(run.config), "protocol": None} | named | {"error": run.result["test_error"]}
-        for named, run in zip(configs.values(), runs, strict=True)
+        {"run": make.run_name(run.config), "protocol": None} | configs[run.config] | {"error": run.result["test_error"]}
+        for run in runs
     ]
 
 
@@ -126,9 +127,11 @@ def sentences(rows: Sequence[Row], budget: str) -> str:
     drops, errors = (compare.groups_by(own, "method", quantity) for quantity in ("drop", "error"))
     ranked = sorted(drops, key=lambda name: np.mean(list(drops[name].values())))
     costs = [f"{name} {mean_std_text(*_mean_std(drops[name]))}" for name in ranked]
-    found = [compare.difference(drops, BASELINE, name, "drop") for name in ranked if name != BASELINE]
     best = sorted(errors, key=lambda name: np.mean(list(errors[name].values())))
-    found += [compare.difference(errors, BASELINE, name) for name in best if name != BASELINE]
+    found = []
+    if BASELINE in drops:
+        found += [compare.difference(drops, BASELINE, name, "drop") for name in ranked if name != BASELINE]
+        found += [compare.difference(errors, BASELINE, name) for name in best if name != BASELINE]
     found += [compare.difference(errors, CHANCE, PAPERS)] if {CHANCE, PAPERS} <= errors.keys() else []
     said = f"Points of accuracy that the cut to {budget} costs: {', '.join(costs)}.\n\n{compare.listed(found)}"
     return remarked(said, errors)

@@ -60,7 +60,7 @@ def with_drops(rows: Sequence[Row], searches: Sequence[Run], settings: Settings)
     budgets: dict[str, list[str]] = {}
     for row in rows:
         budgets.setdefault(row["run"], []).append(row["budget"])
-    measured = make.drops(searches, lambda run: budgets[make.run_name(run.config)], settings)
+    measured = make.drops(searches, lambda run: budgets.get(make.run_name(run.config), []), settings)
     drops = {(row["run"], row["budget"]): row for row in measured if is_main_drop(row)}
     return [drops[row["run"], str(EdgeBudget.parse(row["budget"]))] | row for row in rows]
 
@@ -85,19 +85,23 @@ def retraining_rows(
     """Retrain the cell of every search at the budgets it stands for (default: its own), by the rule `select`, and count
     it.
 
-    Rows with `make.names_of` the search, `budget`, the λ, `retraining` (its run's name), `error` (test, percent),
-    `params_m` and `multiply_adds_m` (both of the CIFAR-10 form at the paper's size, so that they stand beside the
-    paper's), `parameter_free_normal` and `parameter_free_reduce`, `search_cost_s`.
+    A row for each that the settings want (`make.wanted`), with `make.names_of` the search, `budget`, the λ,
+    `retraining` (its run's name), `error` (test, percent), `params_m` and `multiply_adds_m` (both of the CIFAR-10 form
+    at the paper's size, so that they stand beside the paper's), `parameter_free_normal` and `parameter_free_reduce`,
+    `search_cost_s`.
     """
     jobs = []
     for run in searches:
         for budget in [run.search.budget] if budgets is None else budgets_of(run, budgets):
             cells = genotype_after(run, budget=budget, select=select)
             jobs.append((run, budget, cells, settings.retraining(cells, run.config.seed)))
-    retrained = {make.run_name(run.config): run for run in make.make_runs([config for *_, config in jobs], settings)}
+    asked = make.wanted(dict.fromkeys(config for *_, config in jobs), settings)
+    retrained = {make.run_name(run.config): run for run in make.make_runs(asked, settings)}
     rows = []
     for run, budget, cells, config in jobs:
         name = make.run_name(config)
+        if name not in retrained:
+            continue
         rows.append(
             make.names_of(run)
             | {"budget": budget, "retraining": name}

@@ -72,7 +72,8 @@ def screen_rows(made: Mapping[SearchConfig, Run], named: Mapping[SearchConfig, R
     retrained = {row["run"]: row for row in retraining_rows(runs, settings)}
     rows = []
     for config, run in made.items():
-        name = make.run_name(config)
+        if (name := make.run_name(config)) not in retrained:
+            continue
         shares = [record["regulariser_share"] for record in run.history if "regulariser_share" in record]
         rows.append(
             retrained[name] | named[config] | drops[name] | {"share": float(np.mean(shares)) if shares else None}
@@ -81,10 +82,13 @@ def screen_rows(made: Mapping[SearchConfig, Run], named: Mapping[SearchConfig, R
 
 
 def collapse_series(runs: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, np.ndarray]]:
-    """Name → over its searches the means after every epoch of `parameter_free`, pools and skips among the operations
-    that the normal cell would keep (percent) [T], and of `share` (percent of α's movement) [T − 1]."""
+    """Name → over its searches, if there are any, the means after every epoch of `parameter_free`, pools and skips
+    among the operations that the normal cell would keep (percent) [T], and of `share` (percent of α's movement)
+    [T − 1]."""
     found = {}
     for name, own in runs.items():
+        if not own:
+            continue
         free = [[parameter_free(cells)["parameter_free_normal"] for cells in genotype_evolution(run)] for run in own]
         shares = [[100 * record.get("regulariser_share", np.nan) for record in run.history] for run in own]
         found[name] = {"parameter_free": np.mean(free, axis=0), "share": np.mean(shares, axis=0)}
@@ -96,7 +100,7 @@ def sentences(rows: Sequence[Row], quantity: str, title: str) -> str:
     found = []
     for side in PROTOCOLS:
         own = [row | {"name": f"{row['changed']} changed, {side}"} for row in rows if row["side"] == side]
-        groups = compare.groups_by(own, "name", quantity)
         base = f"{NOTHING} changed, {side}"
-        found += [compare.difference(groups, base, name, title) for name in groups if name != base]
+        pairs = [(base, name) for name in dict.fromkeys(row["name"] for row in own) if name != base]
+        found += compare.differences(own, "name", pairs, quantity, title)
     return compare.listed(found)

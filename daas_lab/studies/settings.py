@@ -13,6 +13,7 @@ from daas_lab.errors import LabError, one_of, refuse, suggestion
 from daas_lab.fields import check_text, coerce, number, truth
 from daas_lab.methods.lookup import BASELINE, PAPERS, method_class
 from daas_lab.methods.protocols import PROTOCOLS
+from daas_lab.own_files import expanded
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.train.distributed import open_device
 
@@ -33,6 +34,7 @@ class Settings:
     data: Path = Path("data")
     publish: bool = False  # pictures go to `figures`, not to <runs>/figures/<preset>
     records: bool = True  # published records stand for runs, and publishing leaves them
+    finished_only: bool = False  # of a long study what is finished: no run is begun
     workers: int = number(at_least=0, at_most=1024, default=0)  # runs side by side; 0: one a core, or one on a GPU
     device: str = "cpu"
 
@@ -94,7 +96,7 @@ def parse_settings(given: Mapping[str, Any]) -> Settings:
             values[name] = _read_seeds(value)
         elif name in ("runs", "figures", "data"):
             values[name] = _read_folder(name, value)
-        elif name in ("publish", "records"):
+        elif name in ("publish", "records", "finished_only"):
             values[name] = truth(name, value)
         elif name in limits:  # papermill passes on "none" as a text
             absent = name != "workers" and str(value).lower() == "none"
@@ -128,7 +130,7 @@ def _read_seeds(value: Any) -> tuple[int, ...]:
 def _read_folder(name: str, value: Any) -> Path:
     if not isinstance(value, (str, Path)) or not str(value) or "\0" in str(value):
         raise refuse(name, value, "the path of a folder")
-    path = Path(value).expanduser()
+    path = expanded(value)
     return path if path.is_absolute() else project_folder() / path
 
 

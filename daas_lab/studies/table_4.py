@@ -234,12 +234,9 @@ def price_sentence(rows: Sequence[Row]) -> str:
     shares = {name: [row for row in rows if row["search"] == name] for name in dict.fromkeys(r["search"] for r in rows)}
     shares = [f"{name} {_mean(own, 'parameter_free_normal')} %" for name, own in shares.items()]
     groups = compare.groups_by(rows, "search", "error")
+    pairs = [(THE_TEXT, name) for name in groups if name != THE_TEXT]
     errors = [f"{name} {np.mean(list(group.values())):.2f} %" for name, group in groups.items()]
-    found = [
-        compare.difference(groups, THE_TEXT, name, "test error (mean over budgets)")
-        for name in groups
-        if name != THE_TEXT
-    ]
+    found = compare.differences(rows, "search", pairs, "error", "test error (mean over budgets)")
     return (
         f"Pools and skips among the operations of the normal cells: {', '.join(shares)}. Test errors in the mean over "
         f"the budgets: {', '.join(errors)}.\n\n{compare.listed(found)}"
