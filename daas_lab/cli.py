@@ -232,6 +232,7 @@ _DEFAULTS = {
     "seed": "0",
     "device": "cpu",
     "threads": "0, as many as torch takes",
+    **dict.fromkeys(("lambda_c", "lambda_1", "lambda_2"), "the method's"),
     "gap_every": "0, never",
     "gap_budgets": "the search's own",
     "gap_edge_weight": "learned",

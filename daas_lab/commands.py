@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shlex
 import sys
 import time
@@ -22,7 +23,7 @@ from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget, every_edge
 from daas_lab.space.cost import check_limits, count
 from daas_lab.space.genotype import Genotype
 from daas_lab.space.text_forms import format_darts, load_genotype
-from daas_lab.train import cut, discretize, distributed, evolution
+from daas_lab.train import cut, discretize, evolution
 from daas_lab.train.perturbation import keep_perturbed_cells
 from daas_lab.train.search import load_supernet, supernets_at
 from daas_lab.train.splits import search_splits
@@ -60,7 +61,7 @@ def _train(
         trainer(settings, options.out, options.data, on_epoch=follow(options.out))
     else:
         trainer(settings, options.out, options.data)
-    if distributed.is_main():
+    if int(os.environ.get("RANK", 0)) == 0:  # the processes' group has ended
         print(options.out)
 
 
@@ -75,12 +76,21 @@ def run_gap(options: argparse.Namespace) -> None:
         for value in values:
             one_of(name, value, allowed[name])
     run_config = read_search_config(options.run_folder)
-    budgets = dict.fromkeys(_budget_for(budget, run_config) for budget in options.budget or NAMED_BUDGETS)
+    # Asked for none: those that every run of two inputs and four nodes can be cut to, and its own.
+    usual = [text for text in NAMED_BUDGETS if EdgeBudget.parse(text).nodes == run_config.nodes]
+    asked = options.budget or [*usual, run_config.budget]
+    budgets = dict.fromkeys(_budget_for(budget, run_config) for budget in asked)
     _choose_cells(options, budgets)
     lists: dict[str, Any] = {f"{name}s": values for name, values in chosen.items()}
     networks = supernets_at(options.run_folder, budgets)
     splits, rows = search_splits(run_config, options.data), []
     for network, own in networks:
+        if not options.budget:
+            within = discretize.cells_within_reach(network, run_config, own)
+            for budget in own:
+                if str(budget) not in within:
+                    print(f"budget = {str(budget)!r}: left out, for it keeps what has retired", file=sys.stderr)
+            own = [budget for budget in own if str(budget) in within]
         given = network, run_config, splits.held_out, splits.weights
         cells = _cells(options, own, network.at.epoch) if options.select != rules.OWN else None
         rows += discretize.accuracy_drops(*given, own, cells=cells, **lists)
@@ -198,7 +208,7 @@ def run_genotype(options: argparse.Namespace) -> None:
     last = len(run.alphas["normal"]) - 1 if run.alphas else 0  # a cell that was drawn has no epochs
     budget = _budget_for(options.budget or run.config.budget, run.config)
     epoch = -1 if options.epoch is None else coerce("epoch", int, options.epoch, {"at_least": 0, "at_most": last})
-    if options.select == rules.PERTURBATION and epoch != -1:
+    if options.select == rules.PERTURBATION and epoch not in (-1, last):
         raise refuse("epoch", epoch, f"the last one for {options.select}, which needs the network's weights")
     _choose_cells(options, [budget])
     cells = _cells(options, [budget], epoch)[str(budget)]
@@ -253,7 +263,8 @@ def run_sweep(options: argparse.Namespace) -> None:
     rows, shown = sweep.table(asked)
     if rows:
         command, settings = shlex.join(["daas-lab", "sweep", options.file]), asked.settings
-        facts = provenance.provenance(settings.dataset, settings.preset, command, time.perf_counter() - begun)
+        seconds, behind = time.perf_counter() - begun, sweep.finished(asked)
+        facts = provenance.provenance(settings.dataset, settings.preset, command, seconds, behind)
         folder, single = settings.runs / "sweeps", sweep.rows_of(asked)
         saved = tables.save_table(Path(options.file).stem, rows, facts, folder, shown, single)
         print(shown, *saved, sep="\n")
@@ -293,7 +304,7 @@ def _changes(options: argparse.Namespace, config_class: type) -> dict:
         name, sign, value = assignment.partition("=")
         if not sign:
             raise refuse("--set", assignment, "FIELD=VALUE")
-        if name in named:
+        if name in named and hasattr(options, name):
             raise refuse("--set", assignment, f"of another field: this one is given as --{name}")
         changes[name.replace("-", "_")] = value
     return changes

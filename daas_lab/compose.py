@@ -12,7 +12,7 @@ from daas_lab.errors import LabError, one_of, refuse, say_once
 from daas_lab.fields import check_text, refuse_unknown, whole
 from daas_lab.methods.lookup import PAPERS, method_class
 from daas_lab.methods.protocols import PROTOCOLS
-from daas_lab.own_files import canonical_own, digest_of, is_own
+from daas_lab.own_files import canonical_own, digest_of, expanded, is_own
 from daas_lab.presets import RETRAIN_PRESETS, SEARCH_PRESETS
 from daas_lab.space.budget import EdgeBudget, two_edges
 from daas_lab.space.cell_space import (
@@ -38,7 +38,8 @@ def search_config(
     """The search of `preset` on `dataset`, with any field changed by keyword. Raises `LabError` naming the field.
 
     A shortened search raises Adam's learning rate for α and β so that learning rate × steps stays near the paper's
-    19,500 × 3e-4 ≈ 5.9, which is what a one-hot softmax needs; `quick` and `mini` state their own.
+    19,500 × 3e-4 ≈ 5.9, which is what a one-hot softmax needs; `quick`, `mini` and `full` state their own, for the
+    epochs that they have.
     """
     one_of("preset", preset, PRESETS)
     one_of("protocol", protocol, PROTOCOLS)
@@ -200,7 +201,7 @@ def _shape_of_cut(
         raise refuse("dataset", str(dataset), allowed)
     if cut.dataset != short_name(canonical(dataset)):
         say_once(f"{path}: its weights are from images of {cut.dataset}, not of {dataset}")
-    where = {"weights": str(Path(path).expanduser().resolve()), "weights_digest": digest}
+    where = {"weights": str(expanded(path).resolve()), "weights_digest": digest}
     return cut.genotype, shape | {"side": cut.side} | where
 
 

@@ -98,6 +98,52 @@ def test_gap_prints_rows_as_json(capsys, searched):
     assert all(0 <= row[key] <= 100 for row in rows for key in ("before", "after"))
 
 
+def gap_of_what_fits(capsys, folder, *options):
+    """Budgets of `daas-lab gap` that was asked for none, and what it said beside."""
+    command = ["search", "--preset", "tiny", "--dataset", "digits", "--steps", "1", "--out", str(folder), *options]
+    assert cli.main(command) == 0
+    capsys.readouterr()
+    assert cli.main(["gap", str(folder), "--edge-weight", "one", "--batch-norm", "as-trained", "--json"]) == 0
+    printed = capsys.readouterr()
+    return {row["budget"] for row in json.loads(printed.out)}, printed.err
+
+
+def test_gap_of_no_budget_is_of_those_that_fit_the_space(capsys, tmp_path):
+    budgets, said = gap_of_what_fits(capsys, tmp_path / "x", "--epochs", "1", "--set", "nodes=5")
+    assert budgets == {"2,2,2"} and not said
+
+
+def test_gap_of_no_budget_leaves_out_what_has_retired(capsys, tmp_path):
+    leaving = [
+        "--epochs",
+        "4",
+        "--steps",
+        "8",
+        "--set",
+        "retire=0.1",
+        "--set",
+        "retire_after=1",
+        "--set",
+        "arch_learning_rate=0.5",
+    ]
+    budgets, said = gap_of_what_fits(capsys, tmp_path / "x", "--method", "da2s", "--budget", "4/14", *leaving)
+    assert {"4/14"} <= budgets < {"8/14", "6/14", "5/14", "4/14", "3/14"}
+    assert said.count("keeps what has retired") == 5 - len(budgets)
+
+
+def test_a_home_of_nobody_is_a_path_like_any_other(capsys, tmp_path):
+    out = ["--preset", "tiny", "--out", str(tmp_path / "x")]
+    for command in (["search", "--dataset", "folder:~nobody-here/x"], ["search", "--method", "~nobody-here/m.py:M"],
+                    ["retrain", "--from", "~nobody-here/net"]):  # fmt: skip
+        assert "~nobody-here/" in refused(capsys, *command, *out)
+
+
+def test_a_field_that_a_command_does_not_have_is_not_named_as_its_option(capsys, tmp_path):
+    out = ["--preset", "tiny", "--dataset", "digits", "--out", str(tmp_path / "x")]
+    message = refused(capsys, "retrain", "--genotype", "DARTS_V2", "--set", "method=darts", *out)
+    assert "method" in message and "--method" not in message
+
+
 def test_genotype_of_an_epoch(capsys, searched):
     assert cli.main(["genotype", str(searched), "--epoch", "0", "--budget", "4/14"]) == 0
     assert len(json.loads(capsys.readouterr().out)["normal"]["edges"]) == 4

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from daas_lab.config import SearchConfig
 from daas_lab.data import batches
 from daas_lab.errors import LabError
 from daas_lab.runs.folder import read_run
+from daas_lab.runs.lock import locked
 from daas_lab.runs.records import read_record, write_record
 from daas_lab.studies import make
 from daas_lab.studies.settings import Settings, parse_settings, read_settings
@@ -105,6 +107,66 @@ def test_a_damaged_finished_run_gives_way_to_its_record_and_is_written_again_wit
     assert found.folder is None and (folder / "genotype.json").read_text() == "{"
     [repaired] = make.make_runs([runs[1].config], replace(there, records=False))
     assert repaired.folder == folder and repaired.genotype == runs[1].genotype and repaired.history == runs[1].history
+
+
+def test_what_a_record_has_measured_outlives_a_run_that_lacks_it(published, tmp_path):
+    settings, runs = published
+    own = replace(settings, figures=tmp_path)
+    record = tmp_path / "records" / f"{make.run_name(runs[0].config)}.json"
+    cells = {"perturbation": {"8/14": runs[0].genotype.to_json()}}
+    full = read_run(runs[0].folder)
+    write_record(replace(full, cells=cells), record)
+    (full.folder / "gap.json").rename(tmp_path / "gap.json")
+    try:
+        make.make_runs([full.config], own)
+    finally:
+        (tmp_path / "gap.json").rename(full.folder / "gap.json")
+    again = read_record(record)
+    assert len(again.gap) == len(full.gap) > 0 and again.cells == cells
+    rows = make.drops([again], ["4/14"], own)
+    assert rows == make.drops([full], ["4/14"], own)
+
+
+def test_a_study_of_what_is_finished_begins_nothing(published, tmp_path):
+    settings, runs = published
+    there = replace(elsewhere(settings, tmp_path), finished_only=True)
+    configs = [runs[0].config, replace(runs[0].config, seed=9)]
+    assert make.wanted(configs, there) == configs[:1] and make.wanted(configs, settings) == configs
+    assert [run.config for run in make.make_runs(make.wanted(configs, there), there)] == configs[:1]
+    with pytest.raises(LabError, match=r"finished_only = True: must be False to begin 1 runs .*darts-digits-s9"):
+        make.make_runs(configs, there)
+    assert not there.runs.exists()
+
+
+def test_a_run_that_another_process_begins_meanwhile_is_waited_for(published, tmp_path, monkeypatch):
+    settings, runs = published
+    own = replace(settings, runs=tmp_path, publish=False)
+    folder = make.run_folder(runs[0].config, own)
+    held, refused = threading.Event(), threading.Event()
+
+    def other():
+        with locked(folder):
+            held.set()
+            refused.wait()
+        shutil.copytree(runs[0].folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("lock"))
+
+    thread = threading.Thread(target=other)
+    launch, calls = make.launch, []
+
+    def late(*arguments):  # between the look at the lock and the trainer's own
+        if not calls:
+            thread.start()
+            held.wait()
+        calls.append(arguments)
+        try:
+            launch(*arguments)
+        finally:
+            refused.set()
+
+    monkeypatch.setattr(make, "launch", late)
+    make.make_run(runs[0].config, own, 1)
+    thread.join()
+    assert len(calls) == 2 and read_run(folder).history == runs[0].history
 
 
 def test_a_damaged_record_is_named(published, tmp_path):

@@ -69,6 +69,12 @@ def test_lists_are_combined_groups_united_and_darts_searched_once_for_every_budg
     assert sweep.named == ("method", "budget", "lambda_c") and (sweep.cpus, sweep.gpus) == (1, 0)
 
 
+def test_a_search_of_another_space_is_cut_to_its_own_budget_where_none_is_named(tmp_path):
+    sweep = read_sweep(write(tmp_path / "s.yaml", search={"method": "darts", "nodes": 5}))
+    assert list(sweep.searches.values()) == [[config.budget] for config in sweep.searches]
+    assert len({config.budget for config in sweep.searches} - {"8/14"}) == 1
+
+
 def test_rows_of_single_runs_name_their_search(tmp_path):
     sweep = read_sweep(write(tmp_path / "s.yaml", search={"method": "da2s", "budget": ["8/14", "4/14"]}))
     for config in list(sweep.searches)[:3]:
@@ -113,6 +119,11 @@ def test_cuda_takes_a_gpu_a_run_and_the_file_may_share_it(tmp_path):
         ({"search": {"metod": "darts"}}, ["metod", "method"]),
         ({"search": {"method": "dart"}}, ["method", "dart", "darts"]),
         ({"search": {"budget": ["8/14", "9/14"]}}, ["budget", "9/14"]),
+        ({"search": {"method": "darts", "budget": [1, 1, 2, 2]}}, ["budget", "1", "4 intermediate nodes"]),
+        ({"search": {"method": "darts", "nodes": 5, "budget": "8/14"}}, ["budget", "8/14", "3 intermediate nodes"]),
+        ({"search": {"method": "darts", "budget": "8/14*9"}}, ["operations per edge", "9", "1 to 7"]),
+        ({"search": {"method": "darts", "gap_every": [0, 1]}}, ["search", "asked for twice"]),
+        *(({"retrain": value}, ["retrain", repr(value), "fields"]) for value in (False, 0, "", [])),
         ({"search": {"epochs": [3, "ten"]}}, ["epochs", "ten", "whole number"]),
         ({"search": {"epochs": []}}, ["search: epochs", "[]", "a list of values"]),
         ({"search": {"seed": 3}}, ["search: seed", "3", "seeds"]),

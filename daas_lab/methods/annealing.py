@@ -15,7 +15,7 @@ from daas_lab.methods.method import Architecture, Method, Mixture, Moment
 class Annealing(Method):
     """a = softmax(α / T), T geometrically from 1 to `temperature`; no loss, no noise, every edge weighs 1.
 
-    T is that of `da2s_exact`, at rest for the same half of the search: what of its small gap the temperature explains.
+    T is 1 for half of the search and then falls as that of `da2s_exact`: how small a gap comes of temperature alone.
     """
 
     hold: int = number(at_least=0, default=0)  # epochs before T begins to fall

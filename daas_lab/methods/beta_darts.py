@@ -2,8 +2,9 @@
 
     L = L^C + λ(e) · mean over edges of log Σ_o exp(α_eo),    λ(e) = 50 · e / E
 
-(`Sunshine-Ye/Beta-DARTS:optimizers/darts/architect.py`; the mean over the edges of both cell types). Its gradient in α
-is a / (number of edges): what leads is pushed down most, *against* weights that are one-hot.
+(`Sunshine-Ye/Beta-DARTS:optimizers/darts/architect.py`; the mean over the edges of both cell types). The source has
+λ = 50 · e / 100 whatever E is, so 25 after 50 epochs; here λ goes by the share of the search, and ends at 50. The
+loss's gradient in α is a / (number of edges): what leads is pushed down most, *against* weights that are one-hot.
 """
 
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from daas_lab.methods.method import Architecture, Method, Mixture, Moment
 class BetaDARTS(Method):
     """DARTS with the loss above."""
 
-    decay: float = number(at_least=0, default=50.0)  # λ in the last epoch, as published
+    decay: float = number(at_least=0, default=50.0)  # λ in the last epoch; in the source after 100
 
     title: ClassVar[str] = "β-DARTS"
     colour: ClassVar[str] = "#882255"

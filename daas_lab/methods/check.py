@@ -21,7 +21,7 @@ def check_method(method: type[Method] | Method, budgets: tuple[str, ...] = tuple
     """Raise `LabError` with what the method does not keep; say nothing if it keeps all.
 
     Finite weights, losses and gradients for any finite α and β; the shapes of `Mixture`; the same weights every time
-    at evaluation; a gradient that reaches α; cells with as many edges as their budget, of operations of the space.
+    at evaluation; a gradient that reaches α; cells with no more edges than their budget, of operations of the space.
     """
     space = Space()
     for budget in map(EdgeBudget.parse, budgets):

@@ -65,7 +65,7 @@ class DA2S(Prioritised):
 
     def mix(self, architecture: Architecture, cell_type: str, at: Moment) -> Mixture:
         """§3.1 of the text: a = softmax(α), b = softmax of min(β, 1) over a node's inputs. The published code steepens
-        α and multiplies b by the number of inputs; edges of a node without β share what its others would have."""
+        α and multiplies b by n, the number of inputs. Edges of a node without β weigh 1/n, or 1 where b is scaled."""
         alphas, betas = architecture
         logits, capped = steepen(alphas) if self.steepens else alphas, cap(betas)
         edges = []

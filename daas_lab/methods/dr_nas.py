@@ -14,9 +14,9 @@ from daas_lab.methods.method import Architecture, Method, Mixture, Moment
 class DrNAS(Method):
     """a ~ Dirichlet(c), c = elu(α) + 1, with the pathwise gradient: a = g / Σ g of draws g_o ~ Gamma(c_o).
 
-    The source's 1e-3 ‖α‖² is Adam's weight decay of α (`arch_weight_decay`). Its stages (partial channels, fewer
-    operations) are left out: on this scale every method has the same network. Evaluated at the mean c / Σ c; edges and
-    operations rank by softmax(α), as published.
+    The source's l2 term is Adam's weight decay of 1e-3 (`arch_weight_decay`), which adds 1e-3 α to the gradient. Its
+    stages (partial channels, fewer operations) are left out: on this scale every method has the same network.
+    Evaluated at the mean c / Σ c; edges and operations rank by softmax(α), as published.
     """
 
     # Where α < −7 the gamma draws would all but vanish together, and their gradient with them.

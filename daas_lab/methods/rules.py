@@ -3,7 +3,7 @@
 own              the method's own rule (`Method.select`)
 strongest        DARTS's: the strongest edges, on each the strongest operation
 threshold:0.85   of these only edges whose operation weighs at least 0.85 (FairDARTS, arXiv 1911.12126)
-skips:2          with at most two skip connections a cell: the weakest gives way to the edge's next operation
+skips:2          with at most two skip connections a cell: the weakest leaves the choice, and all edges are chosen anew
                  (P-DARTS, arXiv 1904.12760)
 perturbation     what hurts most when it is removed (DARTS-PT, arXiv 2108.04392); measured with a run's weights
                  (train/perturbation.py) and kept in the run

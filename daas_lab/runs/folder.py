@@ -41,6 +41,7 @@ from daas_lab.identity import KINDS, config_hash, from_document
 from daas_lab.runs.epoch_log import LOGS, read_entries, records_of, stacked
 from daas_lab.runs.files import write_atomically
 from daas_lab.space.genotype import Genotype
+from daas_lab.space.operations import named_operations
 
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")
 RESULTS = ("config.json", "history.jsonl", "architecture.safetensors", "genotype.json", "result.json")
@@ -117,6 +118,8 @@ def read_run(folder: str | Path) -> Run:
         _check_digests(folder)
     history, arrays = _read_epochs(folder, finished)
     genotype, header = _read_json(folder / "genotype.json", None), _read_json(folder / "config.json", {})
+    if genotype is not None and isinstance(config, SearchConfig):
+        named_operations(config.operations, config.operations_digest)  # else a whole cell would read as damaged
     with naming_damage(folder / "genotype.json"):
         genotype = genotype and Genotype.from_json(genotype)
     return Run(

@@ -14,6 +14,10 @@ from daas_lab.errors import LabError, refuse
 _held: set[int] = set()  # descriptors of the locks of this process
 
 
+class BeingWritten(LabError):
+    """Another process writes to the folder; whoever wants what it makes can wait for it."""
+
+
 def _let_go() -> None:
     """A process that forked from one that writes does not write: the lock must not outlive the one that does."""
     while _held:
@@ -41,7 +45,7 @@ def locked(folder: Path, patience: float = 0.2) -> Iterator[None]:
             _take_lock(descriptor, patience)
         except BlockingIOError:
             holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip() or "an unknown process"
-            raise LabError(f"run folder {folder} is being written by another process: {holder}") from None
+            raise BeingWritten(f"run folder {folder} is being written by another process: {holder}") from None
         os.ftruncate(descriptor, 0)
         holder = {"pid": os.getpid(), "host": platform.node(), "start": time.strftime("%Y-%m-%d %H:%M:%S")}
         os.pwrite(descriptor, json.dumps(holder).encode(), 0)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from daas_lab.errors import LabError, refuse
 from daas_lab.fields import check_fields, number
+from daas_lab.own_files import expanded
 from daas_lab.space.genotype import Genotype
 
 FORMAT = 1
@@ -69,7 +70,7 @@ def read_cut(path: str | Path, digest: str = "") -> tuple[Cut, str, bytes]:
     """What the file is, its digest, and its content. Raises `LabError` under the name `weights` for a file that is
     missing, of something else, damaged, or, with a `digest`, another one than was meant."""
     try:
-        content = Path(path).expanduser().read_bytes()
+        content = expanded(path).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: what can be no path
         why = getattr(error, "strerror", error)
         raise refuse("weights", str(path), f"a file that can be read, written by daas-lab cut ({why})") from None

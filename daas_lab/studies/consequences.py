@@ -18,18 +18,38 @@ from daas_lab.space.cell_space import CELL_TYPES, cell_edges, input_edges
 from daas_lab.studies.make import names_of
 from daas_lab.train.discretize import derive_genotype
 
+# Of the constants that the two relaxations do not show.
+TITLES = {
+    "first_edge_node": "first node with β in L^E",
+    "square_factor": "factor of the square in Eq. (4)",
+    "regulariser_factor": "factor of the regulariser",
+    "delay_alphas": "α rests for the first epochs",
+    "initial_noise": "initial noise",
+    "learning_rate_min": "last learning rate",
+    "partial_channels": "K of the partial channels",
+    "authors_log": "slip of the delayed logarithm",
+}
+
 
 def protocol_rows() -> list[Row]:
     """The constants of both protocols, side by side."""
     values = {name: asdict(protocol) for name, protocol in PROTOCOLS.items()}
     relaxations = [
         {"constant": "operation weights a", "paper": "softmax(α)", "authors": "softmax(g(2α))"},
-        {"constant": "edge weights b of a node", "paper": "softmax(β)", "authors": "inputs · softmax(β), node 2: 1"},
+        {
+            "constant": "edge weights b of a node",
+            "paper": "softmax(min(β, 1))",
+            "authors": "inputs · softmax(min(β, 1)), node 2: 1",
+        },
     ]
     return relaxations + [
-        {"constant": field.replace("_", " ")} | {name: str(constants[field]) for name, constants in values.items()}
-        for field in values["paper"]
+        {"constant": title} | {name: _word(constants[field]) for name, constants in values.items()}
+        for field, title in TITLES.items()
     ]
+
+
+def _word(value: float | bool) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else f"{value:g}"
 
 
 def edge_loss_minima(inputs: int = 3, keep: int = 2, low: float = -5.0) -> list[Row]:

@@ -20,12 +20,12 @@ from tqdm import tqdm
 from daas_lab.config import RetrainConfig, SearchConfig, name_own_files
 from daas_lab.data.batches import check_available
 from daas_lab.data.sources import short_name
-from daas_lab.errors import LabError
+from daas_lab.errors import LabError, refuse
 from daas_lab.identity import config_hash
 from daas_lab.methods import rules
 from daas_lab.runs.files import write_atomically
 from daas_lab.runs.folder import Run, epochs_done, read_finished, read_run, seal
-from daas_lab.runs.lock import locked, writer
+from daas_lab.runs.lock import BeingWritten, locked, writer
 from daas_lab.runs.records import read_record, write_record
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.studies.settings import Settings
@@ -64,6 +64,9 @@ def make_runs(
     for run in filter(None, runs.values()):
         _publish(run, settings)
     missing = [config for config, run in runs.items() if run is None]
+    if missing and settings.finished_only:
+        allowed = f"False to begin {len(missing)} runs that are not finished, {run_name(missing[0])} the first"
+        raise refuse("finished_only", True, allowed)
     check_data(missing, settings)
     tasks = [(make_run, (config, settings)) for config in missing]
     folders = [run_folder(config, settings) for config in missing]
@@ -83,6 +86,21 @@ def make_runs(
 
     _side_by_side(tasks, settings, bar, done)
     return [runs[config] or read_run(run_folder(config, settings)) for config in configs]
+
+
+def wanted(
+    configs: Iterable[SearchConfig | RetrainConfig],
+    settings: Settings,
+    stands: Callable[[Run], bool] = lambda record: True,
+) -> list[Any]:
+    """Those of `configs` that a study of these settings is made of, as `make_runs` takes them: all, or with
+    `finished_only` those that are finished."""
+
+    def there(config: SearchConfig | RetrainConfig) -> bool:
+        run = find_run(config, settings)
+        return run is not None and (run.folder is not None or stands(run))
+
+    return [config for config in configs if not settings.finished_only or there(config)]
 
 
 def check_data(configs: Iterable[SearchConfig | RetrainConfig], settings: Settings) -> None:
@@ -110,7 +128,14 @@ def find_run(config: SearchConfig | RetrainConfig, settings: Settings) -> Run | 
 
 def _publish(run: Run, settings: Settings) -> None:
     if settings.publish and settings.records and run.folder is not None:
-        write_record(run, _record(run.config, settings))
+        record = _record(run.config, settings)
+        if record.is_file():  # what it has measured and the folder has not is not lost
+            with contextlib.suppress(LabError):
+                known = read_record(record)
+                lacking = [row for row in known.gap if _cut_of(row) not in set(map(_cut_of, run.gap))]
+                cells = {rule: own | run.cells.get(rule, {}) for rule, own in known.cells.items()}
+                run = replace(run, gap=run.gap + lacking, cells=run.cells | cells)
+        write_record(run, record)
 
 
 def _side_by_side(
@@ -167,9 +192,13 @@ def make_run(config: SearchConfig | RetrainConfig, settings: Settings, threads: 
     Its record is published here, not after the last of all runs: what ended stays, whatever becomes of the others.
     """
     folder = run_folder(config, settings)
-    while writer(folder) is not None:
-        time.sleep(1)
-    launch(processes, _train, replace(config, threads=threads), folder, settings.data)
+    made = False
+    while not made:
+        while writer(folder) is not None:
+            time.sleep(1)
+        with contextlib.suppress(BeingWritten):  # another began it while this one read its images
+            launch(processes, _train, replace(config, threads=threads), folder, settings.data)
+            made = True
     _publish(read_run(folder), settings)
 
 
@@ -232,6 +261,11 @@ def names_of(run: Run) -> dict:
     """Which search a row is of: `run`, by which rows are joined, `protocol`, `method` and `seed`."""
     config = run.search
     return {"run": run_name(config), "protocol": config.protocol, "method": config.label, "seed": config.seed}
+
+
+def _cut_of(row: dict) -> tuple:
+    """What was measured in a row of drops, whatever came out."""
+    return *_drop_key(row), *(row.get(name) for name in ("node", "edge_weight", "batch_norm"))
 
 
 def _drop_key(row: dict) -> tuple[str, str, str]:

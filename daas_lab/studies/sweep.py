@@ -31,7 +31,7 @@ from daas_lab.fields import coerce, refuse_unknown
 from daas_lab.methods.lookup import PAPERS, method_class
 from daas_lab.methods.rules import OWN
 from daas_lab.report.tables import Row, summarise, to_markdown
-from daas_lab.runs.folder import epochs_done
+from daas_lab.runs.folder import Run, epochs_done
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cost import check_limits
 from daas_lab.studies.make import find_run, lacking_drops, make_run, measure_drops, names_of, run_folder, run_name
@@ -91,19 +91,25 @@ def read_sweep(path: str | Path) -> Sweep:
             raise refuse(name, amount, f"a whole number: each of the {processes} processes has its own")
 
     searches: dict[SearchConfig, list[str]] = {}
+    named: dict[str, SearchConfig] = {}
     for group in groups:
         _check_group("search", group, SearchConfig)
         budgets = [str(EdgeBudget.parse(text)) for text in _as_list(group.get("budget", settings.budget))]
+        chosen = "budget" in group or "budget" in document
         for values, seed in itertools.product(_combinations(group), settings.seeds):
             config = settings.search(**{"method": PAPERS} | values, seed=seed)
-            cuts = [config.budget] if config.searcher.asks_for_budget else budgets
+            cuts = budgets if chosen and not config.searcher.asks_for_budget else [config.budget]
             for text in cuts:
-                check_limits(EdgeBudget.parse(text), config.space.operations)
+                budget = EdgeBudget.parse(text)
+                budget.check(config.space)
+                check_limits(budget, config.space.operations)
+            if named.setdefault(run_name(config), config) != config:
+                raise refuse("search", dict(group), f"one search for each run: {run_name(config)} is asked for twice")
             searches[config] = list(dict.fromkeys([*searches.get(config, []), *cuts]))
 
     retrainings = []
     if "retrain" in document:
-        group = document["retrain"] or {}
+        group = {} if document["retrain"] is None else document["retrain"]
         _check_group("retrain", group, RetrainConfig)
         retrainings = list(_combinations(group))
         for changes in retrainings:
@@ -305,7 +311,8 @@ def _make(ray: Any, sweep: Sweep, missing: list[Member], marker: Path) -> dict[s
                 try:
                     ray.get(reference)
                 except ray.exceptions.RayError as error:
-                    failed[_name(config)] = str(getattr(error, "cause", error)).strip().splitlines()[-1]
+                    cause = getattr(error, "cause", error)
+                    failed[_name(config)] = (str(cause).strip().splitlines() or [repr(cause)])[-1]
                     continue
                 if isinstance(config, SearchConfig):
                     following = dict.fromkeys(retraining for _, _, retraining in _retrainings(sweep, config))
@@ -328,6 +335,12 @@ def _run(
 
 
 # --- what came of them ------------------------------------------------------------------------------------------------
+
+
+def finished(sweep: Sweep) -> list[Run]:
+    """The runs behind the rows: searches and retrainings."""
+    configs = [member for member in _known_members(sweep) if not isinstance(member, NotebookRun)]
+    return [run for config in configs if (run := find_run(config, sweep.settings))]
 
 
 def rows_of(sweep: Sweep) -> list[Row]:

@@ -22,6 +22,7 @@ from typing import Any
 
 from daas_lab.errors import LabError, imported, refuse, suggestion
 from daas_lab.fields import refuse_unknown
+from daas_lab.own_files import expanded
 from daas_lab.runs.lock import locked
 from daas_lab.studies.settings import Settings, parse_settings
 
@@ -59,7 +60,7 @@ def read_notebooks(entries: Any, top: Mapping[str, Any], folder: Path) -> list[N
 
 def _file(path: Any, folder: Path) -> Path:
     if isinstance(path, str) and "\0" not in path:
-        for file in (Path(path).expanduser(), folder / path):
+        for file in (expanded(path), folder / path):
             if file.is_file():
                 return file.resolve()
     raise refuse("notebook: path", path, "a notebook's file")
