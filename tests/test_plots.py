@@ -134,7 +134,7 @@ def test_the_papers_number_stands_beside_the_cut_that_is_the_papers():
 )
 def test_a_method_has_its_colour_by_name_and_by_title(label, method):
     assert plots.method_colour(label, 3) == method_class(method).colour
-    assert plots.method_colour("one search for all", 3) == plots.LINE_COLOURS[3]
+    assert plots.method_colour("by hand", 3) == plots.LINE_COLOURS[3]
 
 
 def test_error_bars_leave_out_what_has_no_result_and_say_what_they_are():

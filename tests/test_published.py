@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -32,8 +33,9 @@ def redrawn(tmp_path_factory):
 
     def redraw(name):
         facts = committed(name)["provenance"]
-        [seeds] = re.findall(r"-p seeds '(\[.*?\])'", facts["command"])
-        options = {"preset": facts["preset"], "dataset": facts["dataset"], "seeds": seeds, "runs": root / name}
+        words = shlex.split(facts["command"])
+        options = {words[n + 1]: words[n + 2] for n, word in enumerate(words) if word == "-p"}
+        options = {key: value for key, value in options.items() if key != "publish"} | {"runs": root / name}
         command = [sys.executable, "-m", "papermill", ROOT / "notebooks" / f"{name}.ipynb", root / f"{name}.ipynb"]
         command += [word for key, value in options.items() for word in ("-p", key, value)]
         with open(root / f"{name}.log", "w") as log:

@@ -31,7 +31,7 @@ class DA2SDescent(DA2SExact):
     through: str = "8/14 6/14 5/14 4/14"
     first: float = number(above=0, at_most=1, default=0.4)  # share of the first stage in the epochs after `hold`
 
-    title: ClassVar[str] = "exact, one search"
+    title: ClassVar[str] = "one search for all"
     colour: ClassVar[str] = "#66CC99"
 
     @classmethod

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from daas_lab.report.plots import CELL_NAMES, DASHES, INK, LINE_COLOURS, new_axes, themed
+from daas_lab.report.plots import CELL_NAMES, DASHES, INK, LINE_COLOURS, method_colour, new_axes, themed
 from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.space.operations import OPERATIONS, operation_colour
 
@@ -72,7 +72,7 @@ def entropies(series: Mapping[str, Mapping[str, Sequence[float]]], *, title: str
     for ax, quantity in zip(figure.subplots(1, 2), ("operation_entropy", "edge_entropy"), strict=True):
         for n, (label, own) in enumerate(series.items()):
             share = np.linspace(0, 100, len(own[quantity]))
-            style: dict[str, Any] = {"color": LINE_COLOURS[n % 7], "linestyle": DASHES[(n + n // 7) % 7]}
+            style: dict[str, Any] = {"color": method_colour(label, n), "linestyle": DASHES[n % len(DASHES)]}
             ax.plot(share, own[quantity], label=label, **style)
         ax.set(title=PANELS[quantity], xlabel="share of the search (%)", xlim=(0, 100))
         ax.set_ylim(bottom=0)
