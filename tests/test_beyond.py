@@ -15,6 +15,7 @@ from daas_lab.space.budget import NAMED_BUDGETS
 from daas_lab.studies import beyond, estimate, make
 from daas_lab.studies.settings import Settings
 from daas_lab.train.discretize import Evolution
+from daas_lab.train.evolution import genotype_after
 from daas_lab.train.search import search
 
 CASES = {
@@ -48,8 +49,7 @@ def test_rows_of_every_case_name_it_at_every_budget_that_it_serves(tmp_path):
     own = settings(tmp_path, seeds=(0,))
     cases = {name: CASES[name] for name in ("DARTS", "text", "all", "random")}
     made = beyond.make_searches(cases, own)
-    cells = beyond.cell_rows(made, cases, own)
-    gaps = beyond.gap_rows(made, cases, cells, own)
+    gaps = beyond.gap_rows(made, cases, own)
     wanted = {(name, budget, weight) for name in ("DARTS", "text", "all") for budget in NAMED_BUDGETS
               for weight in ("one", "learned")}  # fmt: skip
     assert {(row["search"], row["budget"], row["edge_weight"]) for row in gaps} == wanted and len(gaps) == len(wanted)
@@ -72,12 +72,14 @@ def test_rows_of_every_case_name_it_at_every_budget_that_it_serves(tmp_path):
     partly = beyond.make_searches(CASES, few)
     assert [(run.config.seed, run.folder) for run in partly["DARTS"]] == [(0, None)]
     assert partly.keys() == {"DARTS"}
-    every = beyond.make_searches(CASES, here)
-    assert {name: len(runs) for name, runs in every.items()} == {"DARTS": 1, "by perturbation": 1, "text": 4, "all": 1}
-    assert beyond.cell_rows(partly, CASES, few) == [] == beyond.gap_rows(partly, CASES, [], few)
-    two = [row for row in beyond.cell_rows(every, cases, here) if row["budget"] in ("8/14", "4/14")]
-    assert {row["budget"] for row in beyond.gap_rows(every, CASES, two, here)} == {"8/14", "4/14"}
-    assert beyond.error_sentence(two, "prox") and beyond.network_sentence(gaps, "prox")
+    every = beyond.make_searches(cases, here)
+    assert {name: len(runs) for name, runs in every.items()} == {"DARTS": 1, "text": 4, "all": 1, "random": 5}
+    assert beyond.cell_rows(partly, CASES, few) == []
+    assert len(beyond.gap_rows(partly, CASES, few)) == 2 * len(NAMED_BUDGETS)
+    make.make_runs([own.retraining(genotype_after(made["DARTS"][0], budget="4/14"), 0)], own)
+    [cell] = beyond.cell_rows(every, CASES, here)
+    assert (cell["search"], cell["budget"]) == ("DARTS", "4/14")
+    assert beyond.error_sentence([cell], "all") and beyond.network_sentence(gaps, "prox")
     assert not beyond.search_time(every, here, plain="code", retired="text", one="all", five="DARTS")
     assert "finished" in beyond.time_sentence({})
 

@@ -194,3 +194,12 @@ def test_the_provenance_says_which_machines_made_the_searches():
     assert facts["searches"] == {"seconds": 5401, "made_on": made_on}
     line = "- Searches: 2 on A, 2 cores, torch 2.14.1; 1 on B, 8 cores, AVX2, 1 thread, C, torch 2.14.1; 1.5 h in all\n"
     assert line in provenance_text(facts)
+
+
+def test_errors_of_other_seeds_than_the_drops_are_said():
+    drops = [{"method": "a", "budget": "8/14", "seeds": [0, 1]}, {"method": "b", "budget": "8/14", "seeds": [0]}]
+    errors = [{"method": "a", "budget": "8/14", "seeds": [0], "error_mean": 3.0}]
+    errors += [{"method": "b", "budget": "8/14", "seeds": [0], "error_mean": 4.0}]
+    first, second = tables.with_errors(drops, errors)
+    assert (first["seeds"], first["error_seeds"], first["error_mean"]) == ([0, 1], [0], 3.0)
+    assert second["seeds"] == [0] and "error_seeds" not in second

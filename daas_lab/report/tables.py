@@ -30,6 +30,7 @@ HEADERS = {
     "edge_weight": "edge weight",
     "error": "test error (%)",
     "error_best": "best test error (%)",
+    "error_seeds": "seeds of the test error",
     "entropy": "entropy at the end (nats)",
     "kept_edges": "edge weight kept by the cut",
     "kept_operations": "operation weight kept by the cut",
@@ -126,9 +127,16 @@ def drop_parts(gaps: Iterable[Row]) -> list[Row]:
 
 
 def with_errors(drops: Iterable[Row], errors: Iterable[Row], by: Sequence[str] = ("method", "budget")) -> list[Row]:
-    """Add retraining results to the rows of accuracy drops by `by`; results without a drop (random cells) follow."""
+    """Add retraining results to the rows of accuracy drops by `by`; results without a drop (random cells) follow.
+
+    Where they are of other seeds, which a study that is not finished has, these are `error_seeds`.
+    """
     errors = {tuple(row[key] for key in by): row for row in errors}
-    rows = [errors.get(tuple(row[key] for key in by), {}) | row for row in drops]
+    rows = []
+    for row in drops:
+        own = errors.get(tuple(row[key] for key in by), {})
+        others = own.get("seeds") if own.get("seeds") != row.get("seeds") else None
+        rows.append(own | row | ({"error_seeds": others} if others else {}))
     with_drop = {tuple(row[key] for key in by) for row in rows}
     return rows + [row for key, row in errors.items() if key not in with_drop]
 

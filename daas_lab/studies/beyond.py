@@ -86,15 +86,14 @@ def _budgets(run: Run) -> list[str]:
 # --- what they give ---------------------------------------------------------------------------------------------------
 
 
-def gap_rows(made: Mapping[str, Sequence[Run]], cases: Cases, cells: Sequence[Row], settings: Settings) -> list[Row]:
+def gap_rows(made: Mapping[str, Sequence[Run]], cases: Cases, settings: Settings) -> list[Row]:
     """Drops of the whole cut with statistics as trained, kept edges at 1 and as they learned; a row for each search
-    with a super-network, budget and edge weight, of the cuts whose cells are in `cells` (`cell_rows`)."""
-    rows, retrained = [], {(row["search"], row["run"], row["budget"]) for row in cells}
+    with a super-network, budget and edge weight."""
+    rows = []
     for name, runs in made.items():
         trained = [run for run in runs if run.search.searcher.trains]
         for row in make.drops(trained, _budgets, settings, select=_select(cases, name)):
-            asked = row["batch_norm"] == "as-trained" and row["edge_weight"] in ("one", "learned")
-            if asked and (name, row["run"], row["budget"]) in retrained:
+            if row["batch_norm"] == "as-trained" and row["edge_weight"] in ("one", "learned"):
                 rows.append({"search": name} | row)
     return rows
 
