@@ -33,6 +33,18 @@ def test_a_command_starts_without_what_only_some_need():
     assert imported_with("daas_lab.cli", heavy | {"torch"}) == ["torch"]
 
 
+def test_a_run_imports_what_is_late_before_there_is_anything_to_put_back():
+    code = (
+        "import sys, torch; from daas_lab import search_config; from daas_lab.train import loop\n"
+        "rules = loop._leaving_no_trace\n"
+        "loop._leaving_no_trace = lambda: print(*sorted(set(loop.LATE_PARTS) & set(sys.modules))) or rules()\n"
+        "with loop.prepare(search_config('tiny', 'digits')): print(len(sys.modules))\n"
+        "torch.optim.Adam([torch.zeros(1)]); torch.use_deterministic_algorithms(False); print(len(sys.modules))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert said[:2] == ["torch._dynamo", "torch._inductor.config"] and said[2] == said[3]
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_keeps_what_a_method_has_to(name):
     check_method(method_class(name))

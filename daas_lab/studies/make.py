@@ -32,7 +32,7 @@ from daas_lab.studies.settings import Settings
 from daas_lab.train.discretize import accuracy_drops, node_costs
 from daas_lab.train.distributed import launch
 from daas_lab.train.evolution import genotype_after
-from daas_lab.train.loop import LINE, prepare, progress_bar
+from daas_lab.train.loop import LATE_PARTS, LINE, prepare, progress_bar
 from daas_lab.train.perturbation import keep_perturbed_cells
 from daas_lab.train.progress import run_line
 from daas_lab.train.retrain import retrain
@@ -150,7 +150,8 @@ def _side_by_side(
     threads = max(1, cores // workers) if workers > 1 else 0
     # The server imports torch once and forks from there: a process starts at once, and none inherits our threads.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["daas_lab.studies.make", *(["sklearn.datasets"] * (settings.dataset == "digits"))])
+    late = [*LATE_PARTS, *(["sklearn.datasets"] * (settings.dataset == "digits"))]
+    context.set_forkserver_preload(["daas_lab.studies.make", *late])
     pids = context.SimpleQueue()  # of the processes that are ours: a notebook may have others
     pool = ProcessPoolExecutor(workers, context, _tell_pid, (pids,), max_tasks_per_child=1)
     started = [pool.submit(function, *arguments, threads) for function, arguments in tasks]

@@ -1,6 +1,7 @@
 """What both trainers share: devices, seeds, learning rates, evaluation, the loop over epochs with its checkpoints."""
 
 import contextlib
+import importlib
 import math
 import os
 import sys
@@ -25,6 +26,10 @@ from daas_lab.train.writer import RunWriter
 
 Net = TypeVar("Net", bound=nn.Module)
 
+# What torch imports when it makes an optimizer, and when it sets whether algorithms are deterministic: seconds in which
+# an interrupt leaves an import that fails when it is tried again.
+LATE_PARTS = ("torch._dynamo", "torch._inductor.config")
+
 
 @contextlib.contextmanager
 def prepare(config: SearchConfig | RetrainConfig) -> Iterator[torch.device]:
@@ -33,6 +38,8 @@ def prepare(config: SearchConfig | RetrainConfig) -> Iterator[torch.device]:
     At the end all is as it was, random generators too: a notebook's kernel has other work. Raises `LabError` if the
     configuration cannot run here.
     """
+    for part in LATE_PARTS:  # before there is anything to put back
+        importlib.import_module(part)
     with (
         _leaving_no_trace(),
         distributed.processes(config.device) as device,
