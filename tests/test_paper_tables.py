@@ -117,8 +117,9 @@ def test_published_means_are_those_of_the_single_runs_beside_them():
                     if quantity in run and all(run.get(key, row[key]) == row[key] for key in settled if key in row)
                 ]
                 # One of each seed; of the nodes of a cell several.
-                assert len(own) == len(row.get(f"{quantity}_seeds", row["seeds"])) or "cell" in row
-                assert {run["seed"] for run in own} == set(row["seeds"])
+                seeds = row.get(f"{quantity}_seeds", row["seeds"])
+                assert len(own) == len(seeds) or "cell" in row
+                assert {run["seed"] for run in own} == set(seeds)
                 assert row[f"{quantity}_mean"] == pytest.approx(fmean(run[quantity] for run in own))
                 checked += 1
     assert checked > 100
