@@ -65,10 +65,10 @@ def published_rows(settings: Settings, names: Sequence[str]) -> list[Row]:
         for name in names
         for seed in settings.seeds
     }
-    runs = make.make_runs(make.wanted(configs, settings), settings)
+    wanted = make.wanted(configs, settings)
     return [
-        {"run": make.run_name(run.config), "protocol": None} | configs[run.config] | {"error": run.result["test_error"]}
-        for run in runs
+        {"run": make.run_name(config), "protocol": None} | configs[config] | {"error": run.result["test_error"]}
+        for config, run in zip(wanted, make.make_runs(wanted, settings), strict=True)
     ]
 
 
