@@ -16,15 +16,13 @@ from daas_lab.own_files import canonical_own, digest_of, expanded, is_own
 from daas_lab.presets import RETRAIN_PRESETS, SEARCH_PRESETS
 from daas_lab.space.budget import EdgeBudget, two_edges
 from daas_lab.space.cell_space import (
-    CELL_TYPES,
     canonical_operations,
     operations_digest,
-    own_operations,
 )
 from daas_lab.space.cost import check_limits
 from daas_lab.space.genotype import Genotype
 from daas_lab.space.kept_file import read_cut
-from daas_lab.space.operations import load_operations, parse_operations
+from daas_lab.space.operations import load_operations, own_texts, parse_operations
 from daas_lab.space.text_forms import load_genotype
 
 
@@ -174,8 +172,7 @@ def retrain_config(
     values.setdefault("cutout", side // 2)
     values.setdefault("steps", max(1, whole(values["train_images"], 1) // whole(values["batch_size"], 1)))
     genotype = load_genotype(genotype)
-    used = {edge.operation for name in CELL_TYPES for edge in genotype.cell(name).edges}
-    own = [canonical_own(text) for name, text in sorted(own_operations.items()) if name in used]
+    own = [canonical_own(text) for text in own_texts(genotype)]
     values["operations"] = ",".join(own)
     values["operations_digest"] = ",".join(digest_of("operations", text) for text in own)
     cells = json.dumps(genotype.to_json(), separators=(",", ":"))

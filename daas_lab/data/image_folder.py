@@ -12,7 +12,6 @@ import re
 import stat
 from collections import Counter, deque
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -206,17 +205,21 @@ def folder_facts(folder: str) -> FolderFacts:
     Raises `LabError` naming a file that is no image.
     """
     listing = list_images(folder)
+    files = listing.train + (listing.test or [])
     state = hashlib.sha256()
-    for path, target in listing.train + (listing.test or []):
+    for path, target in files:
         status = os.stat(path)
         state.update(f"{path} {target} {status.st_size} {status.st_mtime_ns}\n".encode(errors="surrogateescape"))
-    return _facts(folder, state.hexdigest())
+    key = folder, state.hexdigest()
+    if key not in _known:
+        _known[key] = _look_into(folder, listing)
+    return _known[key]
 
 
-@lru_cache
-def _facts(folder: str, state: str) -> FolderFacts:
-    """`state`: of what has been listed, by which the facts are kept."""
-    listing = list_images(folder)
+_known: dict[tuple[str, str], FolderFacts] = {}  # (folder, state of its files) → facts
+
+
+def _look_into(folder: str, listing: Listing) -> FolderFacts:
     files = listing.train + (listing.test or [])
     grey, sides, several = True, [], 0
     largest: dict[str, float] = {}

@@ -11,9 +11,9 @@ from typing import Any
 from daas_lab.errors import LabError, refuse
 from daas_lab.lab.explorer import labels, read_search
 from daas_lab.runs.files import write_atomically
-from daas_lab.space.cell_space import CELL_TYPES, own_operations
 from daas_lab.space.cost import count
 from daas_lab.space.genotype import CellGenotype, Genotype
+from daas_lab.space.operations import own_texts
 from daas_lab.space.text_forms import PUBLISHED, load_genotype
 from daas_lab.studies.settings import Settings
 from daas_lab.train.evolution import genotype_after
@@ -67,8 +67,7 @@ def export(genotype: Genotype, path: str | Path, settings: Settings) -> str:
     except OSError as error:
         raise refuse("file", str(path), f"in a folder that can be made ({error.strerror})") from error
     write_atomically(path, json.dumps(genotype.to_json(), indent=2) + "\n")
-    used = {edge.operation for name in CELL_TYPES for edge in genotype.cell(name).edges}
-    own = [text for name, text in sorted(own_operations.items()) if name in used]
+    own = own_texts(genotype)
     where = ["--preset", settings.preset, "--dataset", settings.dataset, "--data", str(settings.data)]
     files = ["--genotype", str(path), "--out", str(path.with_suffix(""))]
     operations = ["--set", f"operations={','.join(own)}"] if own else []

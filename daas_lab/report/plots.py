@@ -113,11 +113,16 @@ def _edge_name(edge: tuple[int, int]) -> str:
 def method_colour(name: str, place: int) -> str:
     """The colour of a method, one's own included, by its name or its title; variants, named after a comma, share their
     method's. What is none takes that of its place."""
-    titles = {method_class(method).title: method for method in METHODS}
     for label in (name, str(name).split(",")[0]):
         with contextlib.suppress(LabError):
-            return labelled_class(titles.get(label, label)).colour
+            return labelled_class(_by_title().get(label, label)).colour
     return LINE_COLOURS[place % len(LINE_COLOURS)]
+
+
+@functools.cache
+def _by_title() -> dict[str, str]:
+    """Title → name of the methods of this package."""
+    return {method_class(method).title: method for method in METHODS}
 
 
 @themed

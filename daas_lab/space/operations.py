@@ -15,7 +15,15 @@ from torch.nn import functional as F
 
 from daas_lab.errors import LabError, refuse
 from daas_lab.own_files import is_own, load_own, named_own
-from daas_lab.space.cell_space import SKIP, WITH_SKIP, operation_name, own_operations, split_operations
+from daas_lab.space.cell_space import (
+    CELL_TYPES,
+    SKIP,
+    WITH_SKIP,
+    operation_name,
+    own_operations,
+    split_operations,
+)
+from daas_lab.space.genotype import Genotype
 
 # --- modules ----------------------------------------------------------------------------------------------------------
 
@@ -218,6 +226,12 @@ def load_operations(text: str, digest: str = "") -> None:
     digests = iter(digest.split(",") if digest else ())
     for part in filter(is_own, text.split(",")):
         _register(part, load_own("operations", part, next(digests, "")))
+
+
+def own_texts(genotype: Genotype) -> list[str]:
+    """FILE.py:function of each of one's own operations that cells have, by its name."""
+    used = {edge.operation for name in CELL_TYPES for edge in genotype.cell(name).edges}
+    return [text for name, text in sorted(own_operations.items()) if name in used]
 
 
 def named_operations(text: str, digest: str) -> tuple[str, ...]:

@@ -59,8 +59,7 @@ def make_runs(
     epochs. When a run fails the others are stopped where they are, to be resumed, and its error is raised. Where images
     are missing that one of them needs, none is started.
     """
-    found = {config: find_run(config, settings) for config in configs}
-    runs = {config: run if run and (run.folder or stands(run)) else None for config, run in found.items()}
+    runs = {config: _finished(config, settings, stands) for config in configs}
     for run in filter(None, runs.values()):
         _publish(run, settings)
     missing = [config for config, run in runs.items() if run is None]
@@ -95,12 +94,13 @@ def wanted(
 ) -> list[Any]:
     """Those of `configs` that a study of these settings is made of, as `make_runs` takes them: all, or with
     `finished_only` those that are finished."""
+    return [config for config in configs if not settings.finished_only or _finished(config, settings, stands)]
 
-    def there(config: SearchConfig | RetrainConfig) -> bool:
-        run = find_run(config, settings)
-        return run is not None and (run.folder is not None or stands(run))
 
-    return [config for config in configs if not settings.finished_only or there(config)]
+def _finished(config: SearchConfig | RetrainConfig, settings: Settings, stands: Callable[[Run], bool]) -> Run | None:
+    """`find_run`, but of records only one that `stands` for its run."""
+    run = find_run(config, settings)
+    return run if run and (run.folder or stands(run)) else None
 
 
 def check_data(configs: Iterable[SearchConfig | RetrainConfig], settings: Settings) -> None:
@@ -132,7 +132,8 @@ def _publish(run: Run, settings: Settings) -> None:
         if record.is_file():  # what it has measured and the folder has not is not lost
             with contextlib.suppress(LabError):
                 known = read_record(record)
-                lacking = [row for row in known.gap if _cut_of(row) not in set(map(_cut_of, run.gap))]
+                measured = set(map(_cut_of, run.gap))
+                lacking = [row for row in known.gap if _cut_of(row) not in measured]
                 cells = {rule: own | run.cells.get(rule, {}) for rule, own in known.cells.items()}
                 run = replace(run, gap=run.gap + lacking, cells=run.cells | cells)
         write_record(run, record)
