@@ -14,13 +14,23 @@ from daas_lab.own_files import load_own
 from daas_lab.space.operations import load_operations
 from daas_lab.train import discretize
 
+# The commands whose work is kept as it is done.
+_GO_ON = (
+    commands.run_search,
+    commands.run_retrain,
+    commands.run_quickstart,
+    commands.run_reproduce,
+    commands.run_sweep,
+)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
+    options = argparse.Namespace(run=None)
     try:
-        options = _parser().parse_args(arguments)
+        _parser().parse_args(arguments, options)
         for text in getattr(options, "own", ()):
             _name(text)
         with ending_well():
@@ -29,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"daas-lab: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
-        print(f"daas-lab: {STOPPED}", file=sys.stderr)
+        print(f"daas-lab: {STOPPED if options.run in _GO_ON else 'stopped'}", file=sys.stderr)
         return next(iter(stopped.args), 130)
     return 0
 

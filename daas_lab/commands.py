@@ -23,7 +23,7 @@ from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget, every_edge
 from daas_lab.space.cost import check_limits, count
 from daas_lab.space.genotype import Genotype
 from daas_lab.space.text_forms import format_darts, load_genotype
-from daas_lab.train import cut, discretize, evolution
+from daas_lab.train import attribution, cut, discretize, evolution
 from daas_lab.train.perturbation import keep_perturbed_cells
 from daas_lab.train.search import load_supernet, supernets_at
 from daas_lab.train.splits import search_splits
@@ -85,15 +85,15 @@ def run_gap(options: argparse.Namespace) -> None:
     networks = supernets_at(options.run_folder, budgets)
     splits, rows = search_splits(run_config, options.data), []
     for network, own in networks:
+        by_rule = options.select != rules.OWN
+        cells = _cells(options, own, network.at.epoch) if by_rule else discretize.own_cells(network, run_config, own)
         if not options.budget:
-            within = discretize.cells_within_reach(network, run_config, own)
-            for budget in own:
-                if str(budget) not in within:
-                    print(f"budget = {str(budget)!r}: left out, for it keeps what has retired", file=sys.stderr)
-            own = [budget for budget in own if str(budget) in within]
+            within = discretize.within_reach(network, cells)
+            for budget in [budget for budget in cells if budget not in within]:
+                print(f"budget = {budget!r}: left out, for it keeps what has retired", file=sys.stderr)
+            cells = within
         given = network, run_config, splits.held_out, splits.weights
-        cells = _cells(options, own, network.at.epoch) if options.select != rules.OWN else None
-        rows += discretize.accuracy_drops(*given, own, cells=cells, **lists)
+        rows += discretize.accuracy_drops(*given, cells, cells=cells, **lists)
     if options.select != rules.OWN:
         rows = [{"select": options.select} | row for row in rows]
     _print_accuracies(rows, run_config, len(splits.held_out), options.json)
@@ -141,12 +141,12 @@ def run_attribution(options: argparse.Namespace) -> None:
     network, _ = load_supernet(options.run_folder, budget)
     splits = search_splits(run_config, options.data)
     choice = {"edge_weight": options.edge_weight, "batch_norm": options.batch_norm}
-    rows = discretize.attribution(network, run_config, splits.held_out, splits.weights, budget, **choice)
+    rows = attribution.attribution(network, run_config, splits.held_out, splits.weights, budget, **choice)
     _print_accuracies(rows, run_config, len(splits.held_out), options.json)
     if options.out:
         run, every = read_run(options.run_folder), every_edge(run_config.nodes)
         cells = evolution.genotype_after(run, network.at.epoch, every)  # as at the stop, if the budget has one
-        _save_cells(cells, options.out, discretize.attribution_values(rows), "points of accuracy lost")
+        _save_cells(cells, options.out, attribution.attribution_values(rows), "points of accuracy lost")
 
 
 def _print_accuracies(rows: Sequence[dict], run_config: config.SearchConfig, images: int, as_json: bool) -> None:

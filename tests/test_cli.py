@@ -2,10 +2,11 @@
 
 import gzip
 import json
+import signal
 
 import pytest
 
-from daas_lab import cli
+from daas_lab import cli, commands
 from daas_lab.runs.folder import read_run
 from daas_lab.runs.records import write_record
 from daas_lab.space.text_forms import parse_genotype
@@ -54,6 +55,12 @@ def test_bad_search_options_name_field_value_and_what_is_allowed(capsys, tmp_pat
     message = refused(capsys, "search", *flat)
     assert all(word in message for word in words), message
     assert not (tmp_path / "x").exists()
+
+
+def test_a_command_that_keeps_nothing_does_not_say_that_it_goes_on(capsys, searched, monkeypatch):
+    monkeypatch.setattr(commands.discretize, "own_cells", lambda *_: signal.raise_signal(signal.SIGTERM))
+    assert cli.main(["gap", str(searched)]) == 143
+    assert capsys.readouterr().err == "daas-lab: stopped\n"
 
 
 def test_missing_and_damaged_data_name_the_folder_or_the_file(capsys, tmp_path, monkeypatch):

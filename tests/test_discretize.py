@@ -16,16 +16,14 @@ from daas_lab.networks.derived import Network
 from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges
 from daas_lab.space.selection import select_edges
+from daas_lab.train.attribution import attribution, attribution_values, node_costs
 from daas_lab.train.discretize import (
     BATCH_NORMS,
     STAGES,
     accuracy_drops,
     architecture_of,
-    attribution,
-    attribution_values,
     derive_genotype,
     discrete_weights,
-    node_costs,
     recalibration,
 )
 from daas_lab.train.loop import evaluate

@@ -200,11 +200,13 @@ def test_a_notebook_whose_kernel_dies_fails_and_goes_on_when_it_is_run_again(tmp
         ]
         kernel.kill()
         assert first.wait() == 138  # papermill's code for it
+        wait_until(lambda: all(writer(folder) is None for folder in runs.iterdir()))
     line = (tmp_path / "log").read_text().splitlines()[-1]
     assert "Kernel died" in line
     seen(line, 138)
     [folder] = {path.parent for path in runs.glob("*/history.jsonl")}
     begun = (folder / "history.jsonl").read_bytes()
+    assert not is_finished(folder)  # what trained has ended with the kernel
     assert subprocess.run(words, capture_output=True).returncode == 0
     assert is_whole(folder) and (folder / "history.jsonl").read_bytes().startswith(begun)
     assert [record["epoch"] for record in read_run(folder).history] == list(range(1, 31))

@@ -14,7 +14,7 @@ from daas_lab.methods.pruning import GONE, alive
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.folder import read_checkpoint
 from daas_lab.space.cell_space import CELL_TYPES
-from daas_lab.train.discretize import architecture_of, check_remaining, derive_genotype
+from daas_lab.train.discretize import architecture_of, check_remaining, derive_genotype, own_cells, within_reach
 from daas_lab.train.retirement import Retirement, follow, remaining
 from daas_lab.train.search import build_supernet, load_supernet, make_optimizers, search
 from tests.killing import Stopped, killed_at_random, stop
@@ -214,6 +214,20 @@ def test_a_search_that_unrolls_goes_on_training_what_is_left_after_a_resume(tmp_
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
     network, _ = load_supernet(tmp_path / "parts")
     assert not all(own.all() for own in network.candidates.values())
+
+
+def test_cells_within_reach_are_those_of_whichever_rule_chose_them():
+    config = search_config("tiny", "digits", "da2s")
+    network = build_supernet(config)
+    cells = own_cells(network, config, ["8/14", "4/14"])
+    assert within_reach(network, cells) == cells
+    kept = {edge for name in CELL_TYPES for edge in cells["4/14"].cell(name).edges}
+    others = {name: torch.ones(14, 7, dtype=torch.bool) for name in CELL_TYPES}
+    [lost] = [edge for edge in cells["8/14"].normal.edges if edge not in kept][:1]
+    others["normal"][network.space.edges.index(lost[:2]), network.space.operations.index(lost.operation)] = False
+    network.keep(others)
+    # The network's own cells are others by now; those asked about are not.
+    assert within_reach(network, cells) == {"4/14": cells["4/14"]}
 
 
 def assert_cut_refuses(network, config):

@@ -8,6 +8,8 @@ import contextlib
 import json
 import multiprocessing
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
@@ -29,7 +31,8 @@ from daas_lab.runs.lock import BeingWritten, locked, writer
 from daas_lab.runs.records import read_record, write_record
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.studies.settings import Settings
-from daas_lab.train.discretize import accuracy_drops, node_costs
+from daas_lab.train.attribution import node_costs
+from daas_lab.train.discretize import accuracy_drops
 from daas_lab.train.distributed import launch
 from daas_lab.train.evolution import genotype_after
 from daas_lab.train.loop import LATE_PARTS, LINE, prepare, progress_bar
@@ -154,7 +157,7 @@ def _side_by_side(
     late = [*LATE_PARTS, *(["sklearn.datasets"] * (settings.dataset == "digits"))]
     context.set_forkserver_preload(["daas_lab.studies.make", *late])
     pids = context.SimpleQueue()  # of the processes that are ours: a notebook may have others
-    pool = ProcessPoolExecutor(workers, context, _tell_pid, (pids,), max_tasks_per_child=1)
+    pool = ProcessPoolExecutor(workers, context, _begin, (pids,), max_tasks_per_child=1)
     started = [pool.submit(function, *arguments, threads) for function, arguments in tasks]
     pending = set(started)
     try:
@@ -178,8 +181,15 @@ def _side_by_side(
         pool.shutdown()  # not before: its thread may still be about to start a process, and would miss its list of them
 
 
-def _tell_pid(pids: Any) -> None:
+def _begin(pids: Any) -> None:
+    """In a new process: say its number, and end with the one that asked for it, however that ends."""
     pids.put(os.getpid())
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _cores() -> int:
@@ -188,7 +198,7 @@ def _cores() -> int:
 
 
 def make_run(config: SearchConfig | RetrainConfig, settings: Settings, threads: int, processes: int = 1) -> None:
-    """Make a run; where another process is already at it (a restarted notebook's earlier workers), wait for that.
+    """Make a run; where another process is already at it (another notebook's, say), wait for that.
     `processes` of `threads` each train it together.
 
     Its record is published here, not after the last of all runs: what ended stays, whatever becomes of the others.
@@ -222,7 +232,7 @@ def drops(
 ) -> list[dict]:
     """Accuracy-drop rows of searches for `budgets` (or those that it gives for a run), every combination of edge weight
     and batch-norm, with `names_of` the search beside them and `drop` = before − after. `stages`: those of
-    `discretize.STAGES`, and `node` for the rows of `discretize.node_costs`. `select`: a rule of `methods.rules`, named
+    `discretize.STAGES`, and `node` for the rows of `attribution.node_costs`. `select`: a rule of `methods.rules`, named
     in the rows where it is not the method's own.
 
     What is missing is measured side by side and kept in the run's folder; a record that lacks a budget is refused, for

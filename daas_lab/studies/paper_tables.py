@@ -16,7 +16,8 @@ from daas_lab.space.cell_space import input_edges
 from daas_lab.studies import make
 from daas_lab.studies.settings import Settings
 from daas_lab.studies.sizes import size_of
-from daas_lab.train.discretize import attribution, weight_evolution
+from daas_lab.train.attribution import attribution
+from daas_lab.train.discretize import weight_evolution
 from daas_lab.train.evolution import genotype_after, kept_weight, parameter_free
 from daas_lab.train.search import load_supernet
 from daas_lab.train.splits import search_splits
@@ -129,7 +130,7 @@ def ablation_rows(searches: Sequence[Run], settings: Settings) -> list[Row]:
 
 
 def attribution_rows(run: Run, budget: str, settings: Settings) -> list[Row]:
-    """What each single decision of the cut to `budget` costs a search's super-network alone (`discretize.attribution`).
+    """What each single decision of the cut to `budget` costs a search's super-network alone (`attribution`).
 
     The run must have its folder: a record holds no weights.
     """

@@ -66,7 +66,7 @@ def drops(runs: Sequence[Run], settings: Settings) -> list[Row]:
 
 
 def node_rows(runs: Sequence[Run], settings: Settings) -> list[Row]:
-    """What every node carries, and what it costs to drop it alone (`discretize.node_costs`), of the searches that serve
+    """What every node carries, and what it costs to drop it alone (`node_costs`), of the searches that serve
     3/14."""
     return make.drops([run for run in runs if "3/14" in budgets_served(run)], ["3/14"], settings, ["node"])
 

@@ -70,7 +70,7 @@ def cut(
         genotype = derive_genotype(config, architecture_of(network), budget, network.at.epoch)
     else:
         genotype = genotype_after(read_run(folder), network.at.epoch, budget, select)
-    check_remaining(network, genotype, budget)
+    check_remaining(network, genotype, str(budget))
     named = {"budget": str(budget), "edge_weight": edge_weight, "batch_norm": batch_norm}
     kept = describe_cut(network, config, genotype, select=select, **named)
     tensors = kept_weights(network, config, kept, splits.weights)

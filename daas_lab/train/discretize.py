@@ -15,7 +15,7 @@ all network weights as they are. Three choices are part of its result and are na
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -194,9 +194,10 @@ def accuracy_drops(
     names = config.space.operations
     # Many combinations are the same network, e.g. every budget with only its operations made discrete.
     rows, measured = [], {("as-trained", *_numbers(mixture)): before}
-    for budget in map(EdgeBudget.parse, budgets):
-        chosen = (cells or {}).get(str(budget))
-        genotype = chosen or derive_genotype(config, architecture_of(network), budget, network.at.epoch)
+    wanted = [str(EdgeBudget.parse(budget)) for budget in budgets]
+    cells = own_cells(network, config, wanted) if cells is None else cells
+    for budget in wanted:
+        genotype = cells[budget]
         check_remaining(network, genotype, budget)
         for edge_weight, batch_norm, stage in product(edge_weights, batch_norms, stages):
             discrete = {
@@ -205,32 +206,36 @@ def accuracy_drops(
             }
             key = (batch_norm, *_numbers(discrete))
             if key not in measured:
-                measured[key] = _accuracy(network, held_out, training, discrete, batch_norm)
-            named = {"budget": str(budget), "edge_weight": edge_weight, "batch_norm": batch_norm, "stage": stage}
+                measured[key] = mixed_accuracy(network, held_out, training, discrete, batch_norm)
+            named = {"budget": budget, "edge_weight": edge_weight, "batch_norm": batch_norm, "stage": stage}
             rows.append(named | {"before": before, "after": measured[key]})
     return rows
 
 
-def check_remaining(network: SuperNetwork, genotype: Genotype, budget: EdgeBudget) -> None:
+def check_remaining(network: SuperNetwork, genotype: Genotype, budget: str) -> None:
     """Raise if a cut keeps what has left the network."""
     for name in CELL_TYPES:
         for source, node, operation in genotype.cell(name).edges:
             place = network.space.edges.index((source, node)), network.space.operations.index(operation)
             if not network.candidates[name][place]:
                 kept = f"{operation} of the {name} cell's edge {source}→{node}"
-                raise refuse("budget", str(budget), f"one that keeps nothing that has retired, as {kept} has")
+                raise refuse("budget", budget, f"one that keeps nothing that has retired, as {kept} has")
 
 
-def cells_within_reach(
-    network: SuperNetwork, config: SearchConfig, budgets: Iterable[str | EdgeBudget]
-) -> dict[str, Genotype]:
-    """Budget → its cell, of those whose cells keep nothing that has left the network."""
+def own_cells(network: SuperNetwork, config: SearchConfig, budgets: Iterable[str | EdgeBudget]) -> dict[str, Genotype]:
+    """Budget → the cell that the search's method selects."""
+    architecture, epoch = architecture_of(network), network.at.epoch
+    parsed = map(EdgeBudget.parse, budgets)
+    return {str(budget): derive_genotype(config, architecture, budget, epoch) for budget in parsed}
+
+
+def within_reach(network: SuperNetwork, cells: Mapping[str, Genotype]) -> dict[str, Genotype]:
+    """Those of the cells (of `own_cells`, say) that keep nothing that has left the network."""
     found = {}
-    for budget in map(EdgeBudget.parse, budgets):
-        cells = derive_genotype(config, architecture_of(network), budget, network.at.epoch)
+    for budget, genotype in cells.items():
         with contextlib.suppress(LabError):
-            check_remaining(network, cells, budget)
-            found[str(budget)] = cells
+            check_remaining(network, genotype, budget)
+            found[budget] = genotype
     return found
 
 
@@ -239,113 +244,10 @@ def _numbers(mixture: Mapping[str, Mixture]) -> tuple[float, ...]:
     return tuple(x for w in mixture.values() for part in (w.operations, w.edges) for x in part.flatten().tolist())
 
 
-@torch.no_grad()
-def attribution(
-    network: SuperNetwork,
-    config: SearchConfig,
-    held_out: ImageSet,
-    training: ImageSet,
-    budget: str | EdgeBudget,
-    *,
-    edge_weight: str = "learned",
-    batch_norm: str = "as-trained",
-) -> list[dict]:
-    """What each decision costs alone: a row for every edge's choice of operation, and for every node's of edges.
-
-    `cell`, `stage` (operations or edges), `source` (None for all edges of the node), `node`, `edge_weight`,
-    `batch_norm`, and the accuracy in percent before and after. All else stays as the search left it, so the costs do
-    not add up to the whole drop.
-    """
-    budget = EdgeBudget.parse(budget)
-    mixture = network.mixtures()
-    genotype = derive_genotype(config, architecture_of(network), budget, network.at.epoch)
-    check_remaining(network, genotype, budget)
-    _, before = evaluate(network, held_out)
-    rows = []
-    for cell_type, weights in mixture.items():
-        cut = discrete_weights(weights, genotype.cell(cell_type), edge_weight, names=config.space.operations)
-        pairs = cell_edges(config.nodes)
-        alone: list[tuple[dict, Mixture]] = []
-        for e, (source, node) in enumerate(pairs):
-            operations = weights.operations.clone()
-            operations[e] = cut.operations[e]
-            decision = {"stage": "operations", "source": source, "node": node}
-            alone.append((decision, weights._replace(operations=operations)))
-        for node in range(2, config.nodes):
-            own = torch.tensor([target == node for _, target in pairs], device=weights.edges.device)
-            decision = {"stage": "edges", "source": None, "node": node}
-            alone.append((decision, weights._replace(edges=torch.where(own, cut.edges, weights.edges))))
-        for decision, changed in alone:
-            after = _accuracy(network, held_out, training, mixture | {cell_type: changed}, batch_norm)
-            named = {"cell": cell_type, **decision, "edge_weight": edge_weight, "batch_norm": batch_norm}
-            rows.append(named | {"before": before, "after": after})
-    return rows
-
-
-@torch.no_grad()
-def node_costs(
-    network: SuperNetwork,
-    config: SearchConfig,
-    held_out: ImageSet,
-    training: ImageSet,
-    budget: str | EdgeBudget,
-) -> list[dict]:
-    """What each intermediate node carries, and what it costs to drop that node alone, with every edge that enters or
-    leaves it: a row for every node of both cells and either kind of batch-norm, `stage` node.
-
-    `cell`, `node`, `dropped` (whether the cut to `budget` drops it), `incoming` (the sum of its edge weights b), `rms`
-    (the root mean square of its output on `held_out`, over all cells of the type) and the accuracy in percent before
-    and after. All else stays as the search left it.
-    """
-    budget = EdgeBudget.parse(budget)
-    mixture, pairs = network.mixtures(), cell_edges(config.nodes)
-    genotype = derive_genotype(config, architecture_of(network), budget, network.at.epoch)
-    rms, (_, before) = _node_rms(network, held_out), evaluate(network, held_out)
-    rows = []
-    for cell_type, weights in mixture.items():
-        for node in range(2, config.nodes):
-            enters, touches = (
-                torch.tensor(where, device=weights.edges.device)
-                for where in ([edge[1] == node for edge in pairs], [node in edge for edge in pairs])
-            )
-            named = {"budget": str(budget), "edge_weight": "learned", "stage": "node", "cell": cell_type, "node": node}
-            named["dropped"] = node not in genotype.cell(cell_type).concat
-            named |= {"incoming": weights.edges[enters].sum().item(), "rms": rms[cell_type][node - 2]}
-            without = mixture | {cell_type: weights._replace(edges=weights.edges.masked_fill(touches, 0))}
-            for batch_norm in BATCH_NORMS:
-                after = _accuracy(network, held_out, training, without, batch_norm)
-                rows.append(named | {"batch_norm": batch_norm, "before": before, "after": after})
-    return rows
-
-
-def _node_rms(network: SuperNetwork, images: ImageSet) -> dict[str, list[float]]:
-    """Cell type → root mean square of what nodes 2, 3, … put out, over images, channels, pixels and cells."""
-    squares: dict[str, list[Tensor]] = {name: [] for name in CELL_TYPES}
-
-    def note(cell: Any, _, output: Tensor | tuple[Tensor, ...]) -> None:
-        x = output[0] if isinstance(output, tuple) else output  # [B, nodes · C, H, W]
-        nodes = network.space.nodes - 2
-        squares[cell.cell_type].append(x.float().unflatten(1, (nodes, -1)).square().mean(dim=(2, 3, 4)))
-
-    hooks = [cell.register_forward_hook(note) for cell in network.cells]
-    try:
-        evaluate(network, images)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {name: torch.cat(values).mean(dim=0).sqrt().tolist() for name, values in squares.items()}
-
-
-def attribution_values(rows: Iterable[Mapping]) -> dict[str, dict[tuple[int, int] | int, float]]:
-    """Rows of `attribution` → cell type → (source, node) or node → points of accuracy lost, for the cell diagrams."""
-    values: dict[str, dict] = {name: {} for name in CELL_TYPES}
-    for row in rows:
-        key = row["node"] if row["source"] is None else (row["source"], row["node"])
-        values[row["cell"]][key] = row["before"] - row["after"]
-    return values
-
-
-def _accuracy(network, held_out, training, weights: Mapping[str, Mixture], batch_norm: str) -> float:
+def mixed_accuracy(
+    network: SuperNetwork, held_out: ImageSet, training: ImageSet, weights: Mapping[str, Mixture], batch_norm: str
+) -> float:
+    """Accuracy in percent on `held_out` of the network mixed by `weights`; `training` images serve `recalibrated`."""
     with statistics_of(batch_norm, network, training, weights):
         return evaluate(network, held_out, mixtures=weights)[1]
 

@@ -30,7 +30,7 @@ from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.space.operations import named_operations
 from daas_lab.train import distributed
-from daas_lab.train.discretize import accuracy_drops, architecture_of, cells_within_reach, derive_genotype
+from daas_lab.train.discretize import accuracy_drops, architecture_of, derive_genotype, own_cells, within_reach
 from daas_lab.train.loop import (
     StepLosses,
     apply_gradients,
@@ -218,7 +218,7 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
             writer.keep_stop(epoch, {"network": network.state_dict()})
         with torch.no_grad():
             record |= method.measure(network.architectures(), network.mixtures(), network.at)
-        if cells := cells_within_reach(network, config, config.gap_budgets_of(epoch)):
+        if cells := within_reach(network, own_cells(network, config, config.gap_budgets_of(epoch))):
             begun = time.perf_counter()
             same = all(torch.equal(value, evaluated[name]) for name, value in writer.snapshot.items())
             record["gap"] = accuracy_drops(
