@@ -23,7 +23,7 @@ from daas_lab.methods.schedules import stage
 from daas_lab.methods.xnas import XNAS
 from daas_lab.runs.folder import is_finished, read_run
 from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, SKIP, Space, cell_edges
-from daas_lab.train.loop import make_scaler
+from daas_lab.train.loop import cosine, make_scaler
 from daas_lab.train.search import ArchitectureStep, architecture_step, build_supernet, make_optimizers, search
 from tests.killing import Stopped, killed_at_random, stop
 
@@ -122,7 +122,7 @@ def test_fair_darts_keeps_what_passes_the_threshold_and_never_an_empty_node():
 
 
 def test_beta_darts_decay_and_that_it_acts_against_who_leads():
-    architectures, at = drawn(), Moment(30, 100)
+    architectures, at = drawn(), Moment(31, 100)
     x = np.concatenate(list(numpy_of(architectures).values()))
     expected = 50 * 30 / 100 * np.mean([math.log(sum(math.exp(value) for value in row)) for row in x])
     alphas = [both.alphas.requires_grad_() for both in architectures.values()]
@@ -131,6 +131,7 @@ def test_beta_darts_decay_and_that_it_acts_against_who_leads():
     gradient = np.concatenate([part.numpy() for part in torch.autograd.grad(value, alphas)])
     np.testing.assert_allclose(gradient, 15 / 28 * softmax(x), rtol=1e-12)
     assert (gradient.argmax(axis=1) == x.argmax(axis=1)).all()  # a step down the loss takes most from the strongest
+    assert term(BetaDARTS(), architectures, Moment(1, 100)).item() == 0  # as the source, which counts epochs from 0
 
 
 @pytest.mark.parametrize(("budget", "keep"), [("8/14", {2: 2, 3: 2, 4: 2, 5: 2}), ("5/14", {2: 1, 3: 1, 4: 1, 5: 2})])
@@ -183,6 +184,24 @@ def test_asap_divides_its_threshold_once_and_not_once_an_edge():
     for name in CELL_TYPES:
         # Divided once an edge it would be 0.0082 for the second edge, and 6e-13 for the last.
         assert alive(network.alphas(name)).tolist() == [[False] + [True] * 6] * 14
+
+
+def test_asap_ranks_edges_that_are_down_to_one_operation_by_what_it_had_beside_the_last_rivals():
+    config = tiny("asap", epochs=50)
+    network = build_supernet(config)
+    draws = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name in CELL_TYPES:  # sure, and some surer than others
+            network.alphas(name).copy_(torch.randn(14, 7, generator=draws) * torch.linspace(2, 4, 14)[:, None])
+    before = {name: softmax(network.alphas(name).detach().double().numpy()).max(axis=1) for name in CELL_TYPES}
+    for epoch in (48, 49, 50):  # what a later epoch finds alone is not asked again
+        after_epoch(config, network, epoch)
+    alone = {name: alive(network.alphas(name)).sum(dim=1) == 1 for name in CELL_TYPES}
+    assert all(own.sum() > 3 for own in alone.values())
+    for name, both in network.architectures().items():
+        strengths = config.searcher.strengths(both, name, config.moment(50)).edges.detach()
+        np.testing.assert_allclose(strengths[alone[name]], before[name][alone[name]], rtol=1e-5)
+        assert len(set(strengths.tolist())) == 14
 
 
 # --- XNAS -------------------------------------------------------------------------------------------------------------
@@ -268,6 +287,18 @@ def test_xnas_wipes_out_who_can_no_longer_win():
     assert alive(network.alphas_normal).sum() == 14
 
 
+def test_xnas_ranks_edges_with_one_expert_each_by_its_reward():
+    reward = np.random.default_rng(4).normal(size=14)
+    alphas = np.full((14, 7), float(GONE))
+    alphas[np.arange(14), np.arange(14) % 7] = reward
+    both = Architecture(torch.tensor(alphas), torch.zeros(14))
+    cell = XNAS().select(dict.fromkeys(CELL_TYPES, both), EdgeBudget.parse("8/14"), Moment(50, 50)).normal
+    expected = [e for node in range(2, 6) for e in sorted(np.flatnonzero(node == NODE), key=lambda e: -reward[e])[:2]]
+    assert [edge[:2] for edge in cell.edges] == [EDGES[e] for e in sorted(expected)]
+    assert [edge[:2] for edge in cell.edges] != [(s, node) for node in range(2, 6) for s in (0, 1)]
+    assert [edge.operation for edge in cell.edges] == [PRIMITIVES[e % 7] for e in sorted(expected)]
+
+
 # --- GOLD-NAS ---------------------------------------------------------------------------------------------------------
 
 
@@ -343,7 +374,7 @@ def test_gold_nas_lambda_grows_until_enough_leave_and_is_zero_when_the_budget_is
 
 
 def test_one_level_methods_learn_from_the_images_of_the_weights():
-    for method, epoch, learns in (("gold_nas", 1, 0), ("dots", 70, 2)):
+    for method, epoch, learns in (("gold_nas", 1, 0), ("dots", 70, 2), ("snas", 1, 0)):
         config = tiny(method, epochs=70)
         gradients, update = one_step(config, build_supernet(config), epoch)
         assert update.batch is update.next_batch and gradients[learns].any()
@@ -444,7 +475,14 @@ def test_p_darts_keeps_five_then_three_operations_and_begins_anew():
             before = alphas.detach().clone()
 
 
-def test_p_darts_takes_the_weakest_skip_away_until_two_are_left():
+def test_p_darts_anneals_the_weights_of_every_stage():
+    config = tiny("p_darts", epochs=6)
+    ends = config.learning_rate, config.learning_rate_min
+    rates = [cosine(*ends, *config.searcher.annealing(config.moment(epoch))) for epoch in range(1, 7)]
+    assert rates == 3 * rates[:2] and rates[0] == config.learning_rate > rates[1]
+
+
+def test_p_darts_takes_the_lightest_skip_of_normal_cells_away_until_two_are_left():
     skip, conv = PRIMITIVES.index(SKIP), PRIMITIVES.index("sep_conv_3x3")
     weights = np.full((14, 7), 0.01)
     weights[:, skip] = 0.9 - 0.01 * np.arange(14)
@@ -456,10 +494,24 @@ def test_p_darts_takes_the_weakest_skip_away_until_two_are_left():
     kept = [edge for edge in cell.edges if edge.operation == SKIP]
     assert [edge[:2] for edge in kept] == [(0, 2), (1, 2)]  # the strongest two of all
     assert len(cell.edges) == 8 and cell.concat == (2, 3, 4, 5)
+    reduction = PDARTS().select(dict.fromkeys(CELL_TYPES, both), budget, at).reduce
+    assert [edge.operation for edge in reduction.edges] == [SKIP] * 8
     free = PDARTS(skips=8).select(dict.fromkeys(CELL_TYPES, both), budget, at).normal
     assert [edge.operation for edge in free.edges] == [SKIP] * 8
     every = PDARTS(skips=0).select(dict.fromkeys(CELL_TYPES, both), EdgeBudget.parse("8/14*7"), at).normal
     assert sum(edge.operation == SKIP for edge in every.edges) == 8  # no other choice
+
+
+def test_p_darts_leaves_the_weights_beside_a_skip_that_was_taken_as_they_are():
+    skip, sep, dil = (PRIMITIVES.index(name) for name in (SKIP, "sep_conv_3x3", "dil_conv_3x3"))
+    weights = np.full((14, 7), 1e-3)
+    weights[:, skip] = 0.95  # of node 2, whose two are kept anyway
+    for e, values in {2: (0.9, 0.09, 0.006), 3: (0.89, 0.08, 0.026), 4: (0.02, 0.5, 0.47)}.items():
+        weights[e, [skip, sep, dil]] = values
+    both = Architecture(torch.tensor(np.log(weights)), torch.zeros(14))
+    cells = PDARTS(skips=0).select(dict.fromkeys(CELL_TYPES, both), EdgeBudget.parse("8/14"), Moment(75, 75))
+    # Renormalised, (0, 3) and (1, 3) would be sep_conv_3x3 at 0.9 and 0.75, and (2, 3) with 0.5 would go.
+    assert [edge for edge in cells.normal.edges if edge.node == 3] == [(0, 3, "sep_conv_3x3"), (2, 3, "sep_conv_3x3")]
 
 
 # --- what a resume finds ----------------------------------------------------------------------------------------------

@@ -10,9 +10,13 @@ divides its threshold by O once an edge: after the first edge nothing can leave.
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
+from torch import Tensor
+
 from daas_lab.fields import number
-from daas_lab.methods.method import Architecture, Method, Mixture, Moment
-from daas_lab.methods.pruning import prune
+from daas_lab.methods.method import Architecture, Method, Mixture, Moment, Strengths
+from daas_lab.methods.pruning import alive, prune
+from daas_lab.space.cell_space import Space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,14 @@ class ASAP(Method):
         logits = architecture.alphas / self.temperature_at(at)
         return Mixture(logits.softmax(dim=1), logits.new_ones(len(logits)), logits)
 
+    def strengths(self, architecture: Architecture, cell_type: str, at: Moment) -> Strengths:
+        """Edges rank by the largest share of softmax(α); one with a single operation left, by the share that this had
+        beside its last rivals, which β remembers."""
+        alphas, betas = architecture
+        alone = alive(alphas)[:, at.space.choices].sum(dim=1) < 2
+        return Strengths(alphas, torch.where(alone, betas, _largest_share(alphas, at.space)))
+
+    @torch.no_grad()
     def after_epoch(self, search: Any) -> None:
         """What has fallen under the threshold leaves, but never the last operation of an edge."""
         network, space = search.network, search.config.space
@@ -50,4 +62,12 @@ class ASAP(Method):
             return
         threshold = self.threshold / len(space.operations)
         for name, mixture in network.mixtures().items():
-            prune(network.alphas(name), mixture.operations < threshold, space)
+            alphas, betas = network.architectures()[name]
+            rivals = alive(alphas)[:, space.choices].sum(dim=1) > 1
+            betas.copy_(torch.where(rivals, _largest_share(alphas, space), betas))
+            prune(alphas, mixture.operations < threshold, space)
+
+
+def _largest_share(alphas: Tensor, space: Space) -> Tensor:
+    """[E, O] → [E], without the temperature, which is another one in every epoch."""
+    return alphas.softmax(dim=1)[:, space.choices].amax(dim=1)

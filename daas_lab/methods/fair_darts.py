@@ -41,6 +41,10 @@ class FairDARTS(Method):
         alphas = architecture.alphas
         return Mixture(alphas.sigmoid(), alphas.new_ones(len(alphas)))
 
+    def optimizer(self, groups: list[dict], **rules: Any) -> torch.optim.Optimizer:
+        """Adam with the source's momentum."""
+        return torch.optim.Adam(groups, betas=(0.9, 0.999), **rules)
+
     def regularise(
         self, architectures: Mapping[str, Architecture], mixtures: Mapping[str, Mixture], at: Moment
     ) -> dict[str, Tensor]:

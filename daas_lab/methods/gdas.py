@@ -8,7 +8,7 @@ import torch
 from daas_lab.fields import number
 from daas_lab.methods import schedules
 from daas_lab.methods.method import Architecture, Method, Mixture, Moment
-from daas_lab.methods.sampling import gumbel, one_hot, straight_through
+from daas_lab.methods.sampling import DRAWN, gumbel, one_hot, straight_through
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,7 @@ class GDAS(Method):
 
     title: ClassVar[str] = "GDAS"
     colour: ClassVar[str] = "#004488"
+    remark: ClassVar[str] = DRAWN
 
     def tau(self, at: Moment) -> float:
         """The temperature of an epoch."""

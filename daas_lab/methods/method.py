@@ -4,7 +4,7 @@ Legend: E edges of a cell, O candidate operations, in the order of `Space.edges`
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -200,17 +200,9 @@ class Method:
         return Strengths(mixture.ranks, mixture.edges * mixture.shares[:, at.space.choices].amax(dim=1))
 
     def select(self, architectures: Mapping[str, Architecture], budget: EdgeBudget, at: Moment) -> Genotype:
-        """The cell that `budget` keeps: the strongest edges, and on each the strongest operations. Where these cost
-        more than a limit allows, the cells with the largest sum of `worth` that keep to it."""
-        cells, names = [], at.space.operations
-        for cell_type in CELL_TYPES:
-            operations, edges = self.strengths(architectures[cell_type], cell_type, at)
-            groups = budget.groups(cell_type)
-            cells.append(derive_cell(operations.tolist(), edges.tolist(), groups, budget.operations, names))
-        if meets(Genotype(*cells), budget):
-            return Genotype(*cells)
-        worth = {name: self.worth(architectures[name], name, budget, at).tolist() for name in CELL_TYPES}
-        return strongest_within(budget, names, worth, sizes_under(budget, names))
+        """The cell that `budget` keeps: `strongest` of `strengths`, by `worth` where a limit asks for it."""
+        strengths = {name: self.strengths(architectures[name], name, at) for name in CELL_TYPES}
+        return strongest(strengths, lambda name: self.worth(architectures[name], name, budget, at), budget, at.space)
 
     def worth(self, architecture: Architecture, cell_type: str, budget: EdgeBudget, at: Moment) -> Tensor:
         """What a limited cut adds up, [E, O]: the strength of the edge times the weight of the operation as a share of
@@ -223,6 +215,22 @@ class Method:
                 places = [at.space.edges.index(edge) for edge in group.candidates()]
                 edges[places] = logits[places].softmax(dim=0)
         return edges[:, None] * shares / shares[:, at.space.choices].amax(dim=1, keepdim=True)
+
+
+def strongest(
+    strengths: Mapping[str, Strengths], worth: Callable[[str], Tensor], budget: EdgeBudget, space: Space
+) -> Genotype:
+    """The strongest edges, and on each the strongest operations. Where these cost more than a limit of the budget
+    allows, the cells with the largest sum of `worth` (of a cell type, [E, O]) that keep to it."""
+    cells, names = [], space.operations
+    for name in CELL_TYPES:
+        operations, edges = strengths[name]
+        groups = budget.groups(name)
+        cells.append(derive_cell(operations.tolist(), edges.tolist(), groups, budget.operations, names))
+    if meets(Genotype(*cells), budget):
+        return Genotype(*cells)
+    worths = {name: worth(name).tolist() for name in CELL_TYPES}
+    return strongest_within(budget, names, worths, sizes_under(budget, names))
 
 
 def split_nodes(edges: Tensor, nodes: int) -> tuple[Tensor, ...]:

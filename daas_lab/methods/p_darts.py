@@ -2,13 +2,12 @@
 
     stage         1          2      3
     cells         5/8        11/8   17/8    of what a configuration says, at least 3 (the source's are 5, 11, 17)
-    operations    7 (all)    5      3       those with the largest α go on, with an α and a network that begin anew
+    operations    7 (all)    5      3       those of the largest α; α, weights and their rate begin anew
     p_0           0.0        0.4    0.7     dropout on skips
 
 In the first two fifths of a stage's n epochs (`chenxin061/pdarts:train_search.py`) α rests and p = p_0 (n − k − 1) / n
 for k = 0, 1, …; after them p = p_0 exp(−5 (k − 2n/5) / n). The source drops values of a skip's output; here a step of
-training drops a whole edge's skip or divides its weight by 1 − p. The weights' learning rate falls once, not in every
-stage. The cut keeps two skips a cell: while there are more, the weakest gives way (there in normal cells only).
+training drops a whole edge's skip or divides its weight by 1 − p. The cut keeps two skips in normal cells.
 """
 
 import math
@@ -37,7 +36,7 @@ class PDARTS(Method):
     dropout_1: float = number(at_least=0, at_most=0.99, default=0.0)  # p_0 of the stages, as printed for CIFAR-10
     dropout_2: float = number(at_least=0, at_most=0.99, default=0.4)
     dropout_3: float = number(at_least=0, at_most=0.99, default=0.7)
-    skips: int = number(at_least=0, default=2)  # most that a cell keeps, as published
+    skips: int = number(at_least=0, default=2)  # most that a normal cell keeps, as published
 
     title: ClassVar[str] = "P-DARTS"
     colour: ClassVar[str] = "#332288"
@@ -50,14 +49,17 @@ class PDARTS(Method):
     def depth(self, layers: int, at: Moment) -> int:
         return max(3, round(CELLS[stage(at.epoch, at.epochs, STAGES)[0]] * layers))
 
+    def annealing(self, at: Moment) -> tuple[int, int]:
+        _, k, n = stage(at.epoch, at.epochs, STAGES)
+        return k + 1, n
+
     def mix(self, architecture: Architecture, cell_type: str, at: Moment) -> Mixture:
         weights, p = architecture.alphas.softmax(dim=1), self.dropout(at)
+        scale = torch.ones_like(weights)
         if at.training and p and SKIP in at.space.operations:
-            scale = torch.ones_like(weights)
             drawn = torch.rand(len(weights), generator=at.generator(cell_type)) >= p
             scale[:, at.space.operations.index(SKIP)] = drawn.to(weights) / (1 - p)
-            weights = weights * scale
-        return Mixture(weights, weights.new_ones(len(weights)), architecture.alphas)
+        return Mixture(weights * scale, weights.new_ones(len(weights)), architecture.alphas)
 
     def architecture_gradients(self, step: Any) -> None:
         _, k, n = stage(step.network.at.epoch, step.config.epochs, STAGES)
@@ -75,5 +77,4 @@ class PDARTS(Method):
                 alphas.copy_(torch.where(alive(alphas), fresh, alphas))
 
     def select(self, architectures: Mapping[str, Architecture], budget: EdgeBudget, at: Moment) -> Genotype:
-        """The strongest edges, with few skips."""
-        return few_skips(self.skips, self, architectures, budget, at)
+        return few_skips(self.skips, self, architectures, budget, at, ("normal",))

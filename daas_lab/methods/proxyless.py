@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from daas_lab.methods.method import Architecture, Method, Mixture, Moment
-from daas_lab.methods.sampling import gumbel, one_hot, straight_through
+from daas_lab.methods.sampling import DRAWN, gumbel, one_hot, straight_through
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +22,13 @@ class Proxyless(Method):
 
     title: ClassVar[str] = "ProxylessNAS"
     colour: ClassVar[str] = "#000000"
+    remark: ClassVar[str] = DRAWN
 
     @classmethod
     def settings(cls, protocol: str, epochs: int) -> dict[str, Any]:
-        """No decay of α, as published: it would move the paths that are not drawn."""
-        return {"arch_weight_decay": 0.0}
+        """As published: no decay of α, which would move the paths that are not drawn, and in the first quarter (40
+        epochs of 160) only the weights are trained."""
+        return {"arch_weight_decay": 0.0, "warmup": round(0.25 * epochs)}
 
     def mix(self, architecture: Architecture, cell_type: str, at: Moment) -> Mixture:
         """The gates as operation weights; edges rank by softmax(α)."""

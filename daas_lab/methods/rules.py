@@ -3,7 +3,7 @@
 own              the method's own rule (`Method.select`)
 strongest        DARTS's: the strongest edges, on each the strongest operation
 threshold:0.85   of these only edges whose operation weighs at least 0.85 (FairDARTS, arXiv 1911.12126)
-skips:2          with at most two skip connections a cell: the weakest leaves the choice, and all edges are chosen anew
+skips:2          with at most two skip connections a cell: the lightest leaves the choice, and all edges are chosen anew
                  (P-DARTS, arXiv 1904.12760)
 perturbation     what hurts most when it is removed (DARTS-PT, arXiv 2108.04392); measured with a run's weights
                  (train/perturbation.py) and kept in the run
@@ -11,14 +11,14 @@ perturbation     what hurts most when it is removed (DARTS-PT, arXiv 2108.04392)
 Under a budget with a limit of cost, "strongest" are the cells with the largest sum of `Method.worth` that keep to it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from daas_lab.errors import one_of, refuse
-from daas_lab.methods.method import Architecture, Method, Moment
-from daas_lab.methods.pruning import GONE, alive
+from daas_lab.methods.method import Architecture, Method, Moment, Strengths, strongest
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, SKIP, Space
 from daas_lab.space.cost import meets
@@ -92,26 +92,44 @@ def above(
 
 def edge_values(edges: Iterable[Edge], values: Tensor, space: Space) -> dict[Edge, float]:
     """Edge of a cell → what `values` [E, O] has for it."""
-    places = {edge: (space.edges.index(edge[:2]), space.operations.index(edge.operation)) for edge in edges}
-    return {edge: values[place].item() for edge, place in places.items()}
+    return {edge: values[place(edge, space)].item() for edge in edges}
+
+
+def place(edge: Edge, space: Space) -> tuple[int, int]:
+    """Where in [E, O] an edge of a cell with its operation is."""
+    return space.edges.index(edge[:2]), space.operations.index(edge.operation)
 
 
 def few_skips(
-    most: float, method: Method, architectures: Mapping[str, Architecture], budget: EdgeBudget, at: Moment
+    most: float,
+    method: Method,
+    architectures: Mapping[str, Architecture],
+    budget: EdgeBudget,
+    at: Moment,
+    cell_types: Sequence[str] = CELL_TYPES,
 ) -> Genotype:
-    """The cells with at most `most` skip connections each: while one has more, its weakest is taken from the choice,
-    and the edges are chosen anew by what is left. A budget that asks an edge for all its operations leaves no
-    choice."""
+    """The cells with at most `most` skip connections in each of `cell_types`: while one has more, its lightest is no
+    choice any more, and the edges are chosen anew by what the others weigh, which stays as it is
+    (`chenxin061/pdarts:train_search.py`). A budget that asks an edge for all its operations leaves no choice."""
+    strengths = {name: method.strengths(architectures[name], name, at) for name in CELL_TYPES}
+    shares = {name: method.mix(architectures[name], name, at).shares for name in CELL_TYPES}
+    taken = {name: torch.zeros_like(shares[name], dtype=torch.bool) for name in CELL_TYPES}
+
+    def left(name: str) -> Strengths:
+        operations, edges = strengths[name]
+        if method.edges_rank_by_weights:
+            whole, rest = (x[:, at.space.choices].amax(dim=1) for x in (shares[name], shares[name] * ~taken[name]))
+            edges = edges * (rest / whole)
+        return Strengths(operations.masked_fill(taken[name], -torch.inf), edges)
+
+    def worth(name: str) -> Tensor:
+        return method.worth(architectures[name], name, budget, at) * ~taken[name]
+
     while True:
-        cells, fewer = Method.select(method, architectures, budget, at), {}
-        for name, architecture in architectures.items():
-            skips = [at.space.edges.index(edge[:2]) for edge in cells.cell(name).edges if edge.operation == SKIP]
-            if len(skips) > most:
-                alphas, skip = architecture.alphas.clone(), at.space.operations.index(SKIP)
-                operations, _ = method.strengths(architecture, name, at)
-                if skips := [e for e in skips if alive(alphas)[e, skip]]:
-                    alphas[min(skips, key=lambda e: operations[e, skip].item()), skip] = GONE
-                    fewer[name] = architecture._replace(alphas=alphas)
-        if not fewer:
+        cells, chosen = strongest({name: left(name) for name in CELL_TYPES}, worth, budget, at.space), False
+        for name in cell_types:
+            skips = [place(edge, at.space) for edge in cells.cell(name).edges if edge.operation == SKIP]
+            if free := [where for where in skips if len(skips) > most and not taken[name][where]]:
+                taken[name][min(free, key=lambda where: shares[name][where].item())] = chosen = True
+        if not chosen:
             return cells
-        architectures = {**architectures, **fewer}

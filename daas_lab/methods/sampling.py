@@ -6,6 +6,12 @@ Legend: E edges of a cell, O candidate operations.
 import torch
 from torch import Tensor
 
+# What has to be said beside the drops of methods that train on one path an edge.
+DRAWN = (
+    "GDAS, SNAS and ProxylessNAS are trained on drawn paths, and evaluated, with the statistics of these, on the "
+    "likeliest: too low an accuracy before the cut to read a drop from, without that of statistics estimated again."
+)
+
 
 def gumbel(like: Tensor, draws: torch.Generator) -> Tensor:
     """G = −log(−log U), of the shape of `like`: argmax(α + G) is a draw from softmax(α) (Maddison et al., 1611.00712),

@@ -5,7 +5,8 @@
 
 α = log v, so that a = softmax(α) and the update is plain gradient descent on α with ∂L/∂a for a gradient. η is the
 one that bounds the regret best (the paper's Theorem 1). After the last step every edge has one expert left: what
-choosing one costs is paid within the search, by weights that were still trained with several.
+choosing one costs is paid within the search, by weights that were still trained with several. A softmax says nothing
+of edges with one expert each; they rank by its α, η times its whole reward, which edges of one node can be compared by.
 """
 
 import math
@@ -15,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 
 from daas_lab.fields import number
-from daas_lab.methods.method import Architecture, Method, Mixture, Moment
+from daas_lab.methods.method import Architecture, Method, Mixture, Moment, Strengths
 from daas_lab.methods.pruning import prune
 from daas_lab.space.cell_space import CELL_TYPES
 
@@ -31,6 +32,8 @@ class XNAS(Method):
 
     title: ClassVar[str] = "XNAS"
     colour: ClassVar[str] = "#AA4499"
+    edges_rank_by_weights: ClassVar[bool] = False
+    remark: ClassVar[str] = "XNAS has one operation an edge before the cut already: its drop is that of edges alone."
 
     @classmethod
     def settings(cls, protocol: str, epochs: int) -> dict[str, Any]:
@@ -47,6 +50,11 @@ class XNAS(Method):
         alphas = architecture.alphas
         weights = alphas.softmax(dim=1).detach() + (alphas - alphas.detach())
         return Mixture(weights, alphas.new_ones(len(alphas)), alphas)
+
+    def strengths(self, architecture: Architecture, cell_type: str, at: Moment) -> Strengths:
+        """Operations and edges rank by α."""
+        alphas = architecture.alphas
+        return Strengths(alphas, alphas[:, at.space.choices].amax(dim=1))
 
     def optimizer(self, groups: list[dict], **rules: Any) -> torch.optim.Optimizer:
         """Plain gradient descent, without decay."""

@@ -141,7 +141,7 @@ class SuperNetwork(nn.Module):
             channels_in, before_reduces = (channels_in[1], (space.nodes - 2) * channels), reduces
         self.classifier = nn.Linear(channels_in[1], self.classes)
         for name, parameter in self.named_parameters():
-            if not self.method.trains_weight(name):
+            if not name.startswith(("alphas_", "betas_")) and not self.method.trains_weight(name):
                 parameter.requires_grad_(False)
 
     def keep(self, candidates: Mapping[str, Tensor]) -> dict[nn.Parameter, tuple[nn.Parameter, Tensor]]:
