@@ -84,6 +84,19 @@ def test_rows_of_every_case_name_it_at_every_budget_that_it_serves(tmp_path):
     assert "finished" in beyond.time_sentence({})
 
 
+def test_a_network_that_serves_two_budgets_counts_once():
+    accuracies = {"DARTS": [82, 82, 82, 82, 82], "each": [80, 80, 80, 81, 81], "one": [82, 81, 80, 79, 70]}
+    gaps = [
+        {"search": name, "seed": seed, "budget": budget, "edge_weight": "one", "before": before + seed * (1 + before / 99)}
+        for name, own in accuracies.items()
+        for seed in (0, 1)
+        for budget, before in zip(beyond.BUDGETS, own, strict=True)
+    ]
+    said = beyond.network_sentence(gaps, "DARTS")
+    assert "of each is 1.76 points lower" in said and "(8/14, 6/14, 5/14, 4/14) of each" in said  # 80, 80, 80, 81
+    assert "accuracy before the cut of one is 3.62 points lower" in said
+
+
 @pytest.mark.slow
 def test_a_record_stands_for_a_run_where_it_has_what_is_asked(tmp_path):
     own = settings(tmp_path, seeds=(0,), publish=True)

@@ -76,6 +76,13 @@ def test_one_seed_each_is_a_pair_of_which_nothing_can_be_said():
     )
 
 
+def test_of_a_single_seed_the_difference_is_that_seeds_own():
+    found = compare.difference({"a": {0: 1.0, 1: 9.0, 2: 9.0}, "b": {0: 3.0}}, "a", "b")
+    assert (found.mean, found.seeds) == (2.0, (1, 1)) and "n = 1 pair: nothing can be said" in compare.describe(found)
+    apart = compare.difference({"a": {1: 8.0, 2: 9.0}, "b": {0: 3.0}}, "a", "b")
+    assert apart.mean == -5.5 and "n = 2 and 1" in compare.describe(apart)
+
+
 def test_means_over_budgets_are_those_that_both_were_measured_at():
     table = {("one", 0): {"8/14": 10, "5/14": 20}, ("one", 1): {"8/14": 11, "5/14": 22}, ("one", 2): {"8/14": 99},
              ("two", 0): {"8/14": 12, "5/14": 21, "4/14": 50}, ("two", 1): {"8/14": 12, "5/14": 26, "4/14": 50},
@@ -90,6 +97,7 @@ def test_means_over_budgets_are_those_that_both_were_measured_at():
     )
     assert (one.first, one.second, one.mean, one.seeds) == ("one", "two", (1.5 + 2.5) / 2, (2, 2))
     assert (other.first, other.second, other.mean) == ("two", "three", 1.5 - 50)
+    assert (one.quantity, other.quantity) == ("test error (8/14, 5/14)", "test error (4/14)")
 
 
 def test_holm_steps_down():
@@ -106,12 +114,7 @@ def test_what_can_be_detected_is_found_four_times_in_five(freedom):
     t = (rng.standard_normal(400_000) + shift) / np.sqrt(rng.chisquare(freedom, 400_000) / freedom)
     assert np.mean(np.abs(t) > stats.t.ppf(0.975, freedom)) == pytest.approx(0.8, abs=0.005)
     assert compare.detectable(3.0, freedom) == pytest.approx(3 * shift)
-
-
-def test_power_pools_the_standard_errors():
-    found = [compare.difference(GROUPS, "darts", "da2s"), compare.difference(GROUPS, "darts", "more")]
-    pooled = math.sqrt((found[0].error ** 2 + found[1].error ** 2) / 2)
-    assert compare.power(found) == pytest.approx(compare.detectable(pooled, 2))
+    assert compare.detectable(1.0, freedom, 0.01) > shift
 
 
 def test_rows_of_single_runs_become_groups_of_seeds():
@@ -174,8 +177,15 @@ def test_the_remark_counts_and_states_what_could_be_found():
     said = compare.remark(found)
     assert said.startswith("2 comparisons, Student's t paired by seed or Welch's") and "correction for 2" in said
     assert "on one split of the data" in said
-    finds = [f"{compare.power([one]):.1f} points of {one.quantity}" for one in found]
-    assert f"two-sided at 5%, finds {', '.join(finds)} in 80% of cases" in said
+    finds, by_holm = (
+        ", ".join(f"{compare.detectable(one.error, one.freedom, p):.1f} points of {one.quantity}" for one in found)
+        for p in (0.05, 0.025)
+    )
+    assert said.endswith(f"in 80% of cases such a comparison by itself, two-sided at 5%, finds {finds}; as the first "
+                         f"of 2 by Holm, {by_holm}.")  # fmt: skip
+    alike = [one._replace(quantity="drop") for one in found]
+    sizes = sorted(compare.detectable(one.error, one.freedom) for one in found)
+    assert f"finds {sizes[0]:.1f} to {sizes[1]:.1f} points of drop;" in compare.remark(alike)
     assert "Holm" not in compare.remark(found[:1]) and compare.remark(found[:1]).startswith("1 comparison,")
 
 

@@ -104,6 +104,17 @@ def test_the_sentences_follow_the_rows_whichever_way_they_point():
     assert "0.50 ± 0.71 at 5/14" in said and "moves the accuracy by -0.20 points" in said
 
 
+def test_how_many_searches_decide_every_edge(tmp_path):
+    runs = [read_run(write_search(tmp_path / str(n), "da2s", "tiny", "digits", seed=n)) for n in range(2)]
+    said = table_4.decided_sentence(runs)
+    assert said.startswith("0 of 2 searches end with all 28 edges decided, the others ") and said.count(" and ") == 1
+    for run in runs:
+        for kind in (run.alphas, run.betas):
+            for values in kind.values():
+                values[-1] *= 1000  # sure
+    assert table_4.decided_sentence(runs) == "2 of 2 searches end with all 28 edges decided."
+
+
 def nodes():
     return [
         {"cell": cell, "node": node, "dropped": node == 3, "batch_norm": batch_norm, "incoming": 1.0}
@@ -116,7 +127,8 @@ def test_what_is_said_of_the_dropped_node():
     said = table_4.dropped_node_sentence(table_4.pattern_rows(MEASURED), nodes(), [{"b": 0.002}, {"b": 0.01}])
     assert "costs 30.00 points with weight 1, 60.00 with what was learned (the paper: 21.29)" in said
     assert "remove nothing costs 0.00" in said
-    assert "To drop it alone costs 30.00 points" in said and "another 10.00." in said
+    assert "To drop it alone costs 30.00 points" in said and said.count("the other") == 3
+    assert "(30.00 with statistics estimated again), the other 10.00." in said
     assert "2 leave a dropped node" in said and "b = 0.006 in the mean, 0.010 at most" in said
     assert "No edge" in table_4.dropped_node_sentence(table_4.pattern_rows(MEASURED), nodes(), [])
 

@@ -59,13 +59,14 @@ def groups_by(rows: Iterable[Row], key: str, quantity: str) -> dict[str, dict[in
 
 def difference(groups: Mapping[str, Group], first: str, second: str, quantity: str = "test error") -> Difference:
     """Compare two of `groups` by Student's t: paired where both have two seeds or more, on these alone, else Welch's.
+    Of a group with a single seed, which nothing can be tested on, the difference is that of the seed, if both have it.
 
     Runs with the same seed begin with the same random numbers and see the images in the same order, so that groups that
     share seeds are not independent. Which of the tests it is follows from the seeds alone, never from what they give.
     """
     one, other = groups[first], groups[second]
     common = one.keys() & other.keys()
-    if paired := len(common) > 1 or one.keys() == other.keys():
+    if paired := len(common) > 1 or (len(common) == 1 and min(len(one), len(other)) == 1):
         one, other = ({seed: group[seed] for seed in common} for group in (one, other))
     a, b = (np.array([group[seed] for seed in sorted(group)]) for group in (one, other))
     mean, seeds = float(b.mean() - a.mean()), (len(a), len(b))
@@ -91,12 +92,14 @@ def differences(
     rows: Iterable[Row], key: str, pairs: Iterable[tuple[str, str]], quantity: str, title: str = "test error"
 ) -> list[Difference]:
     """`difference` for each of `pairs`, two values of `key` in rows of single runs, of the means over the budgets that
-    both were measured at. A seed that lacks one of these does not count: its mean is of something else."""
+    both were measured at; which, where these are not all. A seed that lacks one of these does not count: its mean is of
+    something else."""
     values: dict[str, dict[int, dict[str, list[float]]]] = {}
     for row in rows:
         if row.get(quantity) is not None:
             at = values.setdefault(row[key], {}).setdefault(row["seed"], {})
             at.setdefault(row["budget"], []).append(row[quantity])
+    every = {budget for own in values.values() for at in own.values() for budget in at}
     found = []
     for pair in pairs:
         seeds = {name: values.get(name, {}) for name in pair}
@@ -110,7 +113,8 @@ def differences(
             for name, own in seeds.items()
         }
         if all(groups.values()):
-            found.append(difference(groups, *pair, title))
+            of = "" if budgets == every else f" ({', '.join(sorted(budgets, reverse=True))})"
+            found.append(difference(groups, *pair, title + of))
     return found
 
 
@@ -125,9 +129,10 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def detectable(error: float, freedom: float) -> float:
-    """The difference that Student's t finds with a probability of 80 %, two-sided at 5 %, given its standard error."""
-    critical = stats.t.isf(LEVEL / 2, freedom)
+def detectable(error: float, freedom: float, level: float = LEVEL) -> float:
+    """The difference that Student's t finds with a probability of 80 %, two-sided at `level`, given its standard
+    error."""
+    critical = stats.t.isf(level / 2, freedom)
 
     def lacking(shift: float) -> float:
         return stats.nct.sf(critical, freedom, shift) + stats.nct.sf(critical, freedom, -shift) - POWER
@@ -204,21 +209,23 @@ def remark(found: Sequence[Difference]) -> str:
     text = f"{count}, Student's t {' or '.join(kinds)}, in brackets the 95 % interval"
     if len(tested) > 1:
         text += f"; significant is a p below {LEVEL} after Holm's correction for {len(tested)}"
-    finds = [
-        f"{power([one for one in tested if one.quantity == quantity]):.1f} points of {quantity}"
-        for quantity in dict.fromkeys(one.quantity for one in tested)
-    ]
-    return (
-        f"{text}; {GROUND}. Power: one such comparison by itself, two-sided at {LEVEL:.0%}, finds {', '.join(finds)} "
-        f"in {POWER:.0%} of cases (standard errors pooled over the comparisons)."
+    text += f"; {GROUND}. Power: in {POWER:.0%} of cases such a comparison by itself, two-sided at {LEVEL:.0%}, finds "
+    text += _powers(tested, LEVEL)
+    if len(tested) > 1:
+        text += f"; as the first of {len(tested)} by Holm, {_powers(tested, LEVEL / len(tested))}"
+    return f"{text}."
+
+
+def _powers(tested: Sequence[Difference], level: float) -> str:
+    """What comparisons of each quantity can detect: each has a standard error of its own."""
+    finds: dict[str, list[float]] = {}
+    for one in tested:
+        if one.error is not None and one.freedom is not None:
+            finds.setdefault(one.quantity, []).append(detectable(one.error, one.freedom, level))
+    return ", ".join(
+        f"{' to '.join(dict.fromkeys(f'{size:.1f}' for size in (min(sizes), max(sizes))))} points of {quantity}"
+        for quantity, sizes in finds.items()
     )
-
-
-def power(found: Sequence[Difference]) -> float:
-    """The difference that one of these comparisons can detect: from their standard errors pooled (the root of the mean
-    square), and the fewest degrees of freedom among them."""
-    pooled = np.sqrt(np.mean([one.error**2 for one in found if one.error is not None]))
-    return detectable(pooled, min(one.freedom for one in found if one.freedom is not None))
 
 
 def describe_ranks(found: RankCorrelation, corrected: float | None = None) -> str:

@@ -30,7 +30,7 @@ HEADERS = {
     "edge_weight": "edge weight",
     "error": "test error (%)",
     "error_best": "best test error (%)",
-    "error_seeds": "seeds of the test error",
+    "error_seeds": "seeds of the cells",
     "entropy": "entropy at the end (nats)",
     "kept_edges": "edge weight kept by the cut",
     "kept_operations": "operation weight kept by the cut",

@@ -21,7 +21,7 @@ from daas_lab.studies import make
 from daas_lab.studies.paper_tables import retraining_rows
 from daas_lab.studies.settings import Settings
 from daas_lab.train.discretize import weight_evolution
-from daas_lab.train.evolution import genotype_after
+from daas_lab.train.evolution import decided_edges, genotype_after
 
 STAGES = ("none", "scale", "both")
 PRINTED = {row["budget"]: row["before"] - row["after"] for row in paper.TABLE_4 if row["method"] == PAPERS}
@@ -137,6 +137,15 @@ def price_rows(runs: Sequence[Run], settings: Settings, budgets: make.Budgets) -
 # --- what they say ----------------------------------------------------------------------------------------------------
 
 
+def decided_sentence(runs: Sequence[Run]) -> str:
+    """How many of the searches have decided every edge by their end."""
+    decided = [decided_edges(run.search, run.architecture(), run.search.epochs) for run in runs]
+    every = len(CELL_TYPES) * len(runs[0].search.space.edges)
+    others = [str(count) for count in sorted(decided) if count < every]
+    rest = f", the other{'s' * (len(others) > 1)} {' and '.join(others)}" if others else ""
+    return f"{len(decided) - len(others)} of {len(decided)} searches end with all {every} edges decided{rest}."
+
+
 def pattern_sentence(rows: Sequence[Row]) -> str:
     """What the cut with weight 1 costs by the number of nodes that keep two edges, ours and printed. `rows`: those of
     `pattern_rows`."""
@@ -178,7 +187,7 @@ def recalibration_sentence(rows: Sequence[Row]) -> str:
     """What is left of the drop once the statistics fit, against the network that was not cut and had its own estimated
     again."""
     parts = [f"{_mean(own, 'recalibrated')} at {budget}" for budget, own in _by_budget(rows).items()]
-    moved = np.mean([row["control"] - row["before"] for row in rows])
+    moved = np.mean(list({row["run"]: row["control"] - row["before"] for row in rows}.values()))  # a network once
     return (
         f"With statistics estimated again the cut with weight 1 costs {', '.join(parts)}. "
         f"With nothing cut, estimating them again moves the accuracy by {moved:+.2f} points in the mean."
@@ -194,15 +203,17 @@ def dropped_node_sentence(rows: Sequence[Row], nodes: Sequence[Row], replaced: S
     trained, again = (
         [row for row in nodes if row["batch_norm"] == statistics] for statistics in ("as-trained", "recalibrated")
     )
-    gone, others = ([row for row in trained if row["dropped"] is dropped] for dropped in (True, False))
+    joined = next(group.nodes for group in EdgeBudget.parse("3/14").groups("normal") if group.keep < len(group.nodes))
+    candidates = [row for row in trained if row["node"] in joined]
+    gone, others = ([row for row in candidates if row["dropped"] is dropped] for dropped in (True, False))
     text = (
         f"The cut to 3/14 costs {_mean(cuts, 'one')} points with weight 1, {_mean(cuts, 'learned')} with what was "
         f"learned (the paper: {PRINTED['3/14']:.2f}); to set the edges that it keeps to 1 and remove nothing costs "
-        f"{_mean(cuts, 'predicted')}. The edges of a dropped node weigh {_mean(gone, 'incoming')} "
-        f"together, those of another {_mean(others, 'incoming')}; the root mean square of what it puts out is "
-        f"{_mean(gone, 'rms')}, of another's {_mean(others, 'rms')}. To drop it alone costs {_mean(gone, 'drop')} "
-        f"points ({_mean([row for row in again if row['dropped']], 'drop')} with statistics estimated again), "
-        f"another {_mean(others, 'drop')}."
+        f"{_mean(cuts, 'predicted')}. Of nodes {' and '.join(map(str, joined))} one is dropped. Its edges weigh "
+        f"{_mean(gone, 'incoming')} together, the other's {_mean(others, 'incoming')}; the root mean square of what it "
+        f"puts out is {_mean(gone, 'rms')}, of the other's {_mean(others, 'rms')}. To drop it alone costs "
+        f"{_mean(gone, 'drop')} points ({_mean([row for row in again if row['dropped']], 'drop')} with statistics "
+        f"estimated again), the other {_mean(others, 'drop')}."
     )
     weights = [row["b"] for row in replaced]
     if not weights:
@@ -235,7 +246,7 @@ def price_sentence(rows: Sequence[Row]) -> str:
     shares = [f"{name} {_mean(own, 'parameter_free_normal')} %" for name, own in shares.items()]
     groups = compare.groups_by(rows, "search", "error")
     pairs = [(THE_TEXT, name) for name in groups if name != THE_TEXT]
-    errors = [f"{name} {np.mean(list(group.values())):.2f} %" for name, group in groups.items()]
+    errors = [f"{name} {np.mean(list(group.values())):.2f} % ({len(group)} seeds)" for name, group in groups.items()]
     found = compare.differences(rows, "search", pairs, "error", "test error (mean over budgets)")
     return (
         f"Pools and skips among the operations of the normal cells: {', '.join(shares)}. Test errors in the mean over "
