@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--method", default=PAPERS, help=f"{', '.join(METHODS)}, or FILE.py:Class (default: {PAPERS})")
     search.add_argument("--protocol", default="authors", help="paper or authors (default: authors)")
     _add_training_options(search)
+    _add_select(search)
     search.add_argument("--budget", help=f"{_BUDGET}; a limit is for the search's own cell (default: two edges a node)")
     _add_fields(search, ("lambda_c", "lambda_1", "lambda_2", "gap_every", "gap_budgets", "gap_edge_weight"))
 

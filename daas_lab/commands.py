@@ -24,7 +24,7 @@ from daas_lab.space.cost import check_limits, count
 from daas_lab.space.genotype import Genotype
 from daas_lab.space.text_forms import format_darts, load_genotype
 from daas_lab.train import attribution, cut, discretize, evolution
-from daas_lab.train.perturbation import keep_perturbed_cells
+from daas_lab.train.perturbation import keep_cells, keep_perturbed_cells
 from daas_lab.train.search import load_supernet, supernets_at
 from daas_lab.train.splits import search_splits
 
@@ -34,7 +34,17 @@ def run_search(options: argparse.Namespace) -> None:
 
     changes = _changes(options, config.SearchConfig)
     chosen = compose.search_config(options.preset, options.dataset, options.method, options.protocol, **changes)
-    _train(options, search, chosen)
+    rules.check(options.select, chosen.searcher, chosen.edge_budget)
+    _train(options, search, chosen, lambda: _keep_choice(options, chosen.edge_budget))
+
+
+def _keep_choice(options: argparse.Namespace, budget: EdgeBudget) -> None:
+    """The cell of a finished search by the rule that the options name, kept in its folder."""
+    if options.select == rules.PERTURBATION:
+        keep_perturbed_cells(options.out, options.data, [str(budget)])
+    elif options.select != rules.OWN:
+        chosen = evolution.genotype_after(read_run(options.out), budget=budget, select=options.select)
+        keep_cells(options.out, options.select, {str(budget): chosen})
 
 
 def run_retrain(options: argparse.Namespace) -> None:
@@ -45,9 +55,12 @@ def run_retrain(options: argparse.Namespace) -> None:
 
 
 def _train(
-    options: argparse.Namespace, trainer: Callable, settings: config.SearchConfig | config.RetrainConfig
+    options: argparse.Namespace,
+    trainer: Callable,
+    settings: config.SearchConfig | config.RetrainConfig,
+    afterwards: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run a trainer as the options say, or only say what that would take."""
+    """Run a trainer as the options say, and once it has ended act `afterwards`; or only say what that would take."""
     if options.estimate:
         from daas_lab.studies.estimate import describe, estimate
 
@@ -62,6 +75,7 @@ def _train(
     else:
         trainer(settings, options.out, options.data)
     if int(os.environ.get("RANK", 0)) == 0:  # the processes' group has ended
+        afterwards()
         print(options.out)
 
 

@@ -87,7 +87,13 @@ def test_rows_of_every_case_name_it_at_every_budget_that_it_serves(tmp_path):
 def test_a_network_that_serves_two_budgets_counts_once():
     accuracies = {"DARTS": [82, 82, 82, 82, 82], "each": [80, 80, 80, 81, 81], "one": [82, 81, 80, 79, 70]}
     gaps = [
-        {"search": name, "seed": seed, "budget": budget, "edge_weight": "one", "before": before + seed * (1 + before / 99)}
+        {
+            "search": name,
+            "seed": seed,
+            "budget": budget,
+            "edge_weight": "one",
+            "before": before + seed * (1 + before / 99),
+        }
         for name, own in accuracies.items()
         for seed in (0, 1)
         for budget, before in zip(beyond.BUDGETS, own, strict=True)

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from daas_lab import cli, commands
-from daas_lab.runs.folder import read_run
+from daas_lab.runs.folder import is_whole, read_run
 from daas_lab.runs.records import write_record
 from daas_lab.space.text_forms import parse_genotype
 
@@ -254,3 +254,34 @@ def test_the_cell_and_the_drop_by_another_rule(searched, capsys):
     assert {row["select"] for row in rows} == {"skips:0"} and len(rows) == 6
     assert cli.main([*command, "--select", "skips"]) == 2
     assert "skips:2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rule", ["skips:0", "perturbation"])
+def test_a_search_keeps_its_cell_by_the_rule_that_was_asked_for(rule, tmp_path, capsys):
+    folder = tmp_path / "x"
+    command = ["search", "--preset", "tiny", "--dataset", "digits", "--budget", "1,1", "--out", str(folder)]
+    brief = {"nodes": 4, "layers": 3, "channels": 2, "epochs": 2, "steps": 1, "retire": 1e-3}
+    command += [word for name, value in brief.items() for word in ("--set", f"{name}={value}")]
+    assert cli.main([*command, "--select", rule]) == 0
+    assert capsys.readouterr().out == f"{folder}\n"
+    assert is_whole(folder)
+    kept = json.loads((folder / "cells.json").read_text())
+    assert cli.main(["genotype", str(folder), "--select", rule]) == 0
+    assert kept == {rule: {"1,1": json.loads(capsys.readouterr().out)}}
+    written = (folder / "cells.json").stat().st_mtime_ns
+    assert cli.main([*command, "--select", "own"]) == 0 and (folder / "cells.json").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--select", "best"], ["select", "best", "strongest"]),
+        (["--select", "skips"], ["select", "skips:2"]),
+        (["--method", "random", "--select", "strongest"], ["select", "strongest", "own", "random"]),
+        (["--select", "perturbation", "--budget", "8/14; parameters<=2M"], ["budget", "2M", "perturbation"]),
+    ],
+)
+def test_a_rule_that_cannot_choose_is_refused_before_the_search(arguments, words, tmp_path, capsys):
+    options = ["--preset", "tiny", "--dataset", "digits", "--out", str(tmp_path / "x"), *arguments]
+    message = refused(capsys, "search", *options)
+    assert all(word in message for word in words) and not (tmp_path / "x").exists(), message

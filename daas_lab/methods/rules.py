@@ -46,16 +46,24 @@ def parse_rule(text: str) -> tuple[str, float]:
     return name, 0
 
 
+def check(rule: str, method: Method, budget: EdgeBudget) -> tuple[str, float]:
+    """`parse_rule`, of a rule that can choose the cell of this method's search for this budget."""
+    name, number = parse_rule(rule)
+    if name != OWN and not method.trains:
+        raise refuse("select", rule, f"{OWN} for {method.title}, which have no strengths")
+    if name == PERTURBATION and budget.limits:
+        raise refuse("budget", str(budget), f"without a limit for {PERTURBATION}, whose measurements are no sum")
+    return name, number
+
+
 def select(
     rule: str, method: Method, architectures: Mapping[str, Architecture], budget: EdgeBudget, at: Moment
 ) -> Genotype:
     """The cell that `budget` keeps of α and β by a rule that needs no network. A limit that the cell meets anyway
     changes nothing."""
-    name, number = parse_rule(rule)
+    name, number = check(rule, method, budget.unlimited)
     if name == PERTURBATION:
         raise refuse("select", rule, "a rule that needs no network")
-    if name != OWN and not method.trains:
-        raise refuse("select", rule, f"{OWN} for {method.title}, which have no strengths")
     by_name: dict[str, Callable[..., Genotype]] = {
         OWN: method.select,
         STRONGEST: partial(Method.select, method),

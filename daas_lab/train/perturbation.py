@@ -8,6 +8,7 @@ source trains on between two decisions; here nothing is trained.
 
 import json
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +16,9 @@ import torch
 
 from daas_lab.data.batches import ImageSet, plain_batches
 from daas_lab.data.sources import Dataset
-from daas_lab.errors import LabError, refuse
+from daas_lab.errors import LabError
 from daas_lab.methods.method import Mixture
-from daas_lab.methods.rules import PERTURBATION
+from daas_lab.methods.rules import PERTURBATION, check
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.files import write_atomically
 from daas_lab.runs.folder import read_run, seal
@@ -40,23 +41,28 @@ def keep_perturbed_cells(folder: str | Path, data: str | Path | Dataset, budgets
     folder, run = Path(folder), read_run(folder)
     if not run.finished:
         raise LabError(f"run = {str(folder)!r}: must be finished before its cells are chosen by {PERTURBATION}")
-    for budget in budgets:
-        if EdgeBudget.parse(budget).limits:
-            raise refuse("budget", budget, f"without a limit for {PERTURBATION}, whose measurements are no sum")
+    for budget in map(EdgeBudget.parse, budgets):
+        check(PERTURBATION, run.search.searcher, budget)
     kept = run.cells.get(PERTURBATION, {})
     lacking = [budget for budget in map(EdgeBudget.parse, budgets) if str(budget) not in kept]
     if not lacking:
         return
     images = search_splits(run.search, data).architecture
     images = images.subset(torch.arange(min(IMAGES, len(images))))
-    found: dict[str, dict] = {}
+    found: dict[str, Genotype] = {}
     with prepare(replace(run.search, device="cpu", threads=threads)):
         for network, own in supernets_at(folder, lacking):
             chosen = perturbed_cells(network, images, own, run.search.seed)
-            found |= {str(budget): cells.to_json() for budget, cells in zip(own, chosen, strict=True)}
+            found |= {str(budget): cells for budget, cells in zip(own, chosen, strict=True)}
+    keep_cells(folder, PERTURBATION, found)
+
+
+def keep_cells(folder: str | Path, rule: str, found: Mapping[str, Genotype]) -> None:
+    """Keep cells that a rule has chosen, budget → cells, in a run's folder beside those that are there: cells.json."""
+    folder = Path(folder)
     with locked(folder, patience=60):  # another process may have chosen others meanwhile
         cells = read_run(folder).cells
-        cells = cells | {PERTURBATION: cells.get(PERTURBATION, {}) | found}
+        cells = cells | {rule: cells.get(rule, {}) | {budget: own.to_json() for budget, own in found.items()}}
         write_atomically(folder / "cells.json", json.dumps(cells, indent=1) + "\n")
         seal(folder, ["cells.json"])
 
