@@ -93,7 +93,11 @@ def named_own(field: str, text: str, digest: str) -> Any:
     try:
         return _named[digest, own_name(text)]
     except KeyError:
+        others = [found for found, name in _named if name == own_name(text)]
+        why = (
+            f"; the one that was named has another content: its digest is {others[-1]}, not {digest}" if others else ""
+        )
         raise LabError(
             f"{field} = {text!r}: code of one's own, which is executed only where it is named: name the same file "
-            "again (--own FILE.py:NAME; in Python own_files.load_own)"
+            f"again (--own FILE.py:NAME; in Python own_files.load_own){why}"
         ) from None

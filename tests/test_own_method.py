@@ -93,6 +93,44 @@ def test_both_keep_what_a_method_has_to(files):
         check_method(method_class(name), budgets=("8/14", "3/14"))
 
 
+def test_who_names_an_edited_file_hears_that_it_is_another(tmp_path):
+    path = tmp_path / "gumbel.py"
+    path.write_text(GUMBEL.replace("Gumbel", "Edited"))
+    config = search_config("tiny", "digits", f"{path}:Edited", **SHORT)
+    path.write_text(GUMBEL.replace("Gumbel", "Edited") + "\n# edited\n")
+    code = f"""
+import sys
+from daas_lab.methods.lookup import method_class, recorded_class
+from daas_lab.errors import LabError
+method_class(sys.argv[1])
+try:
+    recorded_class(sys.argv[1], {config.method_digest!r})
+except LabError as error:
+    print(error)
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", code, f"{path}:Edited"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "has another content" in said and config.method_digest in said and str(path) in said
+
+
+@pytest.mark.parametrize(
+    ("gives", "words"),
+    [
+        ("one, labels", ["gives 2 values", "test images"]),
+        ("None", ["cannot be used", "NoneType"]),
+        ("one, labels, one, one", ["targets"]),
+    ],
+)
+def test_a_function_of_data_that_gives_something_else_is_told_what_it_gave(gives, words, tmp_path):
+    path = tmp_path / "mine.py"
+    text = f"one, labels = np.zeros((4, 8, 8), np.uint8), np.arange(4) % 2\ndef mine():\n    return {gives}\n"
+    path.write_text(f"import numpy as np\n{text}")
+    with pytest.raises(LabError) as error:
+        search_config("tiny", f"{path}:mine", "darts")
+    assert all(word in str(error.value) for word in ["dataset", str(path), *words])
+
+
 @pytest.mark.slow
 def test_searched_in_worker_processes_cut_drawn_retrained_and_searched_anew_when_edited(files, settings, tmp_path):
     configs = [settings.search(name, 0, **SHORT) for name in files.values()]
