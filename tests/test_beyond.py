@@ -101,6 +101,13 @@ def test_a_network_that_serves_two_budgets_counts_once():
     said = beyond.network_sentence(gaps, "DARTS")
     assert "of each is 1.76 points lower" in said and "(8/14, 6/14, 5/14, 4/14) of each" in said  # 80, 80, 80, 81
     assert "accuracy before the cut of one is 3.62 points lower" in said
+    furthest = beyond.furthest_sentence(gaps, "DARTS", "one")
+    assert (
+        furthest
+        == "Beside DARTS's super-network that of one is furthest below at 3/14, by 12.06 points in the mean (2 seeds)."
+    )
+    assert beyond.furthest_sentence(gaps, "each", "DARTS").endswith("is nowhere below (2 seeds).")
+    assert beyond.furthest_sentence(gaps, "DARTS", "none") == ""
 
 
 @pytest.mark.slow
