@@ -197,19 +197,17 @@ def furthest_sentence(gaps: Sequence[Row], baseline: str, ours: str) -> str:
     """At which budget the networks of `ours` are furthest below those of `baseline` before the cut, by the mean over
     the seeds that both have; nothing where they have none together."""
     own = [row for row in gaps if row["edge_weight"] == "one"]
-    found = [
-        (one.mean, budget, one.seeds[0])
-        for budget in BUDGETS
-        for one in compare.differences(
-            [r for r in own if r["budget"] == budget], "search", [(baseline, ours)], "before"
-        )
-        if one.paired
-    ]
+    found = []
+    for budget in BUDGETS:
+        groups = {name: _befores(own, name, budget) for name in (baseline, ours)}
+        if groups[baseline].keys() & groups[ours].keys():
+            one = compare.difference(groups, baseline, ours)
+            found += [(one.mean, budget, one.seeds[0])] if one.paired else []
     if not found:
         return ""
     mean, budget, seeds = min(found)
-    where = "is nowhere below" if mean >= 0 else f"is furthest below at {budget}, by {-mean:.2f} points in the mean, "
-    return f"Beside {baseline}'s super-network that of {ours} {where.strip(', ')} ({seeds} seeds)."
+    where = "is nowhere below" if mean >= 0 else f"is furthest below at {budget}, by {-mean:.2f} points in the mean"
+    return f"Beside {baseline}'s super-network that of {ours} {where} ({seeds} seeds)."
 
 
 def _befores(rows: Sequence[Row], search: str, budget: str) -> dict[int, float]:

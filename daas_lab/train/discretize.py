@@ -215,10 +215,9 @@ def accuracy_drops(
 def check_remaining(network: SuperNetwork, genotype: Genotype, budget: str) -> None:
     """Raise if a cut keeps what has left the network."""
     for name in CELL_TYPES:
-        for source, node, operation in genotype.cell(name).edges:
-            place = network.space.edges.index((source, node)), network.space.operations.index(operation)
-            if not network.candidates[name][place]:
-                kept = f"{operation} of the {name} cell's edge {source}→{node}"
+        for edge in genotype.cell(name).edges:
+            if not network.candidates[name][rules.place(edge, network.space)]:
+                kept = f"{edge.operation} of the {name} cell's edge {edge.source}→{edge.node}"
                 raise refuse("budget", budget, f"one that keeps nothing that has retired, as {kept} has")
 
 
