@@ -83,9 +83,10 @@ def load_own(field: str, text: str, digest: str = "") -> Any:
     return _named[found, name]
 
 
-def named_label(name: str) -> Any:
-    """What was loaded last under this NAME, whatever its file; None if nothing was."""
-    return next((found for (_, own), found in reversed(_named.items()) if own == name), None)
+def named_label(name: str, kind: type) -> Any:
+    """The subclass of `kind` that was loaded last under this NAME, whatever its file; None if none was."""
+    named = (found for (_, own), found in reversed(_named.items()) if own == name)
+    return next((found for found in named if isinstance(found, type) and issubclass(found, kind)), None)
 
 
 def named_own(field: str, text: str, digest: str) -> Any:

@@ -13,6 +13,7 @@ from matplotlib.colors import to_hex, to_rgb
 from daas_lab import paper
 from daas_lab.methods import losses, schedules
 from daas_lab.methods.lookup import method_class
+from daas_lab.own_files import load_own
 from daas_lab.report import plots, plots_losses
 from daas_lab.space.cell_space import PRIMITIVES, cell_edges
 from daas_lab.space.operations import OPERATIONS, OWN_COLOURS, operation_colour
@@ -135,6 +136,18 @@ def test_the_papers_number_stands_beside_the_cut_that_is_the_papers():
 def test_a_method_has_its_colour_by_name_and_by_title(label, method):
     assert plots.method_colour(label, 3) == method_class(method).colour
     assert plots.method_colour("by hand", 3) == plots.LINE_COLOURS[3]
+
+
+def test_an_operation_of_ones_own_does_not_stand_for_a_method_of_that_name(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text("def theirs(*a): pass\n")
+    load_own("operations", f"{program}:theirs")
+    assert plots.method_colour("theirs", 3) == plots.LINE_COLOURS[3]
+    program.write_text('from daas_lab import Method\nclass theirs(Method):\n    colour = "#123456"\n')
+    load_own("method", f"{program}:theirs")
+    program.write_text("def theirs(*a): ...\n")
+    load_own("operations", f"{program}:theirs")
+    assert plots.method_colour("theirs", 3) == "#123456"
 
 
 def test_error_bars_leave_out_what_has_no_result_and_say_what_they_are():

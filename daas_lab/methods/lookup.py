@@ -61,5 +61,5 @@ def _built_in(name: str) -> type[Method]:
 
 def labelled_class(label: str) -> type[Method]:
     """The class of a method by what rows and run folders call it: its name, or the class's of one's own."""
-    found = named_label(label) if label not in METHODS else None
+    found = named_label(label, Method) if label not in METHODS else None
     return found or _built_in(label)

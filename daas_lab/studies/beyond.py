@@ -186,8 +186,8 @@ def network_sentence(gaps: Sequence[Row], baseline: str) -> str:
     budget each, 3/14's is 4/14's again where the losses ask the same: one network counts once."""
     own = [row for row in gaps if row["edge_weight"] == "one"]
     for name in dict.fromkeys(row["search"] for row in own):
-        by_budget = {budget: _befores(own, name, budget) for budget in ("8/14", "4/14", "3/14")}
-        if by_budget["3/14"] == by_budget["4/14"] != by_budget["8/14"]:
+        runs = {at: {row["run"] for row in own if (row["search"], row["budget"]) == (name, at)} for at in BUDGETS}
+        if runs["3/14"] == runs["4/14"] != runs["8/14"]:
             own = [row for row in own if (row["search"], row["budget"]) != (name, "3/14")]
     pairs = [(baseline, name) for name in dict.fromkeys(row["search"] for row in own) if name != baseline]
     return compare.listed(compare.differences(own, "search", pairs, "before", "accuracy before the cut"))
