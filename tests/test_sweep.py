@@ -19,7 +19,7 @@ from daas_lab.compose import search_config
 from daas_lab.runs.folder import epochs_done, is_finished, read_checkpoint, read_run
 from daas_lab.runs.lock import writer
 from daas_lab.studies.make import run_folder, run_name
-from daas_lab.studies.sweep import planned, read_sweep, rows_of
+from daas_lab.studies.sweep import planned, read_sweep, rows_of, table
 from daas_lab.studies.sweep_notebooks import execute
 from daas_lab.train.retrain import retrain
 from daas_lab.train.search import search
@@ -85,6 +85,17 @@ def test_rows_of_single_runs_name_their_search(tmp_path):
         (run_name(config), "da2s", config.budget, config.seed) for config in list(sweep.searches)[:3]
     ]
     assert all(row["protocol"] == "authors" and row["params_m"] > 0.3 for row in rows)
+
+
+def test_the_table_says_whose_seeds_a_mean_is_of_and_gives_no_method_a_setting_that_it_lacks(tmp_path):
+    searches = [{"method": "darts"}, {"method": "da2s", "lambda_c": ["linear", "step"]}]
+    sweep = read_sweep(write(tmp_path / "s.yaml", search=searches, retrain={"epochs": 1}))
+    for config in list(sweep.searches)[:2]:
+        write_search(run_folder(config, sweep.settings), config.method, "tiny", "digits", seed=config.seed)
+    rows, shown = table(sweep)
+    assert [(row["method"], row["lambda_c"], row["error_seeds"]) for row in rows] == [("darts", None, [])]
+    header, _, first = shown.splitlines()
+    assert header.endswith("| seeds | seeds of the cells |") and "| – |" in first and "const" not in first
 
 
 def test_a_search_is_the_one_that_a_notebook_asks_for(tmp_path):

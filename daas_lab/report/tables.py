@@ -27,6 +27,8 @@ HEADERS = {
     "before": "accuracy before (%)",
     "control": "before, statistics recalibrated (%)",
     "drop": "drop (points)",
+    "drop_learned": "drop as learned (points)",
+    "drop_one": "drop, kept edges at 1 (points)",
     "edge_weight": "edge weight",
     "error": "test error (%)",
     "error_best": "best test error (%)",

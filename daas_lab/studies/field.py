@@ -11,6 +11,7 @@ from daas_lab.methods.lookup import BASELINE, CHANCE, PAPERS
 from daas_lab.report import compare
 from daas_lab.report.tables import Row, mean_std_text
 from daas_lab.runs.folder import Run
+from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, SKIP
 from daas_lab.space.genotype import Genotype
 from daas_lab.space.text_forms import PUBLISHED
@@ -28,13 +29,17 @@ def field_rows(searches: Sequence[Run], settings: Settings, budgets: Sequence[st
 
     `after_recalibrated`, and `control`: nothing cut, statistics estimated again. `selection_part` = control −
     after_recalibrated: what is lost because the network of the cell is another function; `computation_part`, the rest
-    of the drop: statistics (and so scales) that are not that network's. `largest_weight`, the mean over edges of the
-    largest operation weight at the end; `skips`, skip connections in both cells.
+    of the drop: statistics (and so scales) that are not that network's. A record that has no control has no parts
+    either. `largest_weight`, the mean over edges of the largest operation weight at the end; `skips`, skip connections
+    in both cells.
     """
     rows = retraining_rows(searches, settings, lambda run: budgets_of(run, budgets))
     runs = {make.run_name(run.config): run for run in searches}
     trained = [run for run in searches if run.search.searcher.trains]
-    measured = make.drops(trained, lambda run: budgets_of(run, budgets), settings, ("none", "both"))
+    measured = []
+    for stages, controlled in ((("none", "both"), True), (("both",), False)):
+        own = [run for run in trained if _has_control(run, budgets) == controlled]
+        measured += make.drops(own, lambda run: budgets_of(run, budgets), settings, stages)
     recalibrated = {
         (row["run"], row["budget"], row["stage"]): row["after"]
         for row in measured
@@ -49,12 +54,21 @@ def field_rows(searches: Sequence[Run], settings: Settings, budgets: Sequence[st
         kept = [edge.operation for name in CELL_TYPES for edge in cells.cell(name).edges]
         row = row | {"skips": kept.count(SKIP)}
         if key in drops:
-            control, after = (recalibrated[(*key, stage)] for stage in ("none", "both"))
-            row |= drops[key] | {"after_recalibrated": after, "control": control}
-            row |= {"selection_part": control - after, "computation_part": row["drop"] - (control - after)}
+            after, control = (recalibrated.get((*key, stage)) for stage in ("both", "none"))
+            row |= drops[key] | {"after_recalibrated": after}
             row["largest_weight"] = run.history[-1].get("largest_operation_weight")
+            if control is not None:
+                row |= {"control": control, "selection_part": control - after}
+                row["computation_part"] = row["drop"] - row["selection_part"]
         found.append(row)
     return found
+
+
+def _has_control(run: Run, budgets: Sequence[str]) -> bool:
+    """Whether the accuracy with nothing cut and statistics estimated again is known, or can be measured: not of a
+    record that was published for other tables."""
+    keys = [(str(EdgeBudget.parse(budget)), "none") for budget in budgets_of(run, budgets)]
+    return run.folder is not None or not make.lacking_drops(run, keys)
 
 
 def published_rows(settings: Settings, names: Sequence[str]) -> list[Row]:

@@ -24,7 +24,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from daas_lab.config import RetrainConfig, SearchConfig
+from daas_lab.config import WITHOUT_METHOD, RetrainConfig, SearchConfig
 from daas_lab.data.batches import check_available
 from daas_lab.errors import LabError, imported, refuse, suggestion
 from daas_lab.fields import coerce, refuse_unknown
@@ -375,6 +375,8 @@ def rows_of(sweep: Sweep) -> list[Row]:
 
 def _named_value(search: SearchConfig, name: str) -> Any:
     """Of a field of the search, or of a number of its method; None where it has none."""
+    if name in WITHOUT_METHOD and name not in {spec.name for spec in fields(search.method_class)}:
+        return None
     return search.label if name == "method" else getattr(search, name, dict(search.numbers).get(name))
 
 
@@ -385,5 +387,6 @@ def table(sweep: Sweep) -> tuple[list[Row], str]:
     measured = [name for name in ("before", "after", "drop", "error", "params_m") if any(name in row for row in rows)]
     rows = summarise(rows, named, measured)
     # A setting is printed as it was given: two learning rates must not be rounded to the same.
-    printed = [row | {name: str(row[name]) for name in named} for row in rows]
-    return rows, to_markdown(printed, (*named, *measured, "seeds"))
+    printed = [row | {name: str(row[name]) for name in named if row[name] is not None} for row in rows]
+    fewer = [name for name in ("error_seeds",) if any(name in row for row in rows)]
+    return rows, to_markdown(printed, (*named, *measured, "seeds", *fewer))
