@@ -72,6 +72,16 @@ def plain(channels, stride, affine):
 """
 
 
+def test_the_size_of_an_operation_that_was_edited_is_counted_again(tmp_path, forgets_operations):
+    mine, sizes = None, []
+    for body in (PLAIN, PLAIN.replace("1, stride", "3, stride, 1")):
+        (tmp_path / "mine.py").write_text(body)
+        load_operations(f"{tmp_path / 'mine.py'}:plain")
+        mine = mine or editor.change_edge(DARTS, "normal", 0, operation="plain")
+        sizes.append(editor.size_text(mine))
+    assert sizes[0] != sizes[1]
+
+
 def test_an_export_is_what_retrain_reads(tmp_path, monkeypatch, forgets_operations):
     path, settings = tmp_path / "my cells" / "$HOME; it's one.json", Settings(preset="tiny", dataset="digits")
     command = editor.export(DARTS, path, settings)

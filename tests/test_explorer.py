@@ -252,6 +252,17 @@ def test_a_whole_cell_of_an_operation_that_was_not_named_is_no_damage(tmp_path, 
         explorer.read_search(folder)
 
 
+def test_a_search_of_a_method_that_was_not_named_leaves_the_lists_as_they_are(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(MINE)
+    runs = tmp_path / "runs"
+    write_search(runs / "own", f"{tmp_path / 'mine.py'}:Mine", "tiny", "digits", weight=2.0)
+    write_search(runs / "usual", "da2s", "tiny", "digits")
+    monkeypatch.setattr(own_files, "_named", {})  # as in another kernel
+    found = explorer.searches(runs)
+    assert explorer.labels(found) == [("own", "own"), ("usual · tiny · 8/14", "usual")]
+    assert explorer.second_choice(found) in found
+
+
 def test_notes_are_read_in_lines():
     root = ElementTree.fromstring(note("a word and " * 40))
     assert float(root.get("width")) == WIDTH and len(list(root.iter(f"{SVG}text"))) == 6
@@ -273,6 +284,10 @@ def test_losses_have_a_line_each(run):
     texts = [element.text for element in root.iter(f"{SVG}text")]
     # Each panel has its own scale: 30 below, 2 above.
     assert {"train", "held out", "operation", "2", "30"} <= set(texts)
+    terms = [record | {"zero_one_term": -0.5, "mine": 2.0} for record in history]
+    root = ElementTree.fromstring(explorer.losses(replace(run, history=terms)))
+    assert_inside(root)  # a term may be negative
+    assert {"zero one", "mine", "-0.5"} <= {element.text for element in root.iter(f"{SVG}text")}
     many = [record | {f"term_{n}_loss": 1.0 for n in range(8)} for record in history]
     root = ElementTree.fromstring(explorer.losses(replace(run, history=many)))
     assert_inside(root)

@@ -76,6 +76,9 @@ def mix_with(change):
         ({"start": lambda self, space, budget: 5}, "start returns no Architecture"),
         ({"regularise": lambda self, a, m, at: {"mine": torch.tensor(float("inf"))}}, "regularise gives mine = inf"),
         ({"regularise": lambda self, a, m, at: torch.zeros(())}, "regularise returns no mapping"),
+        ({"regularise": lambda self, a, m, at: {"mine": 3.0}}, "regularise gives mine = 3.0, which is no tensor"),
+        ({"regularise": lambda self, a, m, at: {"epoch": torch.zeros(())}}, "regularise names a term 'epoch'"),
+        ({"select": lambda self, a, budget, at: None}, "select returns no Genotype: None"),
         (
             {"select": lambda self, a, budget, at: Method.select(self, a, daas_lab.EdgeBudget.parse("2,3,4,5"), at)},
             "select keeps 14 edges of the 8",

@@ -44,6 +44,13 @@ def settings(tmp_path_factory):
     return Settings(preset="tiny", dataset="digits", runs=folder / "runs", figures=folder / "figures")
 
 
+def raising(error):
+    def function(*_, **__):
+        raise error
+
+    return function
+
+
 def expected(settings, name, *what):
     return parts.fitted(explorer.frame(explorer.read_search(settings.runs / name), *what))
 
@@ -115,6 +122,19 @@ def test_a_cut_can_be_measured_only_where_the_weights_are(settings, tmp_path):
     wait_until(lambda: "cifar10" in message.value and not parts._measuring)
     assert "var(--jp-error-color1" in message.value and "Traceback" not in message.value
     assert [button.disabled for button in buttons] == [False, False]
+
+
+def test_a_run_that_has_changed_since_it_was_drawn_is_drawn_again(tmp_path):
+    folder = write_search(tmp_path / "runs" / "one", "da2s", "tiny", "digits")
+    there = Settings(preset="tiny", dataset="digits", runs=tmp_path / "runs", figures=tmp_path)
+    view = widgets.run_explorer(there, "one", "one")
+    (budget,), pictures = inside(view, ipywidgets.Dropdown, "cut to"), inside(view, ipywidgets.HTML)[1:3]
+    assert all("not measured" in picture.value for picture in pictures)
+    measured = {"budget": "8/14", "edge_weight": "learned", "batch_norm": "as-trained", "stage": "both"}
+    (folder / "gap.json").write_text(json.dumps([measured | {"before": 60.0, "after": 33.0}]))
+    budget.value = "4/14"
+    budget.value = "8/14"
+    assert all("after the cut 33.0 %" in picture.value for picture in pictures)
 
 
 def test_two_buttons_of_one_run_measure_it_once(tmp_path, monkeypatch):
@@ -296,6 +316,15 @@ def test_live_search_attaches_and_says_what_is_wrong(settings, monkeypatch):
     chosen.value = "begun"
     assert (state.value, message.value) == ("<b>begun</b>: not started", "")
     chosen.value, chosen.options = "darts-full", chosen.options[:-1]
+    with monkeypatch.context() as patch:  # a run that cannot be read does not show another's pictures
+        patch.setattr(explorer, "read_search", raising(LabError("cannot be read")))
+        chosen.value = "da2s-tiny"
+        assert message.value.endswith("cannot be read</span>") and picture.value == ""
+    chosen.value = "darts-full"
+    with monkeypatch.context() as patch:  # what is no LabError is said too: no cell would show it
+        patch.setattr(live, "start", raising(NotADirectoryError(20, "Not a directory")))
+        start.click()
+        assert "Not a directory" in message.value
     for name, text, reason in (
         ("epochs", "some", "epochs = "),
         ("budget", "9/14", "budget = "),

@@ -144,7 +144,7 @@ def _called(text: str, digest: str) -> Dataset:
     function = named_own("dataset", text, digest)
     try:
         made = function()
-        if not isinstance(made, Dataset) and len(made) < 4:
+        if not isinstance(made, Dataset) and len(made) != 4:
             parts = "images, targets, test images and test targets"
             raise LabError(f"{own_name(text)} gives {len(made)} values; allowed: {parts}, or a Dataset")
         return made if isinstance(made, Dataset) else Dataset(own_name(text), *made)

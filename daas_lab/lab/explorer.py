@@ -19,6 +19,7 @@ from daas_lab.errors import LabError, refuse
 from daas_lab.lab import svg
 from daas_lab.lab.svg import MARGIN, WIDTH
 from daas_lab.methods import rules, schedules
+from daas_lab.methods.check import RECORDED
 from daas_lab.methods.lookup import METHODS, method_class
 from daas_lab.report.plots import CELL_NAMES, DASHES, FAINT, INK, LINE_COLOURS
 from daas_lab.report.tables import images_of
@@ -113,10 +114,10 @@ def labels(found: Mapping[str, Path]) -> list[tuple[str, str]]:
 def _particulars(path: Path) -> list[str]:
     try:
         config = read_search(path).search
-    except LabError:  # damaged; who chooses it is told so
+        budget = [config.budget] if config.searcher.asks_for_budget else []
+        return [config.preset, *budget, *_unusual_lambdas(config)]
+    except LabError:  # damaged, or of a method that is not named; who chooses it is told so
         return []
-    budget = [config.budget] if config.searcher.asks_for_budget else []
-    return [config.preset, *budget, *_unusual_lambdas(config)]
 
 
 def _unusual_lambdas(config: SearchConfig) -> list[str]:
@@ -237,15 +238,20 @@ def _accuracy_panel(run: Run, budget: str, epoch: int, edge_weight: str, y: floa
 
 
 def losses(run: Run) -> str:
-    """Every loss that a search has recorded so far, over its epochs: L^C above, L^O and L^E below; an SVG document."""
+    """Every loss that a search has recorded so far, over its epochs: L^C above, L^O and L^E below, then the terms that
+    the method adds to L^C as they are added; an SVG document."""
     recorded = {record["epoch"]: record for record in run.history}
-    names = list(dict.fromkeys(key for record in run.history for key in record if key.endswith("_loss")))
+    names = list(dict.fromkeys(key for record in run.history for key in record))
+    recorded_losses = [name for name in names if name.endswith("_loss")]
     panels = {
-        "classification loss": [name for name in names if name not in DISCRETIZATION_LOSSES],
-        "operation and edge loss, before λ": [name for name in names if name in DISCRETIZATION_LOSSES],
+        "classification loss": [name for name in recorded_losses if name not in DISCRETIZATION_LOSSES],
+        "operation and edge loss, before λ": [name for name in recorded_losses if name in DISCRETIZATION_LOSSES],
+        "what the method adds or records": [name for name in names if name not in {*RECORDED, *recorded_losses}],
     }
     parts, y = [], 0.0
     for title, own in panels.items():
+        if not own and title.startswith("what"):
+            continue  # of a method without terms
         parts.append(svg.text(title, MARGIN, y + 20, 'text-anchor="start" font-size="13" font-weight="bold"'))
         series = []
         for n, name in enumerate(own):
@@ -254,10 +260,12 @@ def losses(run: Run) -> str:
             series.append((values, colour, dashes))
             x, y = MARGIN + 150 * (n % 3), y + 14 * (n > 0 and n % 3 == 0)
             parts.append(svg.line(f"M{x},{y + 36}h24", colour, dashes))
-            parts.append(svg.text(name.removesuffix("_loss").replace("_", " "), x + 29, y + 39, 'text-anchor="start"'))
-        highest = max((value for values, *_ in series for value in values if value is not None), default=1.0)
+            label = name.removesuffix("_loss").removesuffix("_term").replace("_", " ")
+            parts.append(svg.text(label, x + 29, y + 39, 'text-anchor="start"'))
+        known = [value for values, *_ in series for value in values if value is not None]
+        low, high = min([0.0, *known]), max([0.0, *known])  # a term may be negative
         box = (MARGIN + 26, y + 54, WIDTH - 2 * MARGIN - 32, 2 * PANEL_HEIGHT)
-        parts += svg.curves(series, box, (0, highest or 1.0), run.config.epochs)
+        parts += svg.curves(series, box, (low, high if high > low else low + 1), run.config.epochs)
         y += 2 * PANEL_HEIGHT + 84
     return svg.document(WIDTH, y, parts)
 

@@ -135,13 +135,15 @@ def measure_buttons(
 
 
 def reporting(message: ipywidgets.HTML, action: Callable[[], str | None]) -> Callable:
-    """`action` as a callback: what it returns, or the `LabError` that it raises, becomes the text of `message`."""
+    """`action` as a callback: what it returns, or what it raises, becomes the text of `message`: there is no cell that
+    would show a traceback."""
 
     def callback(*_) -> None:
         try:
             message.value = escape(action() or "")
-        except LabError as error:
-            message.value = f'<span style="color:var(--jp-error-color1,#b00020)">{escape(str(error))}</span>'
+        except Exception as error:
+            said = str(error) if isinstance(error, (LabError, OSError)) else repr(error)
+            message.value = f'<span style="color:var(--jp-error-color1,#b00020)">{escape(said)}</span>'
 
     return callback
 

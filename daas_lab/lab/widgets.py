@@ -90,6 +90,7 @@ def run_explorer(settings: Settings, first: str | None = None, second: str | Non
     message, pictures = ipywidgets.HTML(), parts.pictures()
     find = parts.find_field(sides, lambda: labels, lambda: found, message)
     drawn: dict[tuple[str, str, str], list[str]] = {}
+    seen: dict[str, Any] = {}  # run → how far it was when it was drawn
 
     def frames(side: ipywidgets.Dropdown) -> list[str]:
         key = (side.value, budget.value, edge_weight.value)
@@ -108,17 +109,24 @@ def run_explorer(settings: Settings, first: str | None = None, second: str | Non
         for picture, svg in zip(pictures, current(), strict=True):
             picture.value = parts.fitted(svg)
 
-    def measured() -> None:
-        drawn.clear()
-        choose()
+    def look(side: ipywidgets.Dropdown) -> None:
+        """Forget what was drawn of a run that has changed since: it went on, or its cut was measured elsewhere."""
+        now = None
+        with contextlib.suppress(LabError):  # its picture says what is wrong
+            run = explorer.read_search(found[side.value])
+            now = len(run.history), run.finished, len(run.gap)
+        if seen.get(side.value) != now:
+            seen[side.value] = now
+            for key in [key for key in drawn if key[0] == side.value]:
+                del drawn[key]
 
     def shown(side: ipywidgets.Dropdown) -> tuple[Path, str, str]:
         return found[side.value], budget.value, edge_weight.value
 
-    measures, offer = parts.measure_buttons([partial(shown, side) for side in sides], settings, message, measured)
-
     def choose() -> None:
         offer()
+        for side in sides:
+            look(side)
         slider.max = play.max = max(len(frames(side)) for side in sides) - 1
         show()
 
@@ -131,6 +139,7 @@ def run_explorer(settings: Settings, first: str | None = None, second: str | Non
         budget.value = kept if kept in budget.options else budget.options[0]
         choose()
 
+    measures, offer = parts.measure_buttons([partial(shown, side) for side in sides], settings, message, choose)
     for side in sides:
         side.observe(parts.reporting(message, choose_runs), "value")
     for control in (budget, edge_weight):
@@ -183,6 +192,8 @@ def cell_editor(settings: Settings, start: str = "DARTS_V2") -> View:
                 cell = genotype.cell(cell_type)
                 edge = cell.edges[index]
                 edge_name.value = f"<b>{CELL_NAMES[cell_type]}, edge {edge.source} → {edge.node}</b>"
+                if operation.options != known_operations():  # one of one's own has been named since
+                    operation.options = known_operations()
                 source.options = range(cell.nodes)
                 operation.value, source.value = edge.operation, edge.source
             else:
@@ -271,8 +282,12 @@ def live_search(settings: Settings) -> View:
         state.value = f"<b>{escape(chosen.value)}</b>: {escape(live.line(folder(), now))}"
         offer()
         stop_button.disabled, resume_button.disabled = now.pid is None, now.state not in ("stopped", "failed")
-        for picture, svg in zip(pictures, drawn() if now.epochs else ("", ""), strict=True):
-            picture.value = parts.fitted(svg)
+        svgs = ["", ""]
+        try:
+            svgs = drawn() if now.epochs else svgs
+        finally:  # of one that cannot be read no picture of another stays
+            for picture, svg in zip(pictures, svgs, strict=True):
+                picture.value = parts.fitted(svg)
 
     def shown() -> tuple[Path, str, str]:
         return folder(), explorer.main_budget(read_search_config(folder())), "learned"

@@ -12,9 +12,18 @@ from daas_lab.errors import LabError
 from daas_lab.methods.method import Architecture, Method, Mixture, Moment
 from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, Space
+from daas_lab.space.genotype import Genotype
 
 EPOCHS = 10
 PARTS = ("architecture", "weights")  # of a step: a method may mix differently in each
+# What a search records of every epoch by itself: no term of a method may take such a name.
+# fmt: off
+RECORDED = (
+    "epoch", "learning_rate", "architecture_loss", "train_loss", "train_accuracy", "held_out_loss", "held_out_accuracy",
+    "regulariser_share", "operation_loss", "edge_loss", "operation_entropy", "largest_operation_weight", "lambda_c",
+    "lambda_1", "lambda_2", "gap",
+)
+# fmt: on
 
 
 def check_method(method: type[Method] | Method, budgets: tuple[str, ...] = tuple(NAMED_BUDGETS)) -> None:
@@ -35,12 +44,13 @@ def check_method(method: type[Method] | Method, budgets: tuple[str, ...] = tuple
 
 
 def check_start(method: Method, space: Space, budget: EdgeBudget, epochs: int = EPOCHS) -> None:
-    """Raise unless the method gives a mixture of the right shape and finite numbers in the first and last epoch; a
-    search does this before it trains anything."""
+    """Raise unless the method gives a mixture of the right shape and finite numbers in the first and last epoch, and
+    selects a genotype; a search does this before it trains anything."""
     with torch.random.fork_rng(devices=[]):
         start = {name: _architecture(method, space, budget, name) for name in CELL_TYPES}
         for epoch, part in product((1, epochs), PARTS):
             _terms(method, start, Moment(epoch, epochs, training=True, part=part, space=space))
+        _selected(method, start, budget, Moment(epochs, epochs, space=space))
 
 
 def _made(method: type[Method], budget: EdgeBudget) -> Method:
@@ -89,10 +99,20 @@ def _terms(method: Method, architectures: Mapping[str, Architecture], at: Moment
     if not isinstance(terms, Mapping):
         raise _broken(method, "regularise", "returns no mapping name → term")
     for name, term in terms.items():
-        value = torch.as_tensor(term)
-        if value.shape != () or not value.isfinite():
-            raise _broken(method, "regularise", f"gives {name} = {value.tolist()}, not one finite number")
-    return [torch.as_tensor(term) for term in terms.values()]
+        if name in RECORDED:
+            raise _broken(method, "regularise", f"names a term {name!r}, as the search names what it records itself")
+        if not isinstance(term, Tensor):
+            raise _broken(method, "regularise", f"gives {name} = {term!r}, which is no tensor")
+        if term.shape != () or not term.isfinite():
+            raise _broken(method, "regularise", f"gives {name} = {term.tolist()}, not one finite number")
+    return list(terms.values())
+
+
+def _selected(method: Method, architectures: Mapping[str, Architecture], budget: EdgeBudget, at: Moment) -> Genotype:
+    cells = _call(method, "select", method.select, architectures, budget, at)
+    if not isinstance(cells, Genotype):
+        raise _broken(method, "select", f"returns no Genotype: {cells!r}")
+    return cells
 
 
 def _check_extremes(method: Method, space: Space, budget: EdgeBudget) -> None:
@@ -137,7 +157,7 @@ def _check_cells(method: Method, space: Space, budget: EdgeBudget) -> None:
     start = _architecture(method, space, budget, "normal")
     for _ in range(3):
         architectures = {name: _drawn_like(start, draws) for name in CELL_TYPES}
-        cells = _call(method, "select", method.select, architectures, budget, at)
+        cells = _selected(method, architectures, budget, at)
         for name in CELL_TYPES:
             edges = cells.cell(name).edges
             wanted = sum(group.keep for group in budget.groups(name)) * budget.operations
