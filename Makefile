@@ -34,7 +34,7 @@ test: .venv/installed
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not browser and not cluster"
 
 test-all: .venv/installed
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --durations=40
 
 test-cuda: .venv/installed
 	$(BIN)/python -m pytest -m cuda

@@ -92,7 +92,8 @@ def run_gap(options: argparse.Namespace) -> None:
     run_config = read_search_config(options.run_folder)
     # Asked for none: those that every run of two inputs and four nodes can be cut to, and its own.
     usual = [text for text in NAMED_BUDGETS if EdgeBudget.parse(text).nodes == run_config.nodes]
-    asked = options.budget or [*usual, run_config.budget]
+    own = run_config.edge_budget.unlimited if options.select == rules.PERTURBATION else run_config.budget
+    asked = options.budget or [*usual, str(own)]
     budgets = dict.fromkeys(_budget_for(budget, run_config) for budget in asked)
     _choose_cells(options, budgets)
     lists: dict[str, Any] = {f"{name}s": values for name, values in chosen.items()}
@@ -130,6 +131,8 @@ def run_cut(options: argparse.Namespace) -> None:
         raise refuse("--out", options.out, "the network's file")
     if options.export:
         one_of("ending of --export", Path(options.export).suffix, (".pt2",))
+        if Path(options.export).resolve() == Path(options.out).resolve():
+            raise refuse("--export", options.export, "another file than that of --out")
     run_config = read_search_config(options.run_folder)
     budget = _budget_for(options.budget or run_config.budget, run_config)
     names = ("edge_weight", "batch_norm", "select")
@@ -177,6 +180,7 @@ def _budget_for(text: str, run_config: config.SearchConfig) -> EdgeBudget:
     budget = EdgeBudget.parse(text)
     if budget.nodes != run_config.nodes:
         raise refuse("budget", str(budget), f"for the {run_config.nodes - 2} intermediate nodes of this run")
+    budget.check(run_config.space)
     check_limits(budget, run_config.space.operations)
     return budget
 

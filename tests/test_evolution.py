@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from daas_lab.compose import search_config
 from daas_lab.errors import LabError
 from daas_lab.identity import config_hash
+from daas_lab.methods.method import Architecture
 from daas_lab.report import plots
 from daas_lab.runs.folder import Run, read_run
 from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges
@@ -202,6 +204,34 @@ def test_edges_that_rank_by_their_operations_are_close_by_these_weights():
     kept, other = weights
     assert (row["kept"], row["next"]) == ("1→2", "0→2")
     assert row["margin"] == pytest.approx((kept - other) / (kept + other), rel=1e-2)
+
+
+def test_edges_of_a_node_without_beta_are_close_by_their_operation_weights():
+    """Under the authors' protocol node 2 has none."""
+    alphas = np.zeros((1, 5, 7))
+    alphas[0, :2, 2] = [math.log(6 * 0.2 / 0.8), math.log(6 * 0.198 / 0.802)]
+    alphas[0, 2:, 2] = 9.0
+    betas = np.array([[0.0, 0.0, 5.0, 0.0, 0.0]])
+    run = made_up_run(alphas, betas)
+    changed = search_config("tiny", "digits", "da2s", nodes=4, budget="1,1")
+    [row, _] = close_choices(replace(run, config=changed))
+    given = Architecture(*map(torch.tensor, (alphas[0], betas[0])))
+    mixture = changed.searcher.mix(given, "normal", changed.moment(1))
+    kept, other = mixture.operations[:2, 2].tolist()
+    assert (row["kept"], row["next"]) == ("0→2", "1→2") and 0.15 < other < kept < 0.3
+    assert row["margin"] == pytest.approx((kept - other) / (kept + other), rel=1e-3)
+
+
+def test_what_a_methods_own_rule_leaves_out_is_no_close_choice():
+    """P-DARTS keeps two skips; where they are barely the strongest on every edge, the rest was no choice."""
+    alphas = np.zeros((1, 14, 7))
+    alphas[0, :, PRIMITIVES.index("skip_connect")] = 5.001 + np.linspace(0, 1e-4, 14)
+    alphas[0, :, PRIMITIVES.index("max_pool_3x3")] = 5.0
+    run = replace(made_up_run(alphas, np.zeros((1, 14))), config=search_config("tiny", "digits", "p_darts"))
+    kept = {f"{edge.source}→{edge.node} {edge.operation}" for edge in genotype_after(run).normal.edges}
+    rows = [row for row in close_choices(run) if row["cell"] == "normal" and " " in row["kept"]]
+    assert len(rows) == 2 and {row["kept"] for row in rows} <= kept
+    assert all(row["kept"].endswith("skip_connect") for row in rows)
 
 
 def test_pools_and_skips_are_counted_for_each_cell(runs):

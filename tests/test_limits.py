@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import random
 from dataclasses import replace
 from fractions import Fraction
@@ -16,6 +17,7 @@ from daas_lab.compose import search_config
 from daas_lab.errors import LabError
 from daas_lab.methods import rules
 from daas_lab.methods.lookup import METHODS
+from daas_lab.methods.masks import GONE
 from daas_lab.methods.method import Architecture, Method, Moment
 from daas_lab.runs.folder import read_run
 from daas_lab.space import limited, selection
@@ -126,6 +128,23 @@ def test_no_cell_under_the_limit_is_worth_more(every_pair, limited_by, kind):
         assert limited.strongest_within(budget, NAMES, worth, sizes_under(budget, NAMES)) == best
 
 
+def test_what_has_left_is_kept_only_where_nothing_else_keeps_to_the_limit(every_pair):
+    edges, sizes = every_pair
+    draws, gone = random.Random(1), NAMES.index("skip_connect")
+    worth = worths("any", draws)
+    for rows in worth.values():
+        for row in rows:
+            row[gone] = -math.inf
+    without = [cells for cells in sizes if "skip_connect" not in str(cells)]
+    least = min(sizes[cells]["parameters"] for cells in without)
+    for limit, kept in ((least, False), (least - 1, True)):
+        budget = replace(edges, limits=(("parameters", limit),))
+        if kept and min(size["parameters"] for size in sizes.values()) > limit:
+            continue
+        found = limited.strongest_within(budget, NAMES, worth, sizes_under(budget, NAMES))
+        assert sizes[found]["parameters"] <= limit and ("skip_connect" in str(found)) == kept
+
+
 def test_a_limit_that_no_cell_meets_is_refused_with_the_smallest(every_pair):
     edges, sizes = every_pair
     for name in QUANTITIES:
@@ -180,6 +199,35 @@ def test_every_method_and_rule_keeps_to_it(method):
         if rule == "skips:1":
             for name in CELL_TYPES:
                 assert sum(edge.operation == "skip_connect" for edge in cells.cell(name).edges) <= 1
+
+
+def test_a_candidate_that_has_left_is_not_kept_for_being_cheap():
+    given = drawn_architectures(search_config("tiny", "digits", "darts"))
+    for both in given.values():
+        both.alphas[:, :3] += GONE  # all that is cheap
+        both.alphas[:2, 2] -= GONE
+    whole = count(Method().select(given, EdgeBudget.parse("8/14"), AT))["parameters"]
+    for limit in (whole - 1, int(0.97 * whole)):
+        cells = rules.select("own", Method(), given, EdgeBudget.parse(f"8/14;parameters<={limit}"), AT)
+        for name in CELL_TYPES:
+            for edge in cells.cell(name).edges:
+                assert given[name].alphas[rules.place(edge, AT.space)] > GONE / 2
+
+
+@pytest.mark.parametrize("limit", ["2.5M", "1.8M", "1.6M"])
+def test_few_skips_under_a_limit_are_few(limit):
+    config = search_config("tiny", "digits", "darts", operations="skip_connect,max_pool_3x3,sep_conv_3x3")
+    given = drawn_architectures(config)
+    for both in given.values():
+        both.alphas[:, 0] += 3
+    at, budget = config.moment(), EdgeBudget.parse(f"8/14;parameters<={limit}")
+    cells = rules.select("skips:1", config.searcher, given, budget, at)
+    assert all(sum(edge.operation == "skip_connect" for edge in cells.cell(name).edges) <= 1 for name in CELL_TYPES)
+    only = search_config("tiny", "digits", "darts", operations="skip_connect,sep_conv_3x3")
+    given = {name: both._replace(alphas=both.alphas[:, [0, 2]]) for name, both in given.items()}
+    if limit == "1.6M":
+        with pytest.raises(LabError, match="one that cells of at most 1 skip connections meet"):
+            rules.select("skips:1", only.searcher, given, budget, only.moment())
 
 
 def test_a_way_to_select_that_keeps_to_no_limit_is_refused():
@@ -249,11 +297,12 @@ def test_on_the_command_line(tmp_path, capsys, method):
     assert f"{count(Genotype.from_json(least))['parameters']:,} parameters" in said
     for arguments, word in (
         (["--budget", "8/14; multiply_adds<=40M"], "multiply_adds<=227.27232M at least"),
+        (["--budget", "8/14*9; parameters<=3M"], "operations per edge = 9: must be 1 to 7"),
         (["--budget", "8/14; parameters<=1.5M", "--select", "perturbation"], "without a limit for perturbation"),
     ):
         assert main(["genotype", str(folder), *arguments]) == 2
         captured = capsys.readouterr()
-        assert captured.err.count("\n") == 1 and "budget = " in captured.err and word in captured.err
+        assert captured.err.count("\n") == 1 and word in captured.err
 
 
 def _said(capsys, arguments):

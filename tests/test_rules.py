@@ -87,6 +87,21 @@ def test_few_skips(budget, most):
         assert cells == whole
 
 
+@pytest.mark.parametrize("method", ["da2s_exact", "xnas", "darts"])
+def test_without_its_skip_an_edge_ranks_by_what_is_left(method):
+    """0 → 2 is the strongest edge by its skip, and has nothing beside it."""
+    config = search_config("tiny", "digits", method, budget="4/14")
+    alphas, skip, conv = torch.zeros(14, 7, dtype=torch.float64), PRIMITIVES.index(SKIP), 3
+    alphas[:, conv] = 1.0
+    alphas[0], alphas[0, skip], alphas[1, conv] = -30.0, 3.0, 2.9
+    given = {name: Architecture(alphas, torch.zeros(14, dtype=torch.float64)) for name in CELL_TYPES}
+    kept = {
+        rule: rules.select(rule, config.searcher, given, config.edge_budget, config.moment(config.epochs))
+        for rule in ("own", "skips:0")
+    }
+    assert {rule: cells.normal.edges[0][:2] for rule, cells in kept.items()} == {"own": (0, 2), "skips:0": (1, 2)}
+
+
 def test_a_method_without_a_network_has_only_its_own_rule():
     config = search_config("tiny", "digits", "random")
     assert rules.select("own", config.searcher, {}, config.edge_budget, config.moment())

@@ -39,6 +39,7 @@ class DA2SExact(Prioritised):
     colour: ClassVar[str] = "#009E73"
     learns_edges: ClassVar[bool] = True
     edges_rank_by_weights: ClassVar[bool] = False
+    operations_rank_edges: ClassVar[bool] = True
     # The images that it is compared on had a say in what it is.
     remark: ClassVar[str] = (
         "The form of `da2s_exact`, which is that of `da2s_descent` too, was chosen, while it was planned, by the test "

@@ -12,7 +12,13 @@ from daas_lab.space.budget import Group, nodes_in
 from daas_lab.space.cell_space import Space, cell_edges
 from daas_lab.space.genotype import CellGenotype
 
+GONE = -1e4  # what α loses when its candidate leaves the search (methods/pruning.py)
 MOST_SETS = 10_000  # of a group of nodes
+
+
+def alive(alphas: Tensor) -> Tensor:
+    """Which of α [E, O] are still searched. An optimizer moves one that has left by a learning rate a step at most."""
+    return alphas > GONE / 2
 
 
 def one_hot(cell: CellGenotype, space: Space, like: Tensor) -> Tensor:

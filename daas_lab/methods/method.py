@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from daas_lab.fields import check_fields, number
-from daas_lab.space.budget import EdgeBudget
+from daas_lab.methods.masks import alive
+from daas_lab.space.budget import EdgeBudget, Group
 from daas_lab.space.cell_space import CELL_TYPES, Space
 from daas_lab.space.cost import meets, sizes_under
 from daas_lab.space.genotype import Genotype
@@ -97,6 +98,7 @@ class Method:
     first_edge_node: ClassVar[int] = 2  # edges of the nodes before it have no β, where the others have
     asks_for_budget: ClassVar[bool] = False  # as one with a field `budget` does; else one search serves every budget
     edges_rank_by_weights: ClassVar[bool] = True  # else by logits
+    operations_rank_edges: ClassVar[bool] = False  # in these logits is the weight of the edge's strongest operation
     remark: ClassVar[str] = ""  # what has to be said beside a comparison of the method
     edge_weight: ClassVar[str] = "one"  # of the edges that a cut keeps, in the drop that reports show first
     # The numbers that were always so before configurations held them: they are not hashed, so that the runs from before
@@ -206,22 +208,31 @@ class Method:
 
     def worth(self, architecture: Architecture, cell_type: str, budget: EdgeBudget, at: Moment) -> Tensor:
         """What a limited cut adds up, [E, O]: the strength of the edge times the weight of the operation as a share of
-        the edge's largest. Of edges that rank by logits the strength is their share of what may enter the node."""
+        the edge's largest. Of edges that rank by logits the strength is their share of what may enter the node. −∞ of
+        what has left the search."""
         shares = self.mix(architecture, cell_type, at).shares
         edges = self.strengths(architecture, cell_type, at).edges
         if not self.edges_rank_by_weights:
-            logits, edges = edges, torch.zeros_like(edges)
+            strengths, edges = edges, torch.zeros_like(edges)
             for group in budget.groups(cell_type):
                 places = [at.space.edges.index(edge) for edge in group.candidates()]
-                edges[places] = logits[places].softmax(dim=0)
-        return edges[:, None] * shares / shares[:, at.space.choices].amax(dim=1, keepdim=True)
+                edges[places] = self.group_logits(strengths, group, at.space).softmax(dim=0)
+        worth = edges[:, None] * shares / shares[:, at.space.choices].amax(dim=1, keepdim=True)
+        return worth.masked_fill(~alive(architecture.alphas), -torch.inf)
+
+    def group_logits(self, edges: Tensor, group: Group, space: Space) -> Tensor:
+        """Of strengths [E] those of a group's candidates as logits. Where a group joins nodes with β and without, β
+        stands beside weights as it is, for so they rank."""
+        found = edges[[space.edges.index(edge) for edge in group.candidates()]]
+        return found.log() if self.edges_rank_by_weights or max(group.nodes) < self.first_edge_node else found
 
 
 def strongest(
     strengths: Mapping[str, Strengths], worth: Callable[[str], Tensor], budget: EdgeBudget, space: Space
 ) -> Genotype:
     """The strongest edges, and on each the strongest operations. Where these cost more than a limit of the budget
-    allows, the cells with the largest sum of `worth` (of a cell type, [E, O]) that keep to it."""
+    allows, the cells with the largest sum of `worth` (of a cell type, [E, O]) that keep to it; of what is worth −∞ only
+    where no others do."""
     cells, names = [], space.operations
     for name in CELL_TYPES:
         operations, edges = strengths[name]

@@ -8,15 +8,9 @@ Legend: E edges of a cell, O candidate operations.
 import torch
 from torch import Tensor
 
+from daas_lab.methods.masks import GONE, alive
 from daas_lab.methods.method import split_nodes
 from daas_lab.space.cell_space import Space, nodes_of
-
-GONE = -1e4
-
-
-def alive(alphas: Tensor) -> Tensor:
-    """Which of α [E, O] are still searched. An optimizer moves one that has left by a learning rate a step at most."""
-    return alphas > GONE / 2
 
 
 @torch.no_grad()

@@ -76,6 +76,10 @@ def select(
         cells = choose(architectures, budget, at)
     if not meets(cells, budget):
         raise refuse("budget", str(budget), f"without a limit for {method.title}: its way to select keeps to none")
+    if name == SKIPS and budget.limits and budget.operations < len(at.space.choices):
+        most = max(sum(edge.operation == SKIP for edge in cells.cell(each).edges) for each in CELL_TYPES)
+        if most > number:
+            raise refuse("budget", str(budget), f"one that cells of at most {number:g} skip connections meet")
     return cells
 
 
@@ -125,13 +129,14 @@ def few_skips(
 
     def left(name: str) -> Strengths:
         operations, edges = strengths[name]
-        if method.edges_rank_by_weights:
-            whole, rest = (x[:, at.space.choices].amax(dim=1) for x in (shares[name], shares[name] * ~taken[name]))
-            edges = edges * (rest / whole)
+        whole, rest = (x[:, at.space.choices].amax(dim=1) for x in (shares[name], shares[name] * ~taken[name]))
+        weighed = len(edges) if method.edges_rank_by_weights else sum(range(2, method.first_edge_node))
+        logits = edges[weighed:] + ((rest / whole)[weighed:].log() if method.operations_rank_edges else 0)
+        edges = torch.cat([edges[:weighed] * (rest / whole)[:weighed], logits])
         return Strengths(operations.masked_fill(taken[name], -torch.inf), edges)
 
     def worth(name: str) -> Tensor:
-        return method.worth(architectures[name], name, budget, at) * ~taken[name]
+        return method.worth(architectures[name], name, budget, at).masked_fill(taken[name], -torch.inf)
 
     while True:
         cells, chosen = strongest({name: left(name) for name in CELL_TYPES}, worth, budget, at.space), False

@@ -33,6 +33,7 @@ class XNAS(Method):
     title: ClassVar[str] = "XNAS"
     colour: ClassVar[str] = "#AA4499"
     edges_rank_by_weights: ClassVar[bool] = False
+    operations_rank_edges: ClassVar[bool] = True
     remark: ClassVar[str] = "XNAS has one operation an edge before the cut already: its drop is that of edges alone."
 
     @classmethod

@@ -41,7 +41,7 @@ def strongest_within(
 
     `worth` [E, O] by cell type; `names`: those of the O candidates. Sums are exact, so that what is worth little counts
     beside what is worth much. Of equal sums the cheapest is kept, of these the one with the edges and operations that
-    are listed first.
+    are listed first. What is worth −∞ is kept, and worth nothing, only if no cell without it meets the limits.
     """
     check(budget, names, sizes)
     best: tuple[float, int, int, Any] = (-math.inf, 0, 0, None)  # worth, and what is left of the limits
@@ -57,6 +57,9 @@ def strongest_within(
                 if min(left) >= 0:
                     best = max(best, (w + w_2, *left, (chosen, chosen_2)), key=itemgetter(0, 1, 2))
                     break
+    if best[3] is None:
+        every = {name: [[max(0.0, value) for value in row] for row in rows] for name, rows in worth.items()}
+        return strongest_within(budget, names, every, sizes)
     return Genotype(*map(_cell, best[3]))
 
 
@@ -126,7 +129,7 @@ def _options(
 ) -> Front:
     """The front of what an edge can keep: `many` operations."""
     entries = []
-    for chosen in combinations(choices(names), many):
+    for chosen in combinations([o for o in choices(names) if worth[o] > -math.inf], many):
         costs = [sizes.edges[cell_type, names[o], edge[0] < 2] for o in chosen]
         exact = sum(int(Fraction(worth[o]) * SCALE) for o in chosen)
         parameters, multiply_adds = map(sum, zip(*costs, strict=True))

@@ -169,13 +169,18 @@ def close_choices(run: Run, epoch: int = -1, budget: str | EdgeBudget | None = N
     epoch = _epoch(run, epoch, budget)
     if budget.limits:
         return _close_under_limits(run, epoch, budget, genotype_after(run, epoch, budget))
-    rows = []
-    for name, node, logits, keep in _choices(run.search, run.architecture(epoch), epoch, budget):
-        ranked = sorted(logits, key=lambda which: -logits[which])
-        for weakest, strongest in zip(ranked[keep - 1 : keep], ranked[keep:], strict=False):
-            if (margin := _margin(logits[weakest], logits[strongest])) < COIN_TOSS:
-                named = {"kept": _named(weakest), "next": _named(strongest), "margin": margin}
-                rows.append({"cell": name, "node": node} | named)
+    cells, rows = genotype_after(run, epoch, budget), []
+    for name, node, logits, _ in _choices(run.search, run.architecture(epoch), epoch, budget):
+        edges = cells.cell(name).edges
+        kept = {*edges, *(edge[:2] for edge in edges)}
+        weakest = min((which for which in logits if which in kept), key=logits.__getitem__, default=None)
+        strongest = max((which for which in logits if which not in kept), key=logits.__getitem__, default=None)
+        if weakest is None or strongest is None:
+            continue
+        # Below 0 the method's own rule has left out what is stronger: there was no choice between these.
+        if 0 <= (margin := _margin(logits[weakest], logits[strongest])) < COIN_TOSS:
+            named = {"kept": _named(weakest), "next": _named(strongest), "margin": margin}
+            rows.append({"cell": name, "node": node} | named)
     return sorted(rows, key=lambda row: row["margin"])
 
 
@@ -213,16 +218,14 @@ def _choices(
     (source, node, operation) of a kept edge."""
     space, cells = config.space, derive_genotype(config, parameters, budget, max(1, epoch))
     for name, (operations, edges) in choice_strengths(config, parameters, max(1, epoch)).items():
-        if config.searcher.edges_rank_by_weights:
-            edges = edges.log()
         cell = cells.cell(name)
         for edge in dict.fromkeys(edge[:2] for edge in cell.edges):
             logits = operations[space.edges.index(edge)].tolist()
             yield name, edge[1], {(*edge, space.operations[o]): logits[o] for o in space.choices}, budget.operations
         for group in budget.groups(name):
-            candidates = [edge for edge in group.candidates() if edge[0] in (0, 1, *cell.concat)]
-            logits = {edge: edges[space.edges.index(edge)].item() for edge in candidates}
-            yield name, group.nodes[-1], logits, group.keep
+            ranked = zip(group.candidates(), config.searcher.group_logits(edges, group, space).tolist(), strict=True)
+            live = {edge: logit for edge, logit in ranked if edge[0] in (0, 1, *cell.concat)}
+            yield name, group.nodes[-1], live, group.keep
 
 
 def _margin(logit: float, other: float) -> float:
@@ -240,7 +243,7 @@ def _close_under_limits(run: Run, epoch: int, budget: EdgeBudget, cells: Genotyp
     place with the limit met, another operation of the edge or (one operation an edge) another edge of the group."""
     method, at, rows = run.search.searcher, run.search.moment(max(1, epoch)), []
     for name, both in exact_architectures(run.architecture(epoch)).items():
-        worth, cell = method.worth(both, name, budget, at), cells.cell(name)
+        worth, cell = method.worth(both, name, budget, at).clamp(min=0), cells.cell(name)
         choices = [Edge(*edge, at.space.operations[o]) for edge in at.space.edges for o in at.space.choices]
         value = rules.edge_values(choices, worth, at.space)
         pairs, group_of = {edge[:2] for edge in cell.edges}, {n: g for g in budget.groups(name) for n in g.nodes}
