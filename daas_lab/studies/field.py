@@ -18,9 +18,24 @@ from daas_lab.space.text_forms import PUBLISHED
 from daas_lab.studies import make
 from daas_lab.studies.claims import remarked
 from daas_lab.studies.estimate import search_seconds
-from daas_lab.studies.paper_tables import budgets_of, is_main_drop, retraining_rows, with_drops
+from daas_lab.studies.paper_tables import budgets_of, is_main_drop, retraining_rows, table_4_searches, with_drops
 from daas_lab.studies.settings import Settings
 from daas_lab.train.evolution import genotype_after
+
+
+def searches(settings: Settings, methods: Sequence[str], budgets: Sequence[str]) -> list[Run]:
+    """The searches of the methods, one for every seed and, where a method asks for its budget, each budget. A record
+    whose drops were not measured does not stand for one."""
+
+    def stands(run: Run) -> bool:
+        return not run.search.searcher.trains or not make.lacking_drops(run, _keys(run, budgets, "both"))
+
+    configs = table_4_searches(settings, methods, budgets)
+    return make.make_runs(make.wanted(configs, settings, stands), settings, stands)
+
+
+def _keys(run: Run, budgets: Sequence[str], stage: str) -> list[tuple[str, str]]:
+    return [(str(EdgeBudget.parse(budget)), stage) for budget in budgets_of(run, budgets)]
 
 
 def field_rows(searches: Sequence[Run], settings: Settings, budgets: Sequence[str]) -> list[Row]:
@@ -67,8 +82,7 @@ def field_rows(searches: Sequence[Run], settings: Settings, budgets: Sequence[st
 def _has_control(run: Run, budgets: Sequence[str]) -> bool:
     """Whether the accuracy with nothing cut and statistics estimated again is known, or can be measured: not of a
     record that was published for other tables."""
-    keys = [(str(EdgeBudget.parse(budget)), "none") for budget in budgets_of(run, budgets)]
-    return run.folder is not None or not make.lacking_drops(run, keys)
+    return run.folder is not None or not make.lacking_drops(run, _keys(run, budgets, "none"))
 
 
 def published_rows(settings: Settings, names: Sequence[str]) -> list[Row]:
