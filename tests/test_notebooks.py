@@ -294,7 +294,7 @@ def test_ablation_losses(root):
 
 @pytest.mark.slow
 def test_the_field(root):
-    rows = results("the_field", root, *BRIEFLY, pictures=["the_field"])
+    rows = results("the_field", root, *BRIEFLY, pictures=["the_field", "the_field_parts"])
     methods = [row for row in ours(rows) if row["method"] != "random"]
     found = {(row["method"], row["budget"]) for row in methods}
     every = set(METHODS) - {"da2s_descent"}  # for one budget it is exact budgets again

@@ -79,3 +79,18 @@ def test_a_point_for_every_change_and_side_in_every_panel():
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["nothing", "noise"]
     series = {"x": {"parameter_free": np.ones(4), "share": np.full(3, np.nan)}}
     assert len(plots_evolution.collapse(series).axes) == 2
+
+
+def test_the_bars_of_a_drop_end_at_the_drop():
+    rows = [
+        {"method": method, "budget": budget, "drop_mean": drop, "selection_part_mean": selection,
+         "computation_part_mean": drop - selection}
+        for budget in ("8/14", "4/14")
+        for method, drop, selection in (("darts", 80.0, 70.0), ("da2s", 2.0, -1.0))
+    ]  # fmt: skip
+    figure = plots_field.gap_parts([*rows, {"method": "random", "budget": "8/14"}])
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["da2s", "darts"]
+    for ax in figure.axes:
+        selection, computation = ax.containers
+        assert [bar.get_width() for bar in selection] == [70.0, -1.0]
+        assert [bar.get_x() + bar.get_width() for bar in computation] == [80.0, 2.0]

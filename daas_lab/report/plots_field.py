@@ -38,6 +38,35 @@ def gap_map(
 
 
 @themed
+def gap_parts(rows: Sequence[Mapping], *, title: str = "") -> Figure:
+    """What the drop at the cut is made of: a panel a budget, a bar a method, the smallest drop at the first budget on
+    top. The selection part first, the computation part on from there, so that a bar ends at the drop.
+
+    `rows`: `method`, `budget`, `drop_mean`, `selection_part_mean` and `computation_part_mean`; those without parts are
+    left out.
+    """
+    rows = [row for row in rows if row.get("selection_part_mean") is not None]
+    budgets = list(dict.fromkeys(row["budget"] for row in rows))
+    first = {row["method"]: row["drop_mean"] for row in rows if row["budget"] in budgets[:1]}
+    methods = sorted(dict.fromkeys(row["method"] for row in rows), key=lambda name: first.get(name, 0))
+    figure = Figure(figsize=(4.4 * max(1, len(budgets)) + 1.2, 1.5 + 0.27 * len(methods)), layout="constrained")
+    panels = figure.subplots(1, max(1, len(budgets)), sharey=True, sharex=True, squeeze=False)[0]
+    for ax, budget in zip(panels, budgets, strict=False):
+        own = [row for row in rows if row["budget"] == budget]
+        y = [methods.index(row["method"]) for row in own]
+        selection, computation = ([row[f"{part}_part_mean"] for row in own] for part in ("selection", "computation"))
+        ax.barh(y, selection, color=LINE_COLOURS[0], label="selection: another function")
+        ax.barh(y, computation, left=selection, color=FAINT, label="computation: statistics and scales")
+        ax.set(title=budget, xlabel="accuracy lost at the cut (points)")
+        ax.grid(axis="y", visible=False)
+    panels[0].set_yticks(range(len(methods)), methods)
+    panels[0].invert_yaxis()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure.suptitle(title)
+    return figure
+
+
+@themed
 def error_over_epochs(rows: Sequence[Mapping], *, title: str = "") -> Figure:
     """Test error after so many epochs of retraining, a line for each method and `start`, in alphabetical order the
     first start drawn through and the next dashed, with a bar of one standard deviation.

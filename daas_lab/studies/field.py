@@ -149,20 +149,21 @@ def step_costs(searches: Iterable[Run], settings: Settings) -> dict[str, float]:
 
 
 def sentences(rows: Sequence[Row], budget: str) -> str:
-    """At one budget: what the cut costs, least first; drop and error of every method against DARTS, and the errors of
-    DARTS, DA²S and chance against each other, by `compare`."""
+    """At one budget: what the cut costs, and what its selection part alone, least first; drop and error of every method
+    against DARTS, and the errors of DARTS, DA²S and chance against each other, by `compare`."""
     own = [row for row in rows if row["budget"] == budget]
     drops, errors = (compare.groups_by(own, "method", quantity) for quantity in ("drop", "error"))
-    ranked = sorted(drops, key=lambda name: np.mean(list(drops[name].values())))
-    costs = [f"{name} {mean_std_text(*_mean_std(drops[name]))}" for name in ranked]
-    best = sorted(errors, key=lambda name: np.mean(list(errors[name].values())))
+    ranked, best = _ranked(drops), _ranked(errors)
+    selected = compare.groups_by(own, "method", "selection_part")
     found = []
     if BASELINE in drops:
         found += [compare.difference(drops, BASELINE, name, "drop") for name in ranked if name != BASELINE]
         found += [compare.difference(errors, BASELINE, name) for name in best if name != BASELINE]
     found += [compare.difference(errors, CHANCE, PAPERS)] if {CHANCE, PAPERS} <= errors.keys() else []
-    said = f"Points of accuracy that the cut to {budget} costs: {', '.join(costs)}.\n\n{compare.listed(found)}"
-    return remarked(said, errors)
+    said = f"Points of accuracy that the cut to {budget} costs: {_listed(drops)}."
+    if selected:
+        said += f" Its selection part, with statistics of the network that is left: {_listed(selected)}."
+    return remarked(f"{said}\n\n{compare.listed(found)}", errors)
 
 
 def gap_and_error(rows: Sequence[Row], budgets: Sequence[str]) -> str:
@@ -180,6 +181,15 @@ def gap_and_error(rows: Sequence[Row], budgets: Sequence[str]) -> str:
         for budget, one, p in zip(budgets, found, corrected, strict=True)
     ]
     return f"Over the methods, drop and retrained error: {'; '.join(said)}."
+
+
+def _ranked(groups: Mapping[str, Mapping[int, float]]) -> list[str]:
+    return sorted(groups, key=lambda name: np.mean(list(groups[name].values())))
+
+
+def _listed(groups: Mapping[str, Mapping[int, float]]) -> str:
+    """Means and deviations of the groups, the smallest first."""
+    return ", ".join(f"{name} {mean_std_text(*_mean_std(groups[name]))}" for name in _ranked(groups))
 
 
 def _mean_std(group: Mapping[int, float]) -> tuple[float, float | None]:
