@@ -81,7 +81,7 @@ def test_a_point_for_every_change_and_side_in_every_panel():
     assert len(plots_evolution.collapse(series).axes) == 2
 
 
-def test_the_bars_of_a_drop_end_at_the_drop():
+def test_the_bars_of_a_drop_are_its_parts():
     rows = [
         {"method": method, "budget": budget, "drop_mean": drop, "selection_part_mean": selection,
          "computation_part_mean": drop - selection}
@@ -93,4 +93,6 @@ def test_the_bars_of_a_drop_end_at_the_drop():
     for ax in figure.axes:
         selection, computation = ax.containers
         assert [bar.get_width() for bar in selection] == [70.0, -1.0]
-        assert [bar.get_x() + bar.get_width() for bar in computation] == [80.0, 2.0]
+        # On from the selection part, or from 0 where the two parts have different signs.
+        assert [(bar.get_x(), bar.get_width()) for bar in computation] == [(70.0, 10.0), (0.0, 3.0)]
+        assert list(ax.lines[0].get_xdata()) == [80.0, 2.0]

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from daas_lab.report.plots import DASHES, FAINT, LINE_COLOURS, MARKERS, method_colour, new_axes, themed
+from daas_lab.report.plots import DASHES, FAINT, INK, LINE_COLOURS, MARKERS, method_colour, new_axes, themed
 
 
 @themed
@@ -40,7 +40,8 @@ def gap_map(
 @themed
 def gap_parts(rows: Sequence[Mapping], *, title: str = "") -> Figure:
     """What the drop at the cut is made of: a panel a budget, a bar a method, the smallest drop at the first budget on
-    top. The selection part first, the computation part on from there, so that a bar ends at the drop.
+    top, with a mark at the drop. The selection part first, the computation part on from there; of two with different
+    signs each begins at 0.
 
     `rows`: `method`, `budget`, `drop_mean`, `selection_part_mean` and `computation_part_mean`; those without parts are
     left out.
@@ -56,12 +57,14 @@ def gap_parts(rows: Sequence[Mapping], *, title: str = "") -> Figure:
         y = [methods.index(row["method"]) for row in own]
         selection, computation = ([row[f"{part}_part_mean"] for row in own] for part in ("selection", "computation"))
         ax.barh(y, selection, color=LINE_COLOURS[0], label="selection: another function")
-        ax.barh(y, computation, left=selection, color=FAINT, label="computation: statistics and scales")
+        left = [first if first * second > 0 else 0.0 for first, second in zip(selection, computation, strict=True)]
+        ax.barh(y, computation, left=left, color=FAINT, label="computation: statistics and scales")
+        ax.plot([row["drop_mean"] for row in own], y, "D", color=INK, markersize=3.5, label="the drop")
         ax.set(title=budget, xlabel="accuracy lost at the cut (points)")
         ax.grid(axis="y", visible=False)
     panels[0].set_yticks(range(len(methods)), methods)
     panels[0].invert_yaxis()
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.suptitle(title)
     return figure
 
