@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from daas_lab.fields import number
-from daas_lab.methods.masks import alive
 from daas_lab.methods.method import Architecture, Method, Mixture, Moment, Strengths
-from daas_lab.methods.pruning import prune
+from daas_lab.methods.pruning import alive, prune
 from daas_lab.space.cell_space import Space
 
 

@@ -18,9 +18,8 @@ from typing import Any, ClassVar
 import torch
 
 from daas_lab.fields import number
-from daas_lab.methods.masks import alive
 from daas_lab.methods.method import Architecture, Method, Mixture, Moment, seed_of
-from daas_lab.methods.pruning import prune
+from daas_lab.methods.pruning import alive, prune
 from daas_lab.methods.rules import few_skips
 from daas_lab.methods.schedules import stage
 from daas_lab.space.budget import EdgeBudget
