@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,37 +29,29 @@ def committed(name):
     return json.loads((ROOT / "figures" / f"{name}.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def redrawn(tmp_path_factory):
-    """Name → the notebook's table, drawn again with the published settings by a user who has no runs."""
-    root = tmp_path_factory.mktemp("redrawn")
-
-    def redraw(name):
-        facts = committed(name)["provenance"]
-        words = shlex.split(facts["command"])
-        options = {words[n + 1]: words[n + 2] for n, word in enumerate(words) if word == "-p"}
-        options = {key: value for key, value in options.items() if key != "publish"} | {"runs": root / name}
-        command = [sys.executable, "-m", "papermill", ROOT / "notebooks" / f"{name}.ipynb", root / f"{name}.ipynb"]
-        command += [word for key, value in options.items() for word in ("-p", key, value)]
-        with open(root / f"{name}.log", "w") as log:
-            process = subprocess.Popen(list(map(str, command)), stdout=log, stderr=log)
-        while process.poll() is None:
-            if set(root.glob(f"{name}/*")) - {root / name / "figures"}:  # a record is missing: no need to wait for it
-                process.send_signal(signal.SIGINT)
-                process.wait()
-            time.sleep(0.2)
-        return root / name
-
-    with ThreadPoolExecutor(2) as executor:
-        return dict(zip(FROM_RECORDS, executor.map(redraw, FROM_RECORDS), strict=True))
+def redraw(name, root):
+    """The notebook's folder of runs, drawn again with the published settings by a user who has no runs."""
+    words = shlex.split(committed(name)["provenance"]["command"])
+    options = {words[n + 1]: words[n + 2] for n, word in enumerate(words) if word == "-p"}
+    options = {key: value for key, value in options.items() if key != "publish"} | {"runs": root / name}
+    command = [sys.executable, "-m", "papermill", ROOT / "notebooks" / f"{name}.ipynb", root / f"{name}.ipynb"]
+    command += [word for key, value in options.items() for word in ("-p", key, value)]
+    with open(root / f"{name}.log", "w") as log:
+        process = subprocess.Popen(list(map(str, command)), stdout=log, stderr=log)
+    while process.poll() is None:
+        if set(root.glob(f"{name}/*")) - {root / name / "figures"}:  # a record is missing: no need to wait for it
+            process.send_signal(signal.SIGINT)
+            process.wait()
+        time.sleep(0.2)
+    return root / name
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FROM_RECORDS)
-def test_a_published_table_is_drawn_again_from_records_without_a_run(redrawn, name):
-    log = redrawn[name].with_suffix(".log").read_text()
-    assert [path.name for path in redrawn[name].glob("*")] == ["figures"], log[-3000:]
-    [again] = (redrawn[name] / "figures").glob(f"*/{name}.json")
+def test_a_published_table_is_drawn_again_from_records_without_a_run(name, tmp_path):
+    drawn = redraw(name, tmp_path)
+    assert [path.name for path in drawn.glob("*")] == ["figures"], drawn.with_suffix(".log").read_text()[-3000:]
+    [again] = (drawn / "figures").glob(f"*/{name}.json")
     for row, published in zip(json.loads(again.read_text())["rows"], committed(name)["rows"], strict=True):
         assert row.keys() == published.keys()
         # What a step takes is timed again.
