@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from daas_lab.methods.masks import GONE
+from daas_lab.methods.pruning import GONE
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.report import plots_evolution, tables
 from daas_lab.runs.folder import read_run

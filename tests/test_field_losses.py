@@ -15,11 +15,10 @@ from daas_lab.methods.beta_darts import BetaDARTS
 from daas_lab.methods.dots import DOTS, phases
 from daas_lab.methods.fair_darts import FairDARTS
 from daas_lab.methods.gold_nas import GoldNAS
-from daas_lab.methods.masks import GONE, alive
 from daas_lab.methods.method import Architecture, Moment
 from daas_lab.methods.p_darts import PDARTS
 from daas_lab.methods.prox import Prox
-from daas_lab.methods.pruning import node_penalty, prune, prune_smallest
+from daas_lab.methods.pruning import GONE, alive, node_penalty, prune, prune_smallest
 from daas_lab.methods.schedules import stage
 from daas_lab.methods.xnas import XNAS
 from daas_lab.runs.folder import is_finished, read_run

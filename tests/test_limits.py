@@ -17,8 +17,8 @@ from daas_lab.compose import search_config
 from daas_lab.errors import LabError
 from daas_lab.methods import rules
 from daas_lab.methods.lookup import METHODS
-from daas_lab.methods.masks import GONE
 from daas_lab.methods.method import Architecture, Method, Moment
+from daas_lab.methods.pruning import GONE
 from daas_lab.runs.folder import read_run
 from daas_lab.space import limited, selection
 from daas_lab.space.budget import QUANTITIES, EdgeBudget, split_budgets
@@ -295,14 +295,18 @@ def test_on_the_command_line(tmp_path, capsys, method):
     (tmp_path / "cells.json").write_text(json.dumps(least))
     said = _said(capsys, ["count", str(tmp_path / "cells.json")])
     assert f"{count(Genotype.from_json(least))['parameters']:,} parameters" in said
-    for arguments, word in (
-        (["--budget", "8/14; multiply_adds<=40M"], "multiply_adds<=227.27232M at least"),
-        (["--budget", "8/14*9; parameters<=3M"], "operations per edge = 9: must be 1 to 7"),
-        (["--budget", "8/14; parameters<=1.5M", "--select", "perturbation"], "without a limit for perturbation"),
+    for arguments, field, word in (
+        (["--budget", "8/14; multiply_adds<=40M"], "budget", "multiply_adds<=227.27232M at least"),
+        (["--budget", "8/14*9; parameters<=3M"], "operations per edge", "9: must be 1 to 7"),
+        (
+            ["--budget", "8/14; parameters<=1.5M", "--select", "perturbation"],
+            "budget",
+            "without a limit for perturbation",
+        ),
     ):
         assert main(["genotype", str(folder), *arguments]) == 2
         captured = capsys.readouterr()
-        assert captured.err.count("\n") == 1 and word in captured.err
+        assert captured.err.count("\n") == 1 and f"{field} = " in captured.err and word in captured.err
 
 
 def _said(capsys, arguments):

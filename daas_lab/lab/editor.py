@@ -11,7 +11,6 @@ from typing import Any
 from daas_lab.errors import LabError, refuse
 from daas_lab.lab.explorer import labels, read_search
 from daas_lab.runs.files import write_atomically
-from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.space.cost import count
 from daas_lab.space.genotype import CellGenotype, Genotype
 from daas_lab.space.operations import OPERATIONS, Operation, own_texts
@@ -49,12 +48,11 @@ def change_edge(
 
 def size_text(genotype: Genotype) -> str:
     """Parameters and multiply-adds of the paper's CIFAR-10 network of these cells."""
-    names = {edge.operation for cell_type in CELL_TYPES for edge in genotype.cell(cell_type).edges}
-    return _size_text(genotype, tuple(OPERATIONS.get(name) for name in sorted(names)))
+    return _size_text(genotype, tuple(OPERATIONS.values()))
 
 
 @functools.lru_cache(maxsize=256)
-def _size_text(genotype: Genotype, operations: tuple[Operation | None, ...]) -> str:
+def _size_text(genotype: Genotype, operations: tuple[Operation, ...]) -> str:
     """`operations`: what the names stand for; one of one's own may have been edited since the last time."""
     numbers = count(genotype)
     parameters, multiply_adds = numbers["parameters"], numbers["multiply_adds"]

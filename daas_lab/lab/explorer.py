@@ -246,12 +246,11 @@ def losses(run: Run) -> str:
     panels = {
         "classification loss": [name for name in recorded_losses if name not in DISCRETIZATION_LOSSES],
         "operation and edge loss, before λ": [name for name in recorded_losses if name in DISCRETIZATION_LOSSES],
-        "what the method adds or records": [name for name in names if name not in {*RECORDED, *recorded_losses}],
     }
+    if terms := [name for name in names if name not in {*RECORDED, *recorded_losses}]:
+        panels["what the method adds or records"] = terms
     parts, y = [], 0.0
     for title, own in panels.items():
-        if not own and title.startswith("what"):
-            continue  # of a method without terms
         parts.append(svg.text(title, MARGIN, y + 20, 'text-anchor="start" font-size="13" font-weight="bold"'))
         series = []
         for n, name in enumerate(own):

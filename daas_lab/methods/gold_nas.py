@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 import torch
 
 from daas_lab.fields import number
-from daas_lab.methods.masks import alive, one_hot
+from daas_lab.methods.masks import one_hot
 from daas_lab.methods.method import Architecture, Method, Mixture, Moment
-from daas_lab.methods.pruning import node_penalty, prune_smallest
+from daas_lab.methods.pruning import alive, node_penalty, prune_smallest
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, Space
 

@@ -7,8 +7,8 @@ import torch
 
 from daas_lab.fields import number
 from daas_lab.methods import schedules
-from daas_lab.methods.masks import alive
 from daas_lab.methods.method import Architecture, Method, Mixture, Moment
+from daas_lab.methods.pruning import alive
 from daas_lab.methods.sampling import one_hot
 
 

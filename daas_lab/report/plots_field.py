@@ -57,7 +57,7 @@ def gap_parts(rows: Sequence[Mapping], *, title: str = "") -> Figure:
         y = [methods.index(row["method"]) for row in own]
         selection, computation = ([row[f"{part}_part_mean"] for row in own] for part in ("selection", "computation"))
         ax.barh(y, selection, color=LINE_COLOURS[0], label="selection: another function")
-        left = [first if first * second > 0 else 0.0 for first, second in zip(selection, computation, strict=True)]
+        left = [one if one * other > 0 else 0.0 for one, other in zip(selection, computation, strict=True)]
         ax.barh(y, computation, left=left, color=FAINT, label="computation: statistics and scales")
         ax.plot([row["drop_mean"] for row in own], y, "D", color=INK, markersize=3.5, label="the drop")
         ax.set(title=budget, xlabel="accuracy lost at the cut (points)")

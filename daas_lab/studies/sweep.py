@@ -388,5 +388,5 @@ def table(sweep: Sweep) -> tuple[list[Row], str]:
     rows = summarise(rows, named, measured)
     # A setting is printed as it was given: two learning rates must not be rounded to the same.
     printed = [row | {name: str(row[name]) for name in named if row[name] is not None} for row in rows]
-    fewer = [name for name in ("error_seeds",) if any(name in row for row in rows)]
+    fewer = ["error_seeds"] if any("error_seeds" in row for row in rows) else []
     return rows, to_markdown(printed, (*named, *measured, "seeds", *fewer))

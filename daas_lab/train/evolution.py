@@ -170,7 +170,7 @@ def close_choices(run: Run, epoch: int = -1, budget: str | EdgeBudget | None = N
     if budget.limits:
         return _close_under_limits(run, epoch, budget, genotype_after(run, epoch, budget))
     cells, rows = genotype_after(run, epoch, budget), []
-    for name, node, logits, _ in _choices(run.search, run.architecture(epoch), epoch, budget):
+    for name, node, logits, _ in _choices(run.search, run.architecture(epoch), epoch, budget, cells):
         edges = cells.cell(name).edges
         kept = {*edges, *(edge[:2] for edge in edges)}
         weakest = min((which for which in logits if which in kept), key=logits.__getitem__, default=None)
@@ -196,7 +196,7 @@ def decided_edges(config: SearchConfig, parameters: Mapping[str, torch.Tensor | 
     space, budget = config.space, config.edge_budget.unlimited
     undecided: set[tuple] = set()
     cells = derive_genotype(config, parameters, budget, max(1, epoch))
-    for name, _, logits, keep in _choices(config, parameters, epoch, budget):
+    for name, _, logits, keep in _choices(config, parameters, epoch, budget, cells):
         ranked = sorted(logits, key=lambda which: -logits[which])
         for place, which in enumerate(ranked if keep < len(ranked) else ()):
             other = ranked[keep if place < keep else keep - 1]
@@ -211,12 +211,16 @@ def decided_edges(config: SearchConfig, parameters: Mapping[str, torch.Tensor | 
 
 
 def _choices(
-    config: SearchConfig, parameters: Mapping[str, torch.Tensor | np.ndarray], epoch: int, budget: EdgeBudget
+    config: SearchConfig,
+    parameters: Mapping[str, torch.Tensor | np.ndarray],
+    epoch: int,
+    budget: EdgeBudget,
+    cells: Genotype,
 ) -> Iterator[tuple[str, int, dict[tuple, float], int]]:
-    """What the cut to `budget` chooses between after `epoch`: cell type, node, the logit of every candidate, and how
-    many are kept. Candidates are (source, node) of the edges that may enter a node, or a group of nodes, and
-    (source, node, operation) of a kept edge."""
-    space, cells = config.space, derive_genotype(config, parameters, budget, max(1, epoch))
+    """What the cut to `budget`, which keeps `cells`, chooses between after `epoch`: cell type, node, the logit of every
+    candidate, and how many are kept. Candidates are (source, node) of the edges that may enter a node, or a group of
+    nodes, and (source, node, operation) of a kept edge."""
+    space = config.space
     for name, (operations, edges) in choice_strengths(config, parameters, max(1, epoch)).items():
         cell = cells.cell(name)
         for edge in dict.fromkeys(edge[:2] for edge in cell.edges):

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from daas_lab.config import SearchConfig
-from daas_lab.methods.masks import GONE, alive, one_hot
+from daas_lab.methods.masks import one_hot
 from daas_lab.methods.method import Strengths
+from daas_lab.methods.pruning import GONE, alive
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.space.genotype import CellGenotype
