@@ -136,6 +136,24 @@ def test_the_time_of_a_search_is_that_of_its_steps_with_who_is_left(tmp_path):
     runs = {"plain": plain, "few": few, "readable": plain}
     seconds = estimate.search_seconds(runs, own, readable={"readable"})
     assert 0 < seconds["few"] < seconds["plain"] < seconds["readable"]
+    larger = estimate.search_seconds({"plain": plain, "few": few}, own, sizes={"channels": 32}, stages=1)
+    assert larger["few"] > larger["plain"] / 2 > seconds["plain"]  # few candidates, but measured with the first epoch's
+
+
+def test_of_some_stages_each_stands_for_the_steps_up_to_the_next(tmp_path):
+    own = settings(tmp_path, epochs=5)
+    config = own.search("da2s", 0, budget="4/14", steps=7, retire=1e-3)
+    search(config, tmp_path / "run", progress=False)
+    run = read_run(tmp_path / "run")
+    for array in run.alphas.values():
+        array[1:, :, 1:] = 0
+        for epoch, gone in enumerate((0, 1, 2, 2, 3), start=1):  # four sets of candidates
+            array[epoch, :, 7 - gone :] = GONE
+    every = estimate._stages(run, None)
+    assert [(epoch, count) for epoch, _, count in every] == [(1, 7), (2, 7), (3, 14), (5, 7)]
+    assert [(epoch, count) for epoch, _, count in estimate._stages(run, 2)] == [(1, 14), (3, 21)]
+    assert [(epoch, count) for epoch, _, count in estimate._stages(run, 9)] == [(1, 7), (2, 7), (3, 14), (5, 7)]
+    assert [int((start["alphas_reduce"][0] == GONE).sum()) for _, start, _ in every] == [0, 1, 2, 3]
 
 
 def test_a_step_is_taken_with_the_cells_of_its_epoch(tmp_path):

@@ -120,32 +120,60 @@ def seconds_in_turn(steps: Sequence[Callable[[], None]], config: SearchConfig, r
 
 
 def search_seconds(
-    runs: Mapping[str, Run], settings: Settings, rounds: int = 3, readable: Collection[str] = ()
+    runs: Mapping[str, Run],
+    settings: Settings,
+    rounds: int = 3,
+    readable: Collection[str] = (),
+    sizes: Mapping[str, int] | None = None,
+    stages: int | None = None,
 ) -> dict[str, float]:
     """Name → seconds of all steps of that search on this machine: of every set of candidates that it went through the
     median of `rounds` steps, times the steps that it made with it. The steps of all are taken in turn. `readable`: the
-    names of those whose steps are made in the readable form."""
+    names of those whose steps are made in the readable form.
+
+    `sizes`: fields of the configuration in which the network measured differs, for the steps of a larger search that
+    loses its candidates as this one does. `stages`: measure only so many sets of candidates of a search, each for those
+    after it too, which are not larger: no search comes out too short.
+    """
     names: list[str] = []
     counts: list[int] = []
     steps: list[Callable[[], None]] = []
     for name, run in runs.items():
-        config, before = replace(run.search, device=settings.device), None
+        config = replace(run.search, device=settings.device, **(sizes or {}))
         form = SuperNetwork if name in readable else make_supernet
-        for epoch in range(1, config.epochs + 1):
-            # What a method prunes after an epoch is in that epoch's α, what retires before one in that one's.
-            recorded = run.architecture(epoch if config.retire else epoch - 1)
-            start = {key: torch.as_tensor(value) for key, value in recorded.items()}
-            candidates = [own.tolist() for own in remaining(start).values()]
-            if candidates != before:
-                names.append(name)
-                counts.append(0)
-                steps.append(warm_step(config, epoch, start, form))
-                before = candidates
-            counts[-1] += config.steps
+        for epoch, start, count in _stages(run, stages):
+            names.append(name)
+            counts.append(count)
+            steps.append(warm_step(config, epoch, start, form))
     found = dict.fromkeys(names, 0.0)
     for name, count, seconds in zip(names, counts, seconds_in_turn(steps, config, rounds), strict=True):
         found[name] += count * seconds
     return found
+
+
+def _stages(run: Run, at_most: int | None) -> list[tuple[int, dict[str, torch.Tensor], int]]:
+    """(epoch, α and β then, steps with these candidates) for every set of candidates that a search went through, or of
+    `at_most`, evenly chosen, each with the steps up to the next."""
+    config = run.search
+    found: list[tuple[int, dict[str, torch.Tensor], int]] = []
+    before = None
+    for epoch in range(1, config.epochs + 1):
+        # What a method prunes after an epoch is in that epoch's α, what retires before one in that one's.
+        recorded = run.architecture(epoch if config.retire else epoch - 1)
+        start = {key: torch.as_tensor(value) for key, value in recorded.items()}
+        candidates = [own.tolist() for own in remaining(start).values()]
+        if candidates != before:
+            found.append((epoch, start, 0))
+            before = candidates
+        first, own, count = found[-1]
+        found[-1] = first, own, count + config.steps
+    if at_most is None or at_most >= len(found):
+        return found
+    chosen = [k * len(found) // at_most for k in range(at_most)]
+    return [
+        (*found[k][:2], sum(count for _, _, count in found[k:stop]))
+        for k, stop in zip(chosen, [*chosen[1:], len(found)], strict=True)
+    ]
 
 
 def search_step(
