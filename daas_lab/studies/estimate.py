@@ -124,7 +124,7 @@ def search_seconds(
     settings: Settings,
     rounds: int = 3,
     readable: Collection[str] = (),
-    sizes: Mapping[str, int] | None = None,
+    sizes: Mapping[str, Any] | None = None,
     stages: int | None = None,
 ) -> dict[str, float]:
     """Name → seconds of all steps of that search on this machine: of every set of candidates that it went through the
