@@ -11,9 +11,10 @@ from typing import Any
 
 from daas_lab.data.sources import check_name, facts_of
 from daas_lab.errors import LabError, one_of, refuse
-from daas_lab.fields import check_fields, number
+from daas_lab.fields import check_fields, number, plain
 from daas_lab.methods import schedules
 from daas_lab.methods.lookup import recorded_class
+from daas_lab.methods.masks import GONE
 from daas_lab.methods.method import Method, Moment
 from daas_lab.methods.protocols import PROTOCOLS
 from daas_lab.own_files import digest_of, is_own, load_own, named_own, own_name
@@ -29,6 +30,7 @@ from daas_lab.space.genotype import Genotype
 from daas_lab.space.operations import load_operations, named_operations
 
 PRESETS = tuple(SEARCH_PRESETS)
+_RETIRE_AFTER = 2
 EDGE_WEIGHTS = ("one", "learned", "renormalised")  # of the edges that a discretization keeps (discretize.py)
 
 
@@ -80,7 +82,9 @@ class SearchConfig:
     temperature: float = number(above=0, default=1.0)  # T of softmax(α / T) at the end
     # A candidate whose weight a · b has stayed under this retires, and is not computed any more; 0: never.
     retire: float = number(at_least=0, at_most=0.1, default=0.0)
-    retire_after: int = number(at_least=1, at_most=1000, default=2)  # epochs in a row: one may be a step too far
+    retire_after: int = number(
+        at_least=1, at_most=1000, default=_RETIRE_AFTER
+    )  # epochs in a row: one may be a step too far
     lambda_c: str  # control function of the whole regulariser
     lambda_1: str  # of the operation loss
     lambda_2: str  # of the edge loss
@@ -131,8 +135,10 @@ class SearchConfig:
         if self.sync_batch_norm:  # torch converts layers, and those of the mixed edges compute their own statistics
             raise refuse("sync_batch_norm", True, "false for a search; a retraining can")
         if self.method_digest and not is_named(self):
-            return  # of a run's folder: nothing is executed to check the numbers of a method of its own
-        self._check_method()
+            # Of a run's folder: nothing is executed to check the numbers of a method of its own.
+            self._freeze_numbers(dict(self.numbers))
+        else:
+            self._check_method()
 
     def _check_method(self) -> None:
         declared = {spec.name for spec in fields(self.method_class)}
@@ -144,13 +150,26 @@ class SearchConfig:
             elif name not in declared and getattr(self, name) != without:
                 raise refuse(name, getattr(self, name), f"{without} for method {self.method}")
         method = _searcher.__wrapped__(self)  # before its numbers are checked they may be anything, lists too
-        names = dict(self.numbers)
-        object.__setattr__(self, "numbers", tuple((name, getattr(method, name)) for name in sorted(names)))
+        self._freeze_numbers({name: getattr(method, name) for name in dict(self.numbers)})
         method.check(self)
+        if not self.retire:  # without effect: no other search
+            object.__setattr__(self, "retire_after", _RETIRE_AFTER)
         travel = self.arch_learning_rate * self.steps * (self.epochs - max(self.alpha_delay, self.warmup))
+        by_adam = type(method).optimizer is Method.optimizer
+        if (
+            method.trains and by_adam and travel >= -GONE / 2
+        ):  # there α would pass for that of a candidate that has left
+            why = f"in this search α can move by {travel:.2g}"
+            raise refuse(
+                "arch_learning_rate", self.arch_learning_rate, f"smaller: {why}, must be less than {-GONE / 2:g}"
+            )
         if method.trains and travel < method.initial_noise:
             why = f"α, which starts from noise of {method.initial_noise:g}, can move by {travel:.2g} in this search"
             raise refuse("arch_learning_rate", self.arch_learning_rate, f"larger, or the noise decides: {why}")
+
+    def _freeze_numbers(self, numbers: dict[str, Any]) -> None:
+        frozen = ((name, plain(name, value)) for name, value in sorted(numbers.items()))
+        object.__setattr__(self, "numbers", tuple(frozen))
 
     def _check_budget(self, name: str, text: str | EdgeBudget) -> EdgeBudget:
         try:

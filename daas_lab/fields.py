@@ -30,7 +30,8 @@ def coerce(name: str, kind: type, value: Any, limits: Mapping) -> Any:
     kept = all(inside[key](limit) for key, limit in limits.items() if limit is not None)
     if number != number or abs(number) == float("inf") or not kept:
         raise refuse(name, value, allowed)
-    return kind(exact if isinstance(exact, int) else number)  # a float has 53 bits, a seed may have more
+    # A float has 53 bits, a seed may have more; and -0.0 is no other number than 0.0.
+    return kind(exact if isinstance(exact, int) else number) + kind(0)
 
 
 def _in_words(kind: type, limits: Mapping) -> str:
@@ -67,6 +68,16 @@ def truth(name: str, value: Any) -> bool:
     if str(value).lower() not in ("true", "false"):
         raise refuse(name, value, "true or false")
     return str(value).lower() == "true"
+
+
+def plain(name: str, value: Any) -> Any:
+    """`value` as a frozen configuration can hold it and JSON give it back: a number, a text, true, false or none, or a
+    tuple of these."""
+    if isinstance(value, (list, tuple)):
+        return tuple(plain(name, part) for part in value)
+    if value is not None and not isinstance(value, (bool, int, float, str)):
+        raise refuse(name, value, "a number, a text, true, false or none, or a sequence of these")
+    return value
 
 
 def check_text(name: str, value: Any) -> None:

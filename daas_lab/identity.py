@@ -8,7 +8,7 @@ from typing import Any
 
 from daas_lab.config import RetrainConfig, SearchConfig
 from daas_lab.errors import NewerVersion, one_of
-from daas_lab.methods.lookup import recorded_class
+from daas_lab.methods.lookup import METHODS, recorded_class
 from daas_lab.own_files import is_own, own_name
 from daas_lab.space.cell_space import operation_name
 
@@ -78,21 +78,27 @@ def to_document(config: SearchConfig | RetrainConfig) -> dict[str, Any]:
 def from_document(kind: str, document: Mapping[str, Any]) -> SearchConfig | RetrainConfig:
     """The configuration of a file; what older versions wrote is brought up to date.
 
-    Raises `NewerVersion` for a field that this version does not know.
+    Raises `NewerVersion` for a field, a method or a number of a method that this version does not know.
     """
     one_of("kind", kind, KINDS)
-    known = {spec.name for spec in fields(KINDS[kind])}
-    if unknown := [name for name in document if name not in known]:
-        raise NewerVersion(f"made by a newer version of daas_lab: this one knows no field {unknown[0]!r}")
+    unknown = [f"field {name!r}" for name in document if name not in {spec.name for spec in fields(KINDS[kind])}]
+    if kind == "search" and not is_own(document["method"]):
+        unknown += [f"method {name!r}" for name in {document["method"]} - set(METHODS)]
+        if not unknown:
+            known = {spec.name for spec in fields(recorded_class(document["method"], ""))}
+            unknown = [f"number {name!r} of a method" for name in document.get("numbers", {}) if name not in known]
+    if unknown:
+        raise NewerVersion(f"made by a newer version of daas_lab: this one knows no {unknown[0]}")
     return KINDS[kind](**(upgrade(document) if kind == "search" else document))
 
 
 def upgrade(document: Mapping[str, Any]) -> dict[str, Any]:
     """A search's configuration with the numbers that the versions before did not write: as they always were."""
-    if document.get("method_digest") or "numbers" in document:
+    if document.get("method_digest"):
         return dict(document)
     searcher = recorded_class(document["method"], "")  # a file that a document names is not executed
     known = {spec.name for spec in fields(SearchConfig)}
     numbers = {spec.name: spec.default for spec in fields(searcher) if spec.name not in known}
     always = searcher.always_under(document["protocol"])
-    return {**document, "numbers": {name: always.get(name, default) for name, default in numbers.items()}}
+    before = {name: always.get(name, default) for name, default in numbers.items()}
+    return {**document, "numbers": before | dict(document.get("numbers", {}))}

@@ -190,6 +190,38 @@ def test_what_older_versions_wrote_is_brought_up_to_date_and_a_newer_field_is_na
     assert from_document("search", document) == config
     with pytest.raises(NewerVersion, match="made by a newer version of daas_lab: this one knows no field 'temper'"):
         from_document("search", document | {"temper": 1})
+    with pytest.raises(NewerVersion, match="this one knows no method 'da3s'"):
+        from_document("search", document | {"method": "da3s"})
+    with pytest.raises(NewerVersion, match="this one knows no number 'sharpness' of a method"):
+        from_document("search", to_document(config) | {"numbers": {"sharpness": 1.0}})
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_number_that_a_method_got_later_is_what_it_always_was(protocol):
+    config = search_config("tiny", "digits", protocol=protocol)
+    for name in dict(config.numbers):
+        document = to_document(config)
+        del document["numbers"][name]
+        assert from_document("search", document) == config
+
+
+@pytest.mark.parametrize(
+    ("method", "same"),
+    [
+        ("da2s", {"retire_after": 5}),
+        ("da2s", {"weight_decay": 0.0}),
+        ("da2s_descent", {"through": "4/14 5/14 6/14 8/14 8/14"}),
+    ],
+)
+def test_what_makes_no_other_search_has_no_other_hash(method, same):
+    before = {"weight_decay": -0.0} if "weight_decay" in same else {}
+    one, other = (search_config("tiny", "digits", method, epochs=8, **changes) for changes in (before, same))
+    assert one == other and config_hash(one) == config_hash(other)
+
+
+def test_a_step_that_could_carry_a_candidate_out_of_the_search_is_refused():
+    with pytest.raises(LabError, match=r"arch_learning_rate = 20000\.0: must be smaller: .* α can move by 1\.8e\+05"):
+        search_config("tiny", "digits", "darts", arch_learning_rate=20_000)
 
 
 def test_five_nodes_have_a_budget_of_their_own_and_one_search_serves_them_all():

@@ -242,6 +242,48 @@ def test_its_numbers_are_checked_hashed_and_set_by_name(files):
         search_config("tiny", "digits", "darts", weight=1)
 
 
+SCALES = """
+from dataclasses import dataclass
+
+import torch
+
+from daas_lab import EdgeBudget, Method
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scales(Method):
+    scales: tuple = (1.0, 2.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heavy(Method):
+    def select(self, architectures, budget, at):
+        return super().select(architectures, EdgeBudget.parse("8/14"), at)
+"""
+
+
+def test_a_sequence_of_numbers_comes_back_from_a_run(tmp_path):
+    (tmp_path / "own.py").write_text(SCALES)
+    config = search_config("tiny", "digits", f"{tmp_path}/own.py:Scales", epochs=1, threads=1, scales=[3, 4.0])
+    search(config, tmp_path / "run", progress=False)
+    run = read_run(tmp_path / "run")
+    assert run.config == config and run.search.searcher.scales == (3, 4.0)
+    assert genotype_after(run, budget="4/14").normal.edges
+    with pytest.raises(LabError, match="epoch = 9: must be a whole number of at most 1"):
+        genotype_after(run, 9)
+    with pytest.raises(LabError, match=r"scales = \{\}: must be a number, a text"):
+        search_config("tiny", "digits", f"{tmp_path}/own.py:Scales", scales={})
+
+
+def test_a_way_to_select_that_keeps_to_no_limit_is_refused_before_any_training(tmp_path):
+    (tmp_path / "own.py").write_text(SCALES)
+    budget = "8/14; parameters<=1.4M"
+    config = search_config("tiny", "digits", f"{tmp_path}/own.py:Heavy", epochs=1, threads=1, budget=budget)
+    with pytest.raises(LabError, match="must be without a limit for Heavy: its way to select keeps to none"):
+        search(config, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.cluster
 @pytest.mark.slow
 def test_swept_on_ray(files, tmp_path):

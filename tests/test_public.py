@@ -78,6 +78,10 @@ def mix_with(change):
         ({"regularise": lambda self, a, m, at: torch.zeros(())}, "regularise returns no mapping"),
         ({"regularise": lambda self, a, m, at: {"mine": 3.0}}, "regularise gives mine = 3.0, which is no tensor"),
         ({"regularise": lambda self, a, m, at: {"epoch": torch.zeros(())}}, "regularise names a term 'epoch'"),
+        ({"measure": lambda self, a, m, at: {"epoch": 7}}, "measure names a number 'epoch'"),
+        ({"measure": lambda self, a, m, at: {"size": a["normal"].alphas.norm()}}, "measure gives size = tensor"),
+        ({"measure": lambda self, a, m, at: {"size": float("nan")}}, "measure gives size = nan, not one finite number"),
+        ({"measure": lambda self, a, m, at: None}, "measure returns no mapping"),
         ({"select": lambda self, a, budget, at: None}, "select returns no Genotype: None"),
         (
             {"select": lambda self, a, budget, at: Method.select(self, a, daas_lab.EdgeBudget.parse("2,3,4,5"), at)},

@@ -18,10 +18,11 @@ from daas_lab.compose import retrain_config, search_config
 from daas_lab.errors import LabError, NewerVersion
 from daas_lab.runs import folder as folder_module
 from daas_lab.runs.epoch_log import LOGS, read_entries
-from daas_lab.runs.files import write_atomically
+from daas_lab.runs.files import write_atomically, write_keeping
 from daas_lab.runs.folder import (
     is_finished,
     is_whole,
+    keep_measured,
     read_checkpoint,
     read_finished,
     read_run,
@@ -125,6 +126,57 @@ def test_what_no_result_depends_on_may_be_damaged(tmp_path):
     (folder / "gap.json").write_text("[{")
     run = read_run(folder)
     assert run.seconds == 0 and run.gap == [] and is_whole(folder)
+
+
+def test_what_was_measured_outlives_a_death_while_more_is_kept(tmp_path, monkeypatch):
+    folder, rows = finished_run(tmp_path / "run"), [{"budget": "8/14"}, {"budget": "4/14"}]
+    keep_measured(folder, "gap.json", json.dumps(rows[:1]))
+    assert read_run(folder).gap == rows[:1]
+
+    def fails_at(name):
+        def write(path, content):
+            if path.name == name:
+                raise LabError("the disk is full")
+            write_atomically(path, content)
+
+        monkeypatch.setattr("daas_lab.runs.folder.write_atomically", write)
+
+    for name in ("gap.json", "DONE"):
+        fails_at(name)
+        with pytest.raises(LabError, match="full"):
+            keep_measured(folder, "gap.json", json.dumps(rows))
+        assert read_run(folder).gap == rows[:1]
+    fails_at("none")
+    keep_measured(folder, "gap.json", json.dumps(rows))
+    assert read_run(folder).gap == rows and is_whole(folder)
+    (folder / "gap.json").write_text("[]")
+    assert read_run(folder).gap == []  # damaged, and the next measurement does not pass it for what was measured
+    fails_at("gap.json")
+    with pytest.raises(LabError, match="full"):
+        keep_measured(folder, "gap.json", json.dumps(rows))
+    (folder / "gap.json").write_text(json.dumps(rows[1:]))
+    assert read_run(folder).gap == []
+
+
+def test_a_new_checkpoint_leaves_no_moment_without_one(tmp_path, monkeypatch):
+    current, previous = tmp_path / "checkpoint.pt", tmp_path / "checkpoint.previous.pt"
+    for content in (b"1", b"2"):
+        write_keeping(current, content, previous)
+    seen, replace = [], os.replace
+
+    def killed(source, target):
+        if Path(target) == current:
+            seen.append((current.read_bytes(), previous.read_bytes()))
+        replace(source, target)
+
+    monkeypatch.setattr("os.replace", killed)
+    write_keeping(current, b"3", previous)
+    assert seen == [(b"2", b"2")] and (current.read_bytes(), previous.read_bytes()) == (b"3", b"2")
+    monkeypatch.setattr("os.replace", replace)
+    monkeypatch.setattr("os.link", lambda *paths: (tmp_path / "none").stat())  # no hard links there
+    write_keeping(current, b"4", previous)
+    assert (current.read_bytes(), previous.read_bytes()) == (b"4", b"3")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.previous.pt", "checkpoint.pt"]
 
 
 def test_the_weights_of_an_earlier_epoch_do_not_pass_for_those_of_a_finished_run(tmp_path):

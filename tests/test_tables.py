@@ -9,7 +9,7 @@ import torch
 
 from daas_lab import paper
 from daas_lab.report import tables
-from daas_lab.runs.provenance import provenance, provenance_text
+from daas_lab.runs.provenance import origin_in, origin_text, provenance, provenance_text, resumed_here
 
 
 def gap(method, budget, seed, after, **others):
@@ -194,6 +194,22 @@ def test_the_provenance_says_which_machines_made_the_searches():
     assert facts["searches"] == {"seconds": 5401, "made_on": made_on}
     line = "- Searches: 2 on A, 2 cores, torch 2.14.1; 1 on B, 8 cores, AVX2, 1 thread, C, torch 2.14.1; 1.5 h in all\n"
     assert line in provenance_text(facts)
+
+
+def test_what_went_on_elsewhere_says_from_which_epoch(monkeypatch):
+    here = {"versions": {"torch": "2"}, "machine": {"processor": "A"}}
+    monkeypatch.setattr("daas_lab.runs.provenance.versions", lambda: here["versions"])
+    monkeypatch.setattr("daas_lab.runs.provenance.machine", lambda: here["machine"])
+    header = {"kind": "search", **here}
+    assert resumed_here(header, 3) == header
+    here = here | {"machine": {"processor": "B"}}
+    header = resumed_here(header, 4)
+    assert resumed_here(header, 9) == header and resumed_here(header, 4) == header
+    assert origin_text(origin_in(header)) == "A, torch 2; from epoch 5 on B, torch 2"
+    assert resumed_here(header, 0) == {"kind": "search", **here}  # all of it is made here
+    here = here | {"machine": {"processor": "A"}}
+    assert origin_text(origin_in(resumed_here(header, 2))) == "A, torch 2"  # epoch 5 is made again
+    assert origin_text(origin_in(resumed_here(header, 7))).endswith("; from epoch 8 on A, torch 2")
 
 
 def test_errors_of_other_seeds_than_the_drops_are_said():

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from daas_lab.errors import refuse
 from daas_lab.fields import number
 from daas_lab.methods.method import Architecture, Method, Mixture, Moment, Strengths
 from daas_lab.methods.pruning import alive, prune
@@ -34,9 +35,16 @@ class ASAP(Method):
     @classmethod
     def settings(cls, protocol: str, epochs: int) -> dict[str, Any]:
         """α rests while τ ≥ 1: nine or ten of 50 epochs."""
-        method = cls()
-        warm = [e for e in range(1, epochs) if method.temperature_at(Moment(e, epochs)) >= method.grace]
-        return {"warmup": len(warm)}
+        return {"warmup": cls().rest(epochs)}
+
+    def rest(self, epochs: int) -> int:
+        """The epochs in which τ ≥ `grace`, but for the last."""
+        return sum(self.temperature_at(Moment(epoch, epochs)) >= self.grace for epoch in range(1, epochs))
+
+    def check(self, config: Any) -> None:
+        """`settings` knows the published numbers alone."""
+        if config.warmup != (rest := self.rest(config.epochs)):
+            raise refuse("warmup", config.warmup, f"{rest}: α rests in the epochs with a τ of at least {self.grace:g}")
 
     def temperature_at(self, at: Moment) -> float:
         """τ of an epoch."""
@@ -60,12 +68,11 @@ class ASAP(Method):
         network, space = search.network, search.config.space
         if self.temperature_at(network.at) >= self.grace:
             return
-        threshold = self.threshold / len(space.operations)
         for name, mixture in network.mixtures().items():
             alphas, betas = network.architectures()[name]
             rivals = alive(alphas)[:, space.choices].sum(dim=1) > 1
             betas.copy_(torch.where(rivals, _largest_share(alphas, space), betas))
-            prune(alphas, mixture.operations < threshold, space)
+            prune(alphas, mixture.operations < self.threshold / len(space.operations), space)
 
 
 def _largest_share(alphas: Tensor, space: Space) -> Tensor:

@@ -1,5 +1,6 @@
 """What every method has to keep, tried on a method: for our tests on each of ours, and for a user on his own."""
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from itertools import product
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from daas_lab.errors import LabError
+from daas_lab.methods import rules
 from daas_lab.methods.method import Architecture, Method, Mixture, Moment
 from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, Space
@@ -16,14 +18,19 @@ from daas_lab.space.genotype import Genotype
 
 EPOCHS = 10
 PARTS = ("architecture", "weights")  # of a step: a method may mix differently in each
-# What a search records of every epoch by itself: no term of a method may take such a name.
+# What a search records of every epoch by itself, and what its method measures of it: no term may take such a name, and
+# what a method of one's own measures none of the former.
 # fmt: off
-RECORDED = (
+OF_THE_SEARCH = (
     "epoch", "learning_rate", "architecture_loss", "train_loss", "train_accuracy", "held_out_loss", "held_out_accuracy",
-    "regulariser_share", "operation_loss", "edge_loss", "operation_entropy", "largest_operation_weight", "lambda_c",
-    "lambda_1", "lambda_2", "gap",
+    "regulariser_share", "gap",
 )
 # fmt: on
+MEASURED = (
+    *("operation_loss", "edge_loss", "operation_entropy", "largest_operation_weight"),
+    *("lambda_c", "lambda_1", "lambda_2"),
+)
+RECORDED = (*OF_THE_SEARCH, *MEASURED)
 
 
 def check_method(method: type[Method] | Method, budgets: tuple[str, ...] = tuple(NAMED_BUDGETS)) -> None:
@@ -45,12 +52,17 @@ def check_method(method: type[Method] | Method, budgets: tuple[str, ...] = tuple
 
 def check_start(method: Method, space: Space, budget: EdgeBudget, epochs: int = EPOCHS) -> None:
     """Raise unless the method gives a mixture of the right shape and finite numbers in the first and last epoch, and
-    selects a genotype; a search does this before it trains anything."""
+    selects a genotype that keeps to the budget's limits; a search does this before it trains anything."""
     with torch.random.fork_rng(devices=[]):
         start = {name: _architecture(method, space, budget, name) for name in CELL_TYPES}
         for epoch, part in product((1, epochs), PARTS):
             _terms(method, start, Moment(epoch, epochs, training=True, part=part, space=space))
-        _selected(method, start, budget, Moment(epochs, epochs, space=space))
+        _check_measured(method, start, Moment(1, epochs, space=space))
+        last, draws = Moment(epochs, epochs, space=space), torch.Generator().manual_seed(0)
+        _selected(method, start, budget.unlimited, last)
+        if budget.limits:  # which a cell may meet by chance
+            for _ in range(3):
+                rules.select(rules.OWN, method, {name: _drawn_like(start[name], draws) for name in start}, budget, last)
 
 
 def _made(method: type[Method], budget: EdgeBudget) -> Method:
@@ -106,6 +118,19 @@ def _terms(method: Method, architectures: Mapping[str, Architecture], at: Moment
         if term.shape != () or not term.isfinite():
             raise _broken(method, "regularise", f"gives {name} = {term.tolist()}, not one finite number")
     return list(terms.values())
+
+
+def _check_measured(method: Method, architectures: Mapping[str, Architecture], at: Moment) -> None:
+    with torch.no_grad():
+        mixtures = {name: _mixture(method, both, name, at) for name, both in architectures.items()}
+        numbers = _call(method, "measure", method.measure, architectures, mixtures, at)
+    if not isinstance(numbers, Mapping):
+        raise _broken(method, "measure", "returns no mapping name → number")
+    for name, value in numbers.items():
+        if name in OF_THE_SEARCH:
+            raise _broken(method, "measure", f"names a number {name!r}, as the search names what it records itself")
+        if not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise _broken(method, "measure", f"gives {name} = {value!r}, not one finite number")
 
 
 def _selected(method: Method, architectures: Mapping[str, Architecture], budget: EdgeBudget, at: Moment) -> Genotype:

@@ -75,7 +75,8 @@ def select(
     if not meets(cells, budget):
         cells = choose(architectures, budget, at)
     if not meets(cells, budget):
-        raise refuse("budget", str(budget), f"without a limit for {method.title}: its way to select keeps to none")
+        named = vars(type(method)).get("title", type(method).__name__)  # not that of a method which this one is made of
+        raise refuse("budget", str(budget), f"without a limit for {named}: its way to select keeps to none")
     if name == SKIPS and budget.limits and budget.operations < len(at.space.choices):
         most = max(sum(edge.operation == SKIP for edge in cells.cell(each).edges) for each in CELL_TYPES)
         if most > number:

@@ -34,7 +34,7 @@ from daas_lab.report.tables import images_of
 from daas_lab.runs.files import write_atomically
 from daas_lab.runs.folder import Run, kind_of
 from daas_lab.runs.lock import writer
-from daas_lab.runs.provenance import machine_text
+from daas_lab.runs.provenance import machine_text, origin_text
 from daas_lab.runs.records import read_any
 from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.space.operations import operation_colour
@@ -334,6 +334,7 @@ def _provenance(run: Run, path: Path) -> list[tuple[str, str, bool]]:
         "hash": config_hash(config),
         "versions": ", ".join(f"{name} {version}" for name, version in (origin["versions"] or {}).items()) or "–",
         "machine": machine_text(origin["machine"] or {}) or "–",
+        **({"went on with": origin_text(origin).partition("; ")[2]} if "resumed" in origin else {}),
         "time": f"{float(run.seconds):.0f} s of training",
         "command": command or why,
     }

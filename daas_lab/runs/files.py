@@ -22,13 +22,25 @@ def write_keeping(path: Path, content: bytes, previous: Path | None = None) -> N
             file.flush()
             os.fsync(file.fileno())
         if previous is not None and path.is_file():
-            os.replace(path, previous)
+            _keep_as(path, previous)
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise LabError(f"cannot write {path}: {error.strerror}; what was there before is intact") from error
+
+
+def _keep_as(path: Path, previous: Path) -> None:
+    """Have what is at `path` at `previous` too, so that a kill right after finds both; where the file system has no
+    hard links it is moved."""
+    link = previous.with_name(f".{previous.name}.{os.getpid()}.tmp")
+    with contextlib.suppress(OSError):
+        link.unlink(missing_ok=True)
+        os.link(path, link)
+        os.replace(link, previous)
+        return
+    os.replace(path, previous)
 
 
 def append(path: Path, line: bytes) -> None:

@@ -40,6 +40,7 @@ from daas_lab.errors import LabError, NewerVersion, refuse
 from daas_lab.identity import KINDS, config_hash, from_document
 from daas_lab.runs.epoch_log import LOGS, read_entries, records_of, stacked
 from daas_lab.runs.files import write_atomically
+from daas_lab.runs.provenance import origin_in
 from daas_lab.space.genotype import Genotype
 from daas_lab.space.operations import named_operations
 
@@ -64,7 +65,7 @@ class Run:
     genotype: Genotype | None
     gap: list[dict]  # accuracy drops measured so far, rows of `discretize.accuracy_drops`
     result: dict  # of a retraining: test error, parameters, multiply-adds
-    origin: dict  # versions and machine that made it
+    origin: dict  # versions and machine that made it, and `resumed`: those that made later epochs, where they differ
     # Cells that a measured rule of selection chose: rule → budget → genotype as JSON.
     cells: dict[str, dict[str, dict]] = field(default_factory=dict)
 
@@ -133,7 +134,7 @@ def read_run(folder: str | Path) -> Run:
         genotype=genotype,
         gap=_measured(folder, "gap.json", []),
         result=_read_json(folder / "result.json", {}),
-        origin={name: header.get(name) for name in ("versions", "machine")},
+        origin=origin_in(header),
         cells=_measured(folder, "cells.json", {}),
     )
 
@@ -204,7 +205,10 @@ def read_checkpoint(folder: str | Path) -> tuple[dict[str, Any], int]:
         raise LabError(f"run = {str(folder)!r}: must hold a checkpoint, and {newest} is missing or damaged")
     epoch = epoch_of(saved)
     if is_finished(folder) and epoch < read_config(folder).epochs:
-        raise LabError(f"damaged file {newest}: of this finished run only the weights of epoch {epoch} are left")
+        raise LabError(
+            f"damaged file {newest}: of this finished run only the weights of epoch {epoch} are left; without "
+            f"{Path(folder) / 'DONE'}, the run's own command makes the epochs after it again"
+        )
     return saved["state"], epoch
 
 
@@ -284,17 +288,36 @@ def _measured(folder: Path, name: str, missing: Any) -> Any:
 # --- DONE -------------------------------------------------------------------------------------------------------------
 
 
+def keep_measured(folder: Path, name: str, content: str) -> None:
+    """Replace what was measured after a finished run. DONE knows the new content before it is there, beside that which
+    it replaces: dying in between loses neither."""
+    path, digests, digest = folder / name, _known(folder), hashlib.sha256(content.encode()).hexdigest()
+    before = [_digest(path)] if path.is_file() and not _differs(path, digests) else []
+    _write_digests(folder, digests | {name: " ".join([digest, *before])})
+    write_atomically(path, content)
+
+
 def seal(folder: Path, names: Iterable[str]) -> None:
     """Note in DONE what these files of a finished run hold, so that damage does not pass for a result."""
-    digests = {}
-    with contextlib.suppress(LabError):  # a damaged one is written anew
-        digests = _digests(folder)
-    digests |= {name: _digest(folder / name) for name in names if (folder / name).is_file()}
+    _write_digests(
+        folder, _known(folder) | {name: _digest(folder / name) for name in names if (folder / name).is_file()}
+    )
+
+
+def _known(folder: Path) -> dict[str, str]:
+    """`_digests`; of a damaged DONE, which is written anew, none."""
+    with contextlib.suppress(LabError):
+        return _digests(folder)
+    return {}
+
+
+def _write_digests(folder: Path, digests: dict[str, str]) -> None:
     write_atomically(folder / "DONE", json.dumps(digests, indent=1) + "\n")
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """File → digest; none of a run that an older version finished."""
+    """File → digest, or two with a space between them where it was to be replaced; none of a run that an older version
+    finished."""
     path = folder / "DONE"
     with naming_damage(path):
         return dict(json.loads(path.read_bytes() or b"{}")) if path.is_file() else {}
@@ -305,7 +328,7 @@ def _digest(path: Path) -> str:
 
 
 def _differs(path: Path, digests: dict[str, str]) -> bool:
-    return path.name in digests and (not path.is_file() or _digest(path) != digests[path.name])
+    return path.name in digests and (not path.is_file() or _digest(path) not in digests[path.name].split())
 
 
 def _check_digests(folder: Path) -> None:

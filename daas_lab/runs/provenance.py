@@ -32,9 +32,7 @@ def provenance(dataset: str, preset: str, command: str, wall_s: float, searches:
         "wall_s": round(wall_s, 1),
     }
     if searches := list(searches):
-        origins = Counter(
-            f"{machine_text(run.origin['machine'])}, torch {run.origin['versions']['torch']}" for run in searches
-        )
+        origins = Counter(origin_text(run.origin) for run in searches)
         facts["searches"] = {"seconds": round(sum(run.seconds for run in searches)), "made_on": dict(origins)}
     return facts
 
@@ -56,6 +54,37 @@ def machine() -> dict:
     facts = {"processor": processor, "cores": os.cpu_count()}
     facts |= {"capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
     return facts | ({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {})
+
+
+def origin_in(document: Mapping) -> dict:
+    """What a run's `config.json` or record says of where it was made: `Run.origin`."""
+    own = {name: document.get(name) for name in ("versions", "machine")}
+    return own | ({"resumed": document["resumed"]} if document.get("resumed") else {})
+
+
+def resumed_here(document: dict, epoch: int) -> dict:
+    """A run's `config.json` when its training goes on after `epoch`, with versions and machine added under `resumed` if
+    they are not those of the epochs before, on which the last digits depend."""
+    now = {"versions": versions(), "machine": machine()}
+    rest = {key: value for key, value in document.items() if key != "resumed"}
+    if epoch == 0:  # nothing is left of what another machine may have begun
+        return rest | now
+    resumed = [part for part in document.get("resumed", []) if part["after"] < epoch]
+    last = [document, *resumed][-1]
+    if any(last.get(name) != value for name, value in now.items()):
+        resumed.append({"after": epoch, **now})
+    return rest | ({"resumed": resumed} if resumed else {})
+
+
+def origin_text(origin: Mapping) -> str:
+    """Machine and torch that made a run, in words; with those that made the last of its epochs, if others did."""
+    parts = [
+        (part, f"from epoch {part['after'] + 1} on " if "after" in part else "")
+        for part in (origin, *origin.get("resumed", []))
+    ]
+    return "; ".join(
+        f"{since}{machine_text(part['machine'])}, torch {part['versions']['torch']}" for part, since in parts
+    )
 
 
 def provenance_text(facts: Mapping) -> str:

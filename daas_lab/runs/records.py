@@ -13,6 +13,7 @@ from daas_lab.errors import LabError
 from daas_lab.identity import config_hash, from_document, to_document
 from daas_lab.runs.files import write_atomically
 from daas_lab.runs.folder import Run, kind_of, read_run
+from daas_lab.runs.provenance import origin_in
 from daas_lab.space.genotype import Genotype
 
 FORMAT = 1
@@ -78,7 +79,7 @@ def read_record(path: str | Path) -> Run:
             genotype=document["genotype"] and Genotype.from_json(document["genotype"]),
             gap=document["gap"],
             result=document["result"],
-            origin={name: document[name] for name in ("versions", "machine")},
+            origin=origin_in(document),
             cells=document.get("cells", {}),
         )
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:

@@ -25,8 +25,7 @@ from daas_lab.data.sources import short_name
 from daas_lab.errors import LabError, refuse
 from daas_lab.identity import config_hash
 from daas_lab.methods import rules
-from daas_lab.runs.files import write_atomically
-from daas_lab.runs.folder import Run, epochs_done, read_finished, read_run, seal
+from daas_lab.runs.folder import Run, epochs_done, keep_measured, read_finished, read_run
 from daas_lab.runs.lock import BeingWritten, locked, writer
 from daas_lab.runs.records import read_record, write_record
 from daas_lab.space.budget import EdgeBudget
@@ -321,5 +320,4 @@ def measure_drops(
                     rows += [row for budget in budgets for row in node_costs(*given, budget)]
     with locked(folder, patience=60):  # another process may have measured something else meanwhile
         rows += [row for row in read_run(folder).gap if row not in rows]
-        write_atomically(folder / "gap.json", json.dumps(rows, indent=1) + "\n")
-        seal(folder, ["gap.json"])
+        keep_measured(folder, "gap.json", json.dumps(rows, indent=1) + "\n")

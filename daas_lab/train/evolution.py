@@ -48,7 +48,10 @@ def genotype_after(
 def _epoch(run: Run, epoch: int, budget: EdgeBudget) -> int:
     """The index of an epoch that may be counted from the last one of `budget`, as far as the search has come."""
     done = len(run.alphas["normal"])
-    return range(min(done, run.search.epoch_of(budget) + 1) if epoch < 0 else done)[epoch]
+    known = range(min(done, run.search.epoch_of(budget) + 1) if epoch < 0 else done)
+    if not -len(known) <= epoch < len(known):
+        raise refuse("epoch", epoch, f"a whole number of at most {done - 1}, or counted from the last one, which is -1")
+    return known[epoch]
 
 
 def genotype_evolution(run: Run, budget: str | EdgeBudget | None = None) -> list[Genotype]:

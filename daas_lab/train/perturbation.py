@@ -20,8 +20,7 @@ from daas_lab.errors import LabError
 from daas_lab.methods.method import Mixture
 from daas_lab.methods.rules import PERTURBATION, check
 from daas_lab.networks.supernet import SuperNetwork
-from daas_lab.runs.files import write_atomically
-from daas_lab.runs.folder import read_run, seal
+from daas_lab.runs.folder import keep_measured, read_run
 from daas_lab.runs.lock import locked
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES
@@ -63,8 +62,7 @@ def keep_cells(folder: str | Path, rule: str, found: Mapping[str, Genotype]) -> 
     with locked(folder, patience=60):  # another process may have chosen others meanwhile
         cells = read_run(folder).cells
         cells = cells | {rule: cells.get(rule, {}) | {budget: own.to_json() for budget, own in found.items()}}
-        write_atomically(folder / "cells.json", json.dumps(cells, indent=1) + "\n")
-        seal(folder, ["cells.json"])
+        keep_measured(folder, "cells.json", json.dumps(cells, indent=1) + "\n")
 
 
 def perturbed_cells(network: SuperNetwork, images: ImageSet, budgets: list[EdgeBudget], seed: int) -> list[Genotype]:

@@ -37,7 +37,7 @@ from daas_lab.runs.folder import (
     timings,
 )
 from daas_lab.runs.lock import locked
-from daas_lab.runs.provenance import machine, versions
+from daas_lab.runs.provenance import machine, resumed_here, versions
 from daas_lab.train import distributed
 
 
@@ -60,7 +60,16 @@ class RunWriter:
         if saved is None:
             return None
         state, (self.epoch, self.record, self.snapshot) = saved
+        if distributed.is_main():
+            self._note_origin()
         return state
+
+    def _note_origin(self) -> None:
+        """What goes on here may have been begun by other versions, on another machine."""
+        path = self.folder / "config.json"
+        header = json.loads(path.read_text(encoding="utf-8"))
+        if (noted := resumed_here(header, self.epoch)) != header:
+            write_atomically(path, json.dumps(noted, indent=2) + "\n")
 
     def _last_saved(self) -> tuple[dict[str, Any], Entry] | None:
         """State and log entry of the last epoch that both hold; the files of one line an epoch end with it."""
