@@ -17,7 +17,7 @@ from daas_lab.fields import coerce
 from daas_lab.methods import rules
 from daas_lab.report import tables
 from daas_lab.runs import provenance
-from daas_lab.runs.folder import read_run, read_search_config
+from daas_lab.runs.folder import epochs_done, read_run, read_search_config
 from daas_lab.runs.records import read_any
 from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget, every_edge
 from daas_lab.space.cost import check_limits, count
@@ -85,7 +85,7 @@ def run_gap(options: argparse.Namespace) -> None:
         "batch_norm": discretize.BATCH_NORMS,
         "stage": discretize.STAGES,
     }
-    chosen = {name: getattr(options, name) or values for name, values in allowed.items()}
+    chosen = {name: list(dict.fromkeys(getattr(options, name) or values)) for name, values in allowed.items()}
     for name, values in chosen.items():
         for value in values:
             one_of(name, value, allowed[name])
@@ -111,6 +111,7 @@ def run_gap(options: argparse.Namespace) -> None:
         rows += discretize.accuracy_drops(*given, cells, cells=cells, **lists)
     if options.select != rules.OWN:
         rows = [{"select": options.select} | row for row in rows]
+    _note_unfinished(options.run_folder, run_config)
     _print_accuracies(rows, run_config, len(splits.held_out), options.json)
 
 
@@ -133,6 +134,8 @@ def run_cut(options: argparse.Namespace) -> None:
         one_of("ending of --export", Path(options.export).suffix, (".pt2",))
         if Path(options.export).resolve() == Path(options.out).resolve():
             raise refuse("--export", options.export, "another file than that of --out")
+        _make_folder("--export", options.export)
+    _make_folder("--out", options.out)
     run_config = read_search_config(options.run_folder)
     budget = _budget_for(options.budget or run_config.budget, run_config)
     names = ("edge_weight", "batch_norm", "select")
@@ -141,6 +144,7 @@ def run_cut(options: argparse.Namespace) -> None:
     )
     if options.export:
         cut.export_network(options.out, options.export)
+    _note_unfinished(options.run_folder, run_config)
     if options.json:
         print(json.dumps(row))
     else:
@@ -153,17 +157,36 @@ def run_attribution(options: argparse.Namespace) -> None:
     one_of("batch_norm", options.batch_norm, discretize.BATCH_NORMS)
     if options.out:
         _check_picture(options.out)
+        _make_folder("--out", options.out)
     run_config = read_search_config(options.run_folder)
     budget = _budget_for(options.budget or run_config.budget, run_config)
     network, _ = load_supernet(options.run_folder, budget)
     splits = search_splits(run_config, options.data)
     choice = {"edge_weight": options.edge_weight, "batch_norm": options.batch_norm}
     rows = attribution.attribution(network, run_config, splits.held_out, splits.weights, budget, **choice)
+    _note_unfinished(options.run_folder, run_config)
     _print_accuracies(rows, run_config, len(splits.held_out), options.json)
     if options.out:
         run, every = read_run(options.run_folder), every_edge(run_config.nodes)
         cells = evolution.genotype_after(run, network.at.epoch, every)  # as at the stop, if the budget has one
         _save_cells(cells, options.out, attribution.attribution_values(rows), "points of accuracy lost")
+
+
+def _note_unfinished(folder: str | Path, run_config: config.SearchConfig) -> None:
+    """Whose numbers these are, where the search goes on."""
+    if Path(folder).is_dir() and run_config.searcher.trains and (done := epochs_done(folder)) < run_config.epochs:
+        print(f"{folder}: after epoch {done} of {run_config.epochs}: the search is not finished", file=sys.stderr)
+
+
+def _make_folder(option: str, path: str) -> None:
+    """Have the folder of a file that is written after long work, or raise before it."""
+    folder = Path(path).resolve().parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise refuse(option, path, f"in a folder that can be made: {error.strerror}") from None
+    if not os.access(folder, os.W_OK):
+        raise refuse(option, path, "in a folder that can be written")
 
 
 def _print_accuracies(rows: Sequence[dict], run_config: config.SearchConfig, images: int, as_json: bool) -> None:
@@ -230,6 +253,8 @@ def run_genotype(options: argparse.Namespace) -> None:
         raise refuse("epoch", epoch, f"the last one for {options.select}, which needs the network's weights")
     _choose_cells(options, [budget])
     cells = _cells(options, [budget], epoch)[str(budget)]
+    if epoch == -1:
+        _note_unfinished(options.run_folder, run.config)
     print(format_darts(cells) if options.darts else json.dumps(cells.to_json()))
     if run.config.searcher.trains and options.select == rules.OWN:
         print(evolution.close_choices_sentence(evolution.close_choices(run, epoch, budget)), file=sys.stderr)

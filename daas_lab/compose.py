@@ -43,7 +43,7 @@ def search_config(
     one_of("protocol", protocol, PROTOCOLS)
     searcher = method_class(method)
     found = {"numbers", "data_digest", "method_digest", "operations_digest"}
-    known = {spec.name for spec in fields(SearchConfig)} - found
+    known = [spec.name for spec in fields(SearchConfig) if spec.name not in found]
     own = {spec.name: spec for spec in fields(searcher)}
     refuse_unknown("search", changes, [*known, *own])
     facts = _facts_of(dataset, changes)

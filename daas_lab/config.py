@@ -14,7 +14,6 @@ from daas_lab.errors import LabError, one_of, refuse
 from daas_lab.fields import check_fields, number, plain
 from daas_lab.methods import schedules
 from daas_lab.methods.lookup import recorded_class
-from daas_lab.methods.masks import GONE
 from daas_lab.methods.method import Method, Moment
 from daas_lab.methods.protocols import PROTOCOLS
 from daas_lab.own_files import digest_of, is_own, load_own, named_own, own_name
@@ -155,14 +154,6 @@ class SearchConfig:
         if not self.retire:  # without effect: no other search
             object.__setattr__(self, "retire_after", _RETIRE_AFTER)
         travel = self.arch_learning_rate * self.steps * (self.epochs - max(self.alpha_delay, self.warmup))
-        by_adam = type(method).optimizer is Method.optimizer
-        if (
-            method.trains and by_adam and travel >= -GONE / 2
-        ):  # there α would pass for that of a candidate that has left
-            why = f"in this search α can move by {travel:.2g}"
-            raise refuse(
-                "arch_learning_rate", self.arch_learning_rate, f"smaller: {why}, must be less than {-GONE / 2:g}"
-            )
         if method.trains and travel < method.initial_noise:
             why = f"α, which starts from noise of {method.initial_noise:g}, can move by {travel:.2g} in this search"
             raise refuse("arch_learning_rate", self.arch_learning_rate, f"larger, or the noise decides: {why}")

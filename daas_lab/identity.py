@@ -12,7 +12,7 @@ from daas_lab.methods.lookup import METHODS, recorded_class
 from daas_lab.own_files import is_own, own_name
 from daas_lab.space.cell_space import operation_name
 
-_NOT_HASHED = (
+NOT_HASHED = (
     *("preset", "gap_every", "gap_budgets", "gap_edge_weight"),
     *("device", "threads", "workers", "tf32", "deterministic", "compile"),
     "weights",  # a path: its content has a digest
@@ -58,7 +58,7 @@ def config_hash(config: SearchConfig | RetrainConfig) -> str:
     identity = {
         key: value
         for key, value in values.items()
-        if key not in _NOT_HASHED and (key not in _ALWAYS or value != _ALWAYS[key])
+        if key not in NOT_HASHED and (key not in _ALWAYS or value != _ALWAYS[key])
     }
     text = json.dumps({"kind": type(config).__name__} | identity, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -104,6 +104,9 @@ def test_a_network_that_serves_two_budgets_counts_once():
     said = beyond.network_sentence(gaps, "DARTS")
     assert "of each is 1.76 points lower" in said and "(8/14, 6/14, 5/14, 4/14) of each" in said  # 80, 80, 80, 81
     assert "accuracy before the cut of one is 5.43 points lower" in said
+    # By two runs that are the same network, too.
+    twice = [row | {"run": f"{row['run']} {row['budget']}"} if row["search"] == "each" else row for row in gaps]
+    assert beyond.network_sentence(twice, "DARTS") == said
     furthest = beyond.furthest_sentence(gaps, "DARTS", "one")
     assert (
         furthest
@@ -154,6 +157,10 @@ def test_of_some_stages_each_stands_for_the_steps_up_to_the_next(tmp_path):
     assert [(epoch, count) for epoch, _, count in estimate._stages(run, 2)] == [(1, 14), (3, 21)]
     assert [(epoch, count) for epoch, _, count in estimate._stages(run, 9)] == [(1, 7), (2, 7), (3, 14), (5, 7)]
     assert [int((start["alphas_reduce"][0] == GONE).sum()) for _, start, _ in every] == [0, 1, 2, 3]
+
+
+def test_of_no_search_there_is_no_time():
+    assert estimate.search_seconds({}, Settings()) == {}
 
 
 def test_a_step_is_taken_with_the_cells_of_its_epoch(tmp_path):

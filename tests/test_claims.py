@@ -32,6 +32,8 @@ def test_the_sentence_on_differentiation_follows_the_rows(share, words):
     assert "rests for the first 3 of 20 epochs" in claims.differentiation_sentence(rows, mini)
     times = mini.arch_learning_rate * mini.steps * 20 / (19_500 * 3e-4)
     assert f"is {times:.1f} times the paper's." in claims.differentiation_sentence(rows, mini)
+    some = [{**rows[0], "seeds": [0, 1, 2], "onset_share_seeds": [1]}]
+    assert "That is in 1 of 3 searches; in the others they never do." in claims.differentiation_sentence(some, full)
     undecided = [{"method": "da2s", "onset_share_mean": None, "onset_share_std": None}]
     assert "no DA²S search" in claims.differentiation_sentence(undecided, full)
 
@@ -221,6 +223,7 @@ def test_searches_that_are_the_same_for_two_budgets_are_named(tmp_path):
     one, other = made.values()
     same = [one, replace(other, alphas=one.alphas, betas=one.betas)]
     assert "da2s for 3/14 and 4/14 are one and the same (seeds 0:" in claims.same_search_sentence(same)
+    assert claims.same_search_sentence([one, one]) == ""  # of one budget nothing but the cut would have to differ
     moved = {name: betas + 1e-3 for name, betas in one.betas.items()}
     assert claims.same_search_sentence([one, replace(other, alphas=one.alphas, betas=moved)]) == ""
 

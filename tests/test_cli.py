@@ -10,6 +10,7 @@ from daas_lab import cli, commands
 from daas_lab.runs.folder import is_whole, read_run
 from daas_lab.runs.records import write_record
 from daas_lab.space.text_forms import parse_genotype
+from daas_lab.train.writer import RunWriter
 
 
 def refused(capsys, *arguments):
@@ -72,9 +73,13 @@ def test_missing_and_damaged_data_name_the_folder_or_the_file(capsys, tmp_path, 
         message = refused(capsys, *common, dataset)
         assert str(tmp_path) in message and "http" in message and "`" in message, message
     broken = tmp_path / "train-images-idx3-ubyte.gz"
-    broken.write_bytes(gzip.compress(bytes(1000))[:40])
-    message = refused(capsys, *common, "fashion_mnist")
-    assert str(broken) in message and "damaged" in message
+    for content in (gzip.compress(bytes(1000))[:40], gzip.compress(b"abcde"), gzip.compress(b"")):
+        broken.write_bytes(content)
+        message = refused(capsys, *common, "fashion_mnist")
+        assert str(broken) in message and "damaged" in message
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    common[4] = str(tmp_path / "cifar-10-batches-py")  # the folder itself
+    assert f"{tmp_path}/cifar-10-batches-py/data_batch_1 is missing" in refused(capsys, *common, "cifar10")
 
 
 def test_another_configuration_in_the_same_folder_is_refused(capsys, searched):
@@ -82,6 +87,47 @@ def test_another_configuration_in_the_same_folder_is_refused(capsys, searched):
         capsys, "search", "--preset", "tiny", "--dataset", "digits", "--seed", "5", "--out", str(searched)
     )
     assert "seed = 0 there, 5 here" in message
+    # What makes no other run is not to blame.
+    message = refused(
+        capsys, *("search", "--preset", "tiny", "--dataset", "digits", "--epochs", "2", "--out", str(searched)),
+        *("--gap-every", "1", "--threads", "1"),
+    )  # fmt: skip
+    assert "epochs = 3 there, 2 here" in message and "gap_every" not in message and "threads" not in message
+
+
+def test_settings_that_may_be_meant_are_named_in_one_order(capsys, tmp_path):
+    known = refused(capsys, "search", "--preset", "tiny", "--set", "foo=1", "--out", str(tmp_path / "x"))
+    assert (
+        known.index("preset, dataset, method") < known.index("weight_images, architecture_images") < known.index("tf32")
+    )
+
+
+def test_numbers_of_a_search_that_is_not_finished_say_so(capsys, tmp_path, monkeypatch):
+    out = str(tmp_path / "half")
+    command = ["search", "--preset", "tiny", "--dataset", "digits", "--threads", "1", "--out", out]
+    save = RunWriter.save_epoch
+
+    def stopped(*arguments):
+        save(*arguments)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(RunWriter, "save_epoch", stopped)
+    assert cli.main(command) == 143
+    capsys.readouterr()
+    brief = ["--batch-norm", "as-trained", "--edge-weight", "learned"]
+    for asked in (
+        ["gap", *brief, "--stage", "both"],
+        ["cut", "--out", f"{tmp_path}/new/net"],
+        ["genotype"],
+        ["attribution", *brief],
+    ):
+        options = [] if asked[0] == "genotype" else ["--json"]
+        if asked[0] == "attribution":
+            options += ["--budget", "3/14"]
+        assert cli.main([asked[0], out, *asked[1:], *options]) == 0
+        said = capsys.readouterr()
+        assert f"{out}: after epoch 1 of 3: the search is not finished\n" in said.err
+        assert json.loads(said.out)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +147,11 @@ def test_gap_prints_rows_as_json(capsys, searched):
     assert cli.main(["gap", str(searched), *budgets, "--stage", "both", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert len(rows) == 2 * 3 * 2
+    twice = ["--edge-weight", "one", "--edge-weight", "one", "--batch-norm", "as-trained", "--batch-norm", "as-trained"]
+    assert cli.main(["gap", str(searched), *budgets, "--stage", "both", *twice, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [
+        row for row in rows if (row["edge_weight"], row["batch_norm"]) == ("one", "as-trained")
+    ]
     assert {tuple(row) for row in rows} == {("budget", "edge_weight", "batch_norm", "stage", "before", "after")}
     assert all(0 <= row[key] <= 100 for row in rows for key in ("before", "after"))
 
@@ -222,6 +273,10 @@ def test_places_and_files_that_cannot_be_used_are_one_line(capsys, tmp_path):
     assert str(file) in refused(capsys, *search, str(file))
     assert str(file) in refused(capsys, "draw", "DARTS_V2", "--out", str(file / "cells.svg"))
     assert str(file) in refused(capsys, "count", str(file))
+    for command in (["cut", "run"], ["attribution", "run"]):
+        ending = ".svg" if command[0] == "attribution" else ""
+        message = refused(capsys, *command, "--out", f"{file}/new/net{ending}")
+        assert message.startswith(f"daas-lab: --out = '{file}/new/net{ending}': must be in a folder that can be made")
     assert "side = '²'" in refused(capsys, "count", "DARTS_V2", "--side", "²")
 
 

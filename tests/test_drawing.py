@@ -147,8 +147,11 @@ def test_without_dot_the_cell_is_still_drawn(tmp_path, monkeypatch):
     other.write_text("somebody's")
     paths = drawing.save_cells(PUBLISHED["DARTS_V2"], "cell", tmp_path, formats=("svg",))
     assert [path.name for path in paths] == ["cell.svg", "cell.dot"] and other.read_text() == "somebody's"
+    (tmp_path / "cell.dot").write_text("edited")
+    paths = drawing.save_cells(PUBLISHED["DARTS_V2"], "cell", tmp_path, formats=("svg",))
+    assert [path.name for path in paths] == ["cell.svg"] and (tmp_path / "cell.dot").read_text() == "edited"
     paths = drawing.save_cells(PUBLISHED["DARTS_V2"], "cell", tmp_path)
-    assert all(path.stat().st_size > 1000 for path in paths)
+    assert len(paths) == 3 and all(path.stat().st_size > 1000 for path in paths)
     notice = drawing.missing_dot_notice()
     assert "install graphviz" in notice
     assert "\n" not in notice

@@ -181,6 +181,17 @@ def test_dr_nas_is_evaluated_at_the_mean_of_its_draws():
     assert (abs(np.mean(draws, axis=0) - mean) < 5 * deviation).all()
 
 
+def test_what_has_left_dr_nas_weighs_nothing():
+    both = parameters()
+    alphas = both.alphas.detach().clone()
+    alphas[:, 2] += GONE
+    alphas[3] = GONE  # and all of an edge
+    for at in (Moment(3, 10), drawing()):
+        operations = DrNAS().mix(both._replace(alphas=alphas), "normal", at).operations
+        assert not operations[:, 2].any() and not operations[3].any() and operations.isfinite().all()
+        torch.testing.assert_close(operations.sum(1), torch.ones(E).to(operations).index_fill(0, torch.tensor(3), 0))
+
+
 @pytest.mark.parametrize("step", range(3))
 def test_proxyless_moves_alpha_by_two_paths_of_which_one_is_computed(step):
     both, at = parameters(), drawing(step=step)

@@ -174,6 +174,30 @@ def test_a_folder_is_the_same_wherever_it_lies_and_another_when_a_file_changes(t
     assert search_config("tiny", f"folder:{second}", batch_size=8).data_digest != config.data_digest
 
 
+@pytest.mark.parametrize("suffix", [".bmp", ".ppm", ".tif"])
+def test_an_edited_image_of_the_same_size_is_another_data_set(tmp_path, suffix):
+    folder = write_images(tmp_path / "a", 10, suffix=suffix)
+    before = search_config("tiny", f"folder:{folder}", batch_size=8)
+    path = folder / "bee" / f"0{suffix}"
+    with Image.open(path) as image:
+        other = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    size = path.stat().st_size
+    other.save(path)
+    assert path.stat().st_size == size
+    with pytest.raises(LabError, match="must hold the images that the configuration was made for"):
+        search_splits(before)
+
+
+def test_that_transparency_is_left_out_is_said(tmp_path, capsys):
+    folder = write_images(tmp_path / "a", 10)
+    for name in ("ant", "bee"):
+        path = folder / name / "0.png"
+        with Image.open(path) as image:
+            image.convert("RGBA").save(path)
+    facts_of(f"folder:{folder}")
+    assert "left out: transparency, of 2 images" in capsys.readouterr().err
+
+
 def test_images_are_looked_into_once_until_one_changes(tmp_path, monkeypatch):
     folder = write_images(tmp_path / "a", 5)
     name = f"folder:{folder}"

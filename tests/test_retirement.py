@@ -65,7 +65,9 @@ def test_both_forms_are_the_same_function_without_them(case):
     assert_same(oracle, fast, images, classes)
     assert_same(oracle.eval(), fast.eval(), images, classes)
     # Even where a mixture gives those that have left a weight.
-    torch.testing.assert_close(oracle(images, before), fast(images, before))
+    for training in (False, True):
+        both = (network.train(training)(images, before) for network in (oracle, fast))
+        torch.testing.assert_close(*both)
 
 
 def test_a_network_without_them_computes_what_it_computed_when_they_weighed_nothing():

@@ -173,9 +173,9 @@ def _read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
             content = file.read()
     except (OSError, EOFError, zlib.error) as error:
         raise LabError(f"damaged file {path}: {error}") from error
-    header = np.frombuffer(content[: 4 * (1 + len(shape))], dtype=">i4")
     expected = (0x0800 + len(shape), *shape)
-    if tuple(header) != expected or len(content) != 4 * len(expected) + math.prod(shape):
+    whole = len(content) == 4 * len(expected) + math.prod(shape)
+    if not whole or tuple(np.frombuffer(content, dtype=">i4", count=len(expected))) != expected:
         raise LabError(f"damaged file {path}: not an idx file of {' × '.join(map(str, shape))} bytes")
     values = np.frombuffer(content, dtype=np.uint8, offset=4 * len(expected)).reshape(shape)
     return torch.from_numpy(values.copy())
@@ -185,7 +185,7 @@ def _cifar_folder(name: str, data: Path) -> Path:
     from torchvision.datasets import utils
 
     dataset = _torchvision_class(name)
-    folder = data / dataset.base_folder
+    folder = data if data.name == dataset.base_folder else data / dataset.base_folder
     if not folder.is_dir():
         raise LabError(
             f"dataset = {name.lower()!r}: no folder {folder}; get it from {dataset.url} with {_download(name, data)}"
@@ -202,8 +202,8 @@ def _cifar_folder(name: str, data: Path) -> Path:
 
 def _read_cifar(name: str):
     def read(data: Path, split_seed: int):
-        _cifar_folder(name, data)
-        sets = [_torchvision_class(name)(data, train=train) for train in (True, False)]
+        root = _cifar_folder(name, data).parent
+        sets = [_torchvision_class(name)(root, train=train) for train in (True, False)]
         return [(torch.from_numpy(part.data), torch.tensor(part.targets)) for part in sets]
 
     return read

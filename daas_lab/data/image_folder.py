@@ -18,6 +18,7 @@ from typing import NamedTuple
 from daas_lab.data.picture import brightest, damaged, depth, is_grey, opened, white_level
 from daas_lab.errors import LabError, refuse, say_once, some
 
+UNCOMPRESSED = (".bmp", ".pgm", ".ppm", ".tif", ".tiff")  # as a rule: images of one shape have one size
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 TEST_SHARE = 0.2  # of a tree without test folder
 
@@ -221,7 +222,7 @@ _known: dict[tuple[str, str], FolderFacts] = {}  # (folder, state of its files) 
 
 def _look_into(folder: str, listing: Listing) -> FolderFacts:
     files = listing.train + (listing.test or [])
-    grey, sides, several = True, [], 0
+    grey, sides, several, transparent = True, [], 0, 0
     largest: dict[str, float] = {}
     first: dict[str, str] = {}
     for path, _ in files:
@@ -233,7 +234,9 @@ def _look_into(folder: str, listing: Listing) -> FolderFacts:
             if kind:
                 largest[kind] = max(largest.get(kind, 0.0), brightest(path, image))
             several += getattr(image, "is_animated", False)
+            transparent += "A" in image.getbands() or "transparency" in image.info
     left_out = listing.left_out + ([f"all but the first image of files with several: {several}"] if several else [])
+    left_out += [f"transparency, of {transparent} images"] if transparent else []
     if left_out:
         say_once(f"folder {folder}: left out: {'; '.join(left_out)}")
     if len(first) > 1 and {"I", "F"} & first.keys():  # one scale for both would be guessed
@@ -250,9 +253,12 @@ def _look_into(folder: str, listing: Listing) -> FolderFacts:
 
 
 def folder_digest(folder: str | Path, listing: Listing) -> str:
-    """16 hexadecimal digits over the names and sizes of the images listed in a folder."""
+    """16 hexadecimal digits over the names and sizes of the images listed in a folder, and over the content of those
+    whose size tells nothing of it."""
     digest = hashlib.sha256()
     for path, _ in listing.train + (listing.test or []):
         line = f"{os.path.relpath(path, folder)} {os.path.getsize(path)}\n"
         digest.update(line.encode(errors="surrogateescape"))  # names on a disk need not be UTF-8
+        if os.path.splitext(path)[1].lower() in UNCOMPRESSED:
+            digest.update(Path(path).read_bytes())
     return digest.hexdigest()[:16]

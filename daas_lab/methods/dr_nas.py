@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from daas_lab.fields import number
+from daas_lab.methods.masks import alive
 from daas_lab.methods.method import Architecture, Method, Mixture, Moment
 
 
@@ -31,5 +32,6 @@ class DrNAS(Method):
         gammas = (F.elu(alphas.double()) + 1).clamp(min=self.least_concentration)
         if at.training:
             gammas = torch._standard_gamma(gammas, generator=at.generator(cell_type, alphas.device))
-        operations = gammas / gammas.sum(dim=1, keepdim=True)
+        gammas = gammas * alive(alphas)  # what has left keeps nothing of its least concentration
+        operations = gammas / gammas.sum(dim=1, keepdim=True).clamp(min=torch.finfo(gammas.dtype).tiny)
         return Mixture(operations.to(alphas), torch.ones_like(betas), alphas)

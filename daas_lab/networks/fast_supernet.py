@@ -91,7 +91,8 @@ class FastCell(nn.Module):
         having = [tuple(k for k, e in enumerate(order) if name in cell.edges[e]) for name in PRIMITIVES]
         self.C, self.order_of_edges = C, order
         self.register_buffer("order", torch.tensor(order), persistent=False)
-        self.register_buffer("living", torch.ones(len(order)), persistent=False)  # 0: an edge without candidates
+        # [E, O]: 0 for who has left, whatever weight a method gives it.
+        self.register_buffer("living", torch.ones(len(order), len(PRIMITIVES)), persistent=False)
         self.norms = StackedNorms(C, sum(len(having[o]) for o in NORMED))
         self.plan = Plan(space.nodes, reduces, partial_channels, self.norms.eps, tuple(having))
         rows = {stack: len(names) for stack, names in self.rows().items()}
@@ -142,7 +143,7 @@ class FastCell(nn.Module):
         """Retires all but `candidates` [E, O]: old stacks → the new ones, and which of the old rows they have."""
         candidates = candidates[self.order_of_edges]  # on the CPU, as a rule, where `order` need not be
         before, chosen, moved = self.rows(), candidates.t().tolist(), {}
-        self.living = candidates.any(dim=1).to(self.living)
+        self.living = candidates.to(self.living)
         having = zip(self.plan.candidates, chosen, strict=True)
         self.plan = self.plan._replace(candidates=tuple(tuple(e for e in edges if own[e]) for edges, own in having))
         for stack, rows in self.rows().items():
@@ -192,8 +193,8 @@ class FastCell(nn.Module):
             for module, x in ((self.preprocess_0, input_0), (self.preprocess_1, input_1))
         ]
         zs, batch = [z for z, _ in states], [statistics for _, statistics in states]
-        gains = (edges.unsqueeze(1) * operations)[self.order]
-        edges = edges[self.order] * self.living
+        gains = (edges.unsqueeze(1) * operations)[self.order] * self.living
+        edges = edges[self.order] * self.living.amax(dim=1)
         skips = (self.skip_1, self.skip_2) if self.plan.reduces else ()
         stacks = (self.depthwise_3, self.depthwise_5, self.pointwise, *skips)
         if not self.training:

@@ -91,7 +91,7 @@ def save_cells(
 ) -> list[Path]:
     """Write `<stem>.svg`, `.png` and `.dot` (or those of `formats`) into `folder` and return the paths.
 
-    Without the `dot` program matplotlib draws the pictures, the `.dot` is written in any case, and
+    Without the `dot` program matplotlib draws the pictures, the `.dot` is written too where there is none, and
     `missing_dot_notice` is the line to show.
     """
     folder = Path(folder)
@@ -99,7 +99,8 @@ def save_cells(
     layout, colours = _sheet(genotype, title, nodes, values, value_label)
     if missing_dot_notice():
         save_figure(_figure(layout, colours), stem, folder, [suffix for suffix in formats if suffix != "dot"])
-        formats = tuple(dict.fromkeys((*formats, "dot")))
+        asked = "dot" in formats or (folder / f"{stem}.dot").exists()  # that one may have been edited
+        formats = (*formats, *([] if asked else ["dot"]))
     paths = [folder / f"{stem}.{suffix}" for suffix in formats]
     for path in paths:
         if path.suffix == ".dot":

@@ -116,6 +116,9 @@ def differentiation_sentence(rows: Sequence[Row], config: SearchConfig) -> str:
     difference = row["onset_share_mean"] - claimed
     place = "about where" if abs(difference) <= 0.1 else ("earlier than" if difference < 0 else "later than")
     text = f"DA²S's weights begin to differ after {ours} % of the search: {place} the paper sees it ({claimed:.0%})."
+    if "onset_share_seeds" in row:
+        begun, searches = len(row["onset_share_seeds"]), len(row["seeds"])
+        text += f" That is in {begun} of {searches} searches; in the others they never do."
     if config.alpha_delay:
         text += f" α rests for the first {config.alpha_delay} of {config.epochs} epochs."
     travel = config.arch_learning_rate * config.steps * config.epochs / ARCH_TRAVEL
@@ -297,14 +300,19 @@ def same_search_sentence(searches: Sequence[Run]) -> str:
     """Table 4: which budgets of a method had searches with the same α and β in every epoch; empty where none had."""
     same: dict[tuple[str, str, str], list[int]] = {}
     for one, other in itertools.combinations(searches, 2):
-        if (one.search.method, one.config.seed) == (other.search.method, other.config.seed):
+        alike = (one.search.method, one.config.seed) == (other.search.method, other.config.seed)
+        if alike and one.search.budget != other.search.budget:
             arrays = [(one.alphas[name], other.alphas[name]) for name in CELL_TYPES]
             arrays += [(one.betas[name], other.betas[name]) for name in CELL_TYPES]
             if all(np.array_equal(*pair) for pair in arrays):
                 first, second = sorted((one.search.budget, other.search.budget))
                 same.setdefault((one.search.method, first, second), []).append(one.config.seed)
+
+    def whole(seeds: list[int]) -> str:
+        return ", ".join(map(str, sorted(set(seeds))))
+
     return " ".join(
-        f"The searches of {method} for {first} and {second} are one and the same (seeds {', '.join(map(str, seeds))}: "
+        f"The searches of {method} for {first} and {second} are one and the same (seeds {whole(seeds)}: "
         "equal α and β in every epoch), for their losses ask the same of each node; only the cut differs."
         for (method, first, second), seeds in same.items()
     )

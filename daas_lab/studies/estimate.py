@@ -145,6 +145,8 @@ def search_seconds(
             names.append(name)
             counts.append(count)
             steps.append(warm_step(config, epoch, start, form))
+    if not runs:
+        return {}
     found = dict.fromkeys(names, 0.0)
     for name, count, seconds in zip(names, counts, seconds_in_turn(steps, config, rounds), strict=True):
         found[name] += count * seconds

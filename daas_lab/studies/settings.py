@@ -35,6 +35,7 @@ class Settings:
     publish: bool = False  # pictures go to `figures`, not to <runs>/figures/<preset>
     records: bool = True  # published records stand for runs, and publishing leaves them
     finished_only: bool = False  # of a long study what is finished: no run is begun
+    full_size: bool = False  # of beyond_the_gap: measure steps of a network of the paper's size as well
     workers: int = number(at_least=0, at_most=1024, default=0)  # runs side by side; 0: one a core, or one on a GPU
     device: str = "cpu"
 
@@ -96,7 +97,7 @@ def parse_settings(given: Mapping[str, Any]) -> Settings:
             values[name] = _read_seeds(value)
         elif name in ("runs", "figures", "data"):
             values[name] = _read_folder(name, value)
-        elif name in ("publish", "records", "finished_only"):
+        elif name in ("publish", "records", "finished_only", "full_size"):
             values[name] = truth(name, value)
         elif name in limits:  # papermill passes on "none" as a text
             absent = name != "workers" and str(value).lower() == "none"

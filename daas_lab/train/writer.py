@@ -20,7 +20,7 @@ from safetensors.torch import save as save_safetensors
 
 from daas_lab.config import RetrainConfig, SearchConfig
 from daas_lab.errors import LabError, NewerVersion
-from daas_lab.identity import config_hash, to_document
+from daas_lab.identity import NOT_HASHED, config_hash, to_document
 from daas_lab.runs.epoch_log import LOGS, Entry, add_entry, read_entries, records_of, stacked, write_entries
 from daas_lab.runs.files import append, write_atomically, write_keeping
 from daas_lab.runs.folder import (
@@ -194,5 +194,7 @@ def _other_config(folder: Path, there: SearchConfig | RetrainConfig, ours: Searc
     if type(there) is not type(ours):
         return LabError(f"run folder {folder} holds another kind of run: {type(there).__name__}")
     ours, theirs = asdict(ours), asdict(there)
-    fields = [f"{key} = {theirs[key]!r} there, {ours[key]!r} here" for key in ours if ours[key] != theirs[key]]
+    unhashed = {*NOT_HASHED, *(["dataset"] if ours["data_digest"] and theirs["data_digest"] else [])}
+    differing = [key for key in ours if ours[key] != theirs[key] and key not in unhashed]
+    fields = [f"{key} = {theirs[key]!r} there, {ours[key]!r} here" for key in differing]
     return LabError(f"run folder {folder} holds another configuration: {'; '.join(fields)}; choose another --out")
