@@ -20,6 +20,7 @@ import yaml
 from daas_lab.methods.lookup import METHODS
 from daas_lab.space.cell_space import NONE
 from daas_lab.space.operations import OPERATIONS
+from daas_lab.studies.settings import read_settings
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -173,6 +174,17 @@ def test_notebooks_are_stripped_and_have_one_parameters_cell(path):
     assert len(own) == (path.stem == "own_method") and all(len(cell["source"]) <= 30 for cell in own)
     others = [line for cell in code if cell not in own for line in cell["source"]]
     assert not any(word in line for line in others for word in ("class ", "backward("))
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
+def test_what_a_notebook_has_as_parameters_are_settings(path):
+    """Those that read them; `read_settings` refuses all others."""
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    [parameters] = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    namespace = {}
+    exec("".join(parameters["source"]), namespace)
+    read = [line for cell in cells for line in cell["source"] if "read_settings(globals()" in line]
+    assert len(read) == 1 and read_settings(namespace).seeds
 
 
 @pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
