@@ -39,6 +39,14 @@ NEEDS = {
 NO_GPU = "this machine has no CUDA device"
 
 
+# The longest first, whole files as they are: else one process would be at the last of them alone.
+FIRST = ("test_notebooks", "test_cut", "test_published")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
+
+
 def pytest_runtest_setup(item):
     for name in [name for mark in item.iter_markers("needs") for name in mark.args]:
         package, is_here = NEEDS[name]

@@ -1,5 +1,6 @@
 """Runs that are killed at random moments, the same ones on every machine: moments are counted in calls, not seconds."""
 
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -18,6 +19,17 @@ class Stopped(Exception):
 def stop():
     """`on_epoch` of a run that is stopped when its next epoch is on disk."""
     raise Stopped
+
+
+def stopped_in_every_epoch(train, root):
+    """The folders of two runs of `train(folder, on_epoch)`, both finished: one was stopped after each of its epochs and
+    begun again, the other never."""
+    undisturbed, folder = root / "undisturbed", root / "run"
+    train(undisturbed, lambda: None)
+    while not is_finished(folder):
+        with contextlib.suppress(Stopped):
+            train(folder, stop)
+    return folder, undisturbed
 
 
 def killed_at_random(train, root, kills):

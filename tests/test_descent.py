@@ -24,7 +24,7 @@ from daas_lab.train.discretize import architecture_of, derive_genotype
 from daas_lab.train.evolution import genotype_after
 from daas_lab.train.perturbation import keep_perturbed_cells
 from daas_lab.train.search import load_supernet, search
-from tests.killing import Stopped, killed_at_random
+from tests.killing import Stopped, stopped_in_every_epoch
 from tests.killing import stop as stop_after_an_epoch
 
 INDEX = {edge: e for e, edge in enumerate(cell_edges(6))}
@@ -243,8 +243,8 @@ def _train(folder, on_epoch):
 
 
 @pytest.mark.slow
-def test_killed_between_stops_it_ends_with_the_same_bytes(tmp_path):
-    folder, undisturbed = killed_at_random(_train, tmp_path, kills=3)
+def test_stopped_in_every_epoch_it_ends_with_the_same_bytes(tmp_path):
+    folder, undisturbed = stopped_in_every_epoch(_train, tmp_path)
     for stop in (5, 6, 7, 8):
         assert (folder / stop_name(stop)).read_bytes() == (undisturbed / stop_name(stop)).read_bytes()
     for name in ("history.jsonl", "architecture.safetensors", "genotype.json"):

@@ -12,6 +12,7 @@ from daas_lab.compose import search_config
 from daas_lab.errors import LabError
 from daas_lab.lab import explorer
 from daas_lab.lab.svg import WIDTH, note, side_by_side
+from daas_lab.methods.lookup import CHANCE, METHODS
 from daas_lab.runs.records import write_record
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, cell_edges, own_operations
@@ -53,6 +54,15 @@ def test_a_frame_shows_the_weights_and_the_cells_of_its_epoch(run, budget):
     texts = "".join(ElementTree.fromstring(svg).itertext())
     assert f"epoch 31 of 50, protocol authors, searched for 8/14; cut to {EdgeBudget.parse(budget)}" in texts
     assert f"before {90 - 80 / 31:.1f} %" in texts
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != CHANCE])
+def test_the_frame_of_every_method_has_its_cells(method, tmp_path):
+    changes = {"preset": "tiny", "dataset": "digits", "epochs": 8}
+    found = explorer.read_search(write_search(tmp_path / "run", method, **changes))
+    drawn = [tip for tip in tips(explorer.frame(found, "4/14", 8)) if ": " not in tip]
+    for edge in genotype_after(found, budget="4/14").normal.edges:
+        assert any(tip.startswith(f"{edge.source}→{edge.node} ") and edge.operation in tip for tip in drawn)
 
 
 def assert_inside(root):

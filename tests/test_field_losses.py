@@ -21,11 +21,11 @@ from daas_lab.methods.prox import Prox
 from daas_lab.methods.pruning import GONE, alive, node_penalty, prune, prune_smallest
 from daas_lab.methods.schedules import stage
 from daas_lab.methods.xnas import XNAS
-from daas_lab.runs.folder import is_finished, read_run
+from daas_lab.runs.folder import read_run
 from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, SKIP, Space, cell_edges
 from daas_lab.train.loop import cosine, make_scaler
 from daas_lab.train.search import ArchitectureStep, architecture_step, build_supernet, make_optimizers, search
-from tests.killing import Stopped, killed_at_random, stop
+from tests.killing import stopped_in_every_epoch
 
 EDGES = cell_edges()
 NODE = np.array([node for _, node in EDGES])
@@ -525,26 +525,13 @@ def test_p_darts_leaves_the_weights_beside_a_skip_that_was_taken_as_they_are():
 @pytest.mark.parametrize("method", ["gold_nas", "p_darts", "dots"])
 def test_a_search_that_is_stopped_in_every_epoch_ends_in_the_same_bytes(method, tmp_path):
     config = tiny(method, epochs=4, weight_images=32, architecture_images=32, held_out_images=16, steps=1)
-    search(config, tmp_path / "whole", progress=False)
 
-    while not is_finished(tmp_path / "parts"):
-        try:
-            search(config, tmp_path / "parts", progress=False, on_epoch=stop)
-        except Stopped:
-            continue
-    for name in ("architecture.safetensors", "genotype.json", "history.jsonl"):
-        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
-    if method == "p_darts":
-        alphas = read_run(tmp_path / "whole").alphas["reduce"]
-        assert [int((part > GONE / 2).sum()) for part in alphas] == [98, 98, 70, 42, 42]
+    def train(folder, on_epoch):
+        search(config, folder, progress=False, on_epoch=on_epoch)
 
-
-def search_p_darts(folder, on_epoch):
-    search(tiny("p_darts", epochs=6), folder, progress=False, on_epoch=on_epoch)
-
-
-@pytest.mark.slow
-def test_a_network_that_is_killed_while_it_deepens_ends_in_the_same_bytes(tmp_path):
-    folder, undisturbed = killed_at_random(search_p_darts, tmp_path, kills=3)
+    folder, undisturbed = stopped_in_every_epoch(train, tmp_path)
     for name in ("architecture.safetensors", "genotype.json", "history.jsonl"):
         assert (folder / name).read_bytes() == (undisturbed / name).read_bytes(), name
+    if method == "p_darts":
+        alphas = read_run(undisturbed).alphas["reduce"]
+        assert [int((part > GONE / 2).sum()) for part in alphas] == [98, 98, 70, 42, 42]

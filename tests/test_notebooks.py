@@ -3,6 +3,7 @@
 They share one folder of runs, as a user's do: what one of them has searched, the next one reuses.
 """
 
+import ast
 import json
 import os
 import re
@@ -12,25 +13,35 @@ from pathlib import Path
 
 import pytest
 
-from daas_lab import paper
-from daas_lab.lab import explorer
+from daas_lab import cli, paper
 from daas_lab.methods.lookup import METHODS
 from daas_lab.methods.protocols import PROTOCOLS
+from daas_lab.runs.folder import read_run
 from daas_lab.space.budget import NAMED_BUDGETS
 from daas_lab.studies import screen
 from daas_lab.train.evolution import genotype_after
+from daas_lab.train.perturbation import keep_cells
 
 ROOT = Path(__file__).parent.parent
 MAIN_DROP = {"darts": "one", "da2s": "learned", "da2s_exact": "one"}
 
 
-def papermill(name, root, *parameters, **environment):
+def papermill(name, root, *parameters, edits=None, **environment):
+    """`edits`: text → what stands in its place in a copy of the notebook, where a test needs less of the same."""
     options = [
         "-p", "preset", "tiny", "-p", "dataset", "digits", "-p", "runs", str(root / "runs"),
         "-p", "figures", str(root / "figures"), *parameters,
     ]  # fmt: skip
     root.mkdir(exist_ok=True)
     source, output = ROOT / "notebooks" / f"{name}.ipynb", root / f"{name}.ipynb"
+    if edits:
+        document = json.loads(source.read_text())
+        for old, new in edits.items():
+            [cell] = [cell for cell in document["cells"] if old in "".join(cell["source"])]
+            assert "".join(cell["source"]).count(old) == 1
+            cell["source"] = "".join(cell["source"]).replace(old, new)
+        source = root / f"{name}.less.ipynb"
+        source.write_text(json.dumps(document))
     command = [sys.executable, "-m", "papermill", str(source), str(output), *options]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
 
@@ -43,9 +54,9 @@ def root(tmp_path_factory):
 BRIEFLY = ("-p", "epochs", "1", "-p", "retrain_epochs", "1")  # where many searches are but the same, ten times
 
 
-def results(name, root, *parameters, seeds=(0,), pictures=(), dataset="digits"):
+def results(name, root, *parameters, seeds=(0,), pictures=(), dataset="digits", edits=None):
     """Run a notebook; the rows of its table. Its pictures must be there, drawn and shown."""
-    done = papermill(name, root, "-p", "seeds", json.dumps(list(seeds)), *parameters)
+    done = papermill(name, root, "-p", "seeds", json.dumps(list(seeds)), *parameters, edits=edits)
     assert done.returncode == 0, done.stderr[-3000:]
     folder = root / "runs" / "figures" / "tiny"
     for picture in pictures:
@@ -294,10 +305,17 @@ def test_ablation_losses(root):
 
 @pytest.mark.slow
 def test_the_field(root):
-    rows = results("the_field", root, *BRIEFLY, pictures=["the_field", "the_field_parts"])
+    """With one or two methods of each group: all of them go this way in test_field_sampled.py."""
+    cells = json.loads((ROOT / "notebooks" / "the_field.ipynb").read_text())["cells"]
+    [source] = ["".join(cell["source"]) for cell in cells if any(line.startswith("METHODS") for line in cell["source"])]
+    [groups] = re.findall(r"^METHODS = (\{.*?^\})", source, re.MULTILINE | re.DOTALL)
+    listed = [method for group in ast.literal_eval(groups).values() for method in group]
+    assert sorted(listed) == sorted(set(METHODS) - {"da2s_descent"})  # for one budget it is exact budgets again
+    every = {"darts", "da2s", "da2s_exact", "random", "darts2", "p_darts", "gold_nas", "gdas"}
+    edits = {groups: repr({"some": sorted(every)})}
+    rows = results("the_field", root, *BRIEFLY, pictures=["the_field", "the_field_parts"], edits=edits)
     methods = [row for row in ours(rows) if row["method"] != "random"]
     found = {(row["method"], row["budget"]) for row in methods}
-    every = set(METHODS) - {"da2s_descent"}  # for one budget it is exact budgets again
     assert found == {(name, budget) for name in every - {"random"} for budget in ("8/14", "4/14")}
     check_percentages(methods, "before", "after", "control", "after_recalibrated", "error")
     for row in methods:
@@ -305,17 +323,16 @@ def test_the_field(root):
     costs = {row["method"]: row["of_darts"] for row in rows if row.get("costs")}
     assert costs.keys() == every - {"random"} and costs["darts"] == 1 < costs["darts2"]
     assert {row["method"] for row in ours(rows)} == every
-    for name in every - {"random"}:  # and the explorer shows them
-        run = explorer.read_search(next((root / "runs").glob(f"{name}-digits-s0-*")))
-        tips = re.findall("<title>([^<]*)</title>", explorer.frame(run, "4/14", run.config.epochs))
-        drawn = [tip for tip in tips if ": " not in tip]  # of cells; those of the heat map end in a weight
-        for edge in genotype_after(run, budget="4/14").normal.edges:
-            assert any(tip.startswith(f"{edge.source}→{edge.node} ") and edge.operation in tip for tip in drawn), name
 
 
 @pytest.mark.slow
 def test_beyond_the_gap(root):
     pictures = [f"beyond_the_gap{suffix}" for suffix in ("", "_map", "_entropies")]
+    # What perturbation would choose in five times 200 accuracies (test_rules.py) is made up.
+    [folder] = (root / "runs").glob("darts-digits-s0-*")
+    run = read_run(folder)
+    own = {budget: genotype_after(run, budget=budget) for budget in NAMED_BUDGETS}
+    keep_cells(folder, "perturbation", own)
     rows = ours(results("beyond_the_gap", root, *BRIEFLY, pictures=pictures))
     check_percentages(rows, "error")
     searched = [row for row in rows if row["search"] != "random"]
@@ -329,27 +346,29 @@ def test_beyond_the_gap(root):
     document = json.loads((root / "runs" / "figures" / "tiny" / "beyond_the_gap.json").read_text())
     times = document["search_time"]
     assert times.keys() == {"retired_over_plain", "one_over_five", "textbook_over_retired"}
-    assert 0 < times["one_over_five"] < 1 < times["textbook_over_retired"]
+    assert all(value > 0 for value in times.values())
 
 
 @pytest.mark.slow
 def test_what_closes_the_gap(root):
     pictures = [f"what_closes_the_gap{suffix}" for suffix in ("", "_8_of_14", "_5_of_14")]
-    rows = ours(results("what_closes_the_gap", root, *BRIEFLY, pictures=pictures))
+    changes = {screen.NOTHING, "steeper softmax", "initial noise"}  # the others are listed in test_screen.py
+    some = f"named = {{c: row for c, row in screen.searches(settings, BUDGETS).items() if row['changed'] in {changes}}}"
+    edits = {"named = screen.searches(settings, BUDGETS)": some}
+    rows = ours(results("what_closes_the_gap", root, *BRIEFLY, pictures=pictures, edits=edits))
     found = {(row["side"], row["changed"], row["budget"]) for row in rows}
-    # In a search of one epoch α does not rest on either side.
-    changes = {"nothing", *screen.CONSTANTS.values()} - {screen.CONSTANTS["alpha_delay"]}
     assert found == {(side, name, budget) for side in PROTOCOLS for name in changes for budget in ("8/14", "5/14")}
     check_percentages(rows, "before", "error", "parameter_free_normal")
 
 
 @pytest.mark.slow
 def test_kept_weights(root):
-    rows = ours(results("kept_weights", root, *BRIEFLY, pictures=["kept_weights"]))
+    edits = {"EPOCHS = (1, 2, 5, 10, 20)": "EPOCHS = (1, 2, 3)"}
+    rows = ours(results("kept_weights", root, *BRIEFLY, pictures=["kept_weights"], edits=edits))
     kept, scratch = ([row for row in rows if row["start"] == start] for start in ("kept", "scratch"))
     methods = ("darts", "da2s", "da2s_exact")
-    assert [(row["method"], row["epochs"]) for row in kept] == [(m, n) for m in methods for n in (0, 1, 2, 5, 10, 20)]
-    assert {(row["method"], row["epochs"]) for row in scratch} == {(m, n) for m in methods for n in (1, 2, 5, 10, 20)}
+    assert [(row["method"], row["epochs"]) for row in kept] == [(m, n) for m in methods for n in range(4)]
+    assert {(row["method"], row["epochs"]) for row in scratch} == {(m, n) for m in methods for n in (1, 2, 3)}
     check_percentages(rows, "error")
     for row in kept:
         if row["saved"] is not None:
@@ -371,7 +390,7 @@ def test_supernet_vs_retrained(root):
 
 @pytest.mark.slow
 def test_own_method(root):
-    rows = results("own_method", root, pictures=["own_method", "own_method_alpha"])
+    rows = results("own_method", root, *BRIEFLY, pictures=["own_method", "own_method_alpha"])
     assert [(row["method"], row["edge_weight"]) for row in rows] == [("FairDarts", "one"), ("da2s", "learned")]
     check_percentages(rows, "before", "after")
     assert len(list((root / "runs").glob("FairDarts-digits-s0-*/DONE"))) == 1
@@ -380,7 +399,7 @@ def test_own_method(root):
 @pytest.mark.slow
 def test_own_space(root):
     pictures = ["own_space", "own_space_cells_darts", "own_space_cells_da2s"]
-    rows = results("own_space", root, pictures=pictures)
+    rows = results("own_space", root, *BRIEFLY, pictures=pictures)
     assert [(row["method"], row["budget"]) for row in rows] == [("darts", "2,2,1"), ("da2s", "2,2,1")]
     check_percentages(rows, "before", "after", "error")
     page = (root / "runs" / "figures" / "tiny" / "own_space.md").read_text()
@@ -390,7 +409,7 @@ def test_own_space(root):
 
 @pytest.mark.slow
 def test_own_data(root):
-    [row] = results("own_data", root, pictures=["own_data"], dataset="photo_patches")
+    [row] = results("own_data", root, *BRIEFLY, pictures=["own_data"], dataset="photo_patches")
     assert row["scale"] == "miniature (tiny, photo_patches)"
     check_percentages([row], "before", "after", "error")
     page = (root / "runs" / "figures" / "tiny" / "own_data.md").read_text()
@@ -419,7 +438,7 @@ def test_inside_the_supernet(root):
 def test_reproduce_runs_notebooks_and_sums_up(root):
     command = [sys.executable, "-m", "daas_lab", "reproduce", "--preset", "tiny", "--dataset", "digits"]
     command += ["--seeds", "[0]", "--runs", str(root / "runs")]
-    chosen = ("figure_5_control_functions", "figure_6_cells")
+    chosen = ("figure_5_control_functions",)
     done = subprocess.run(
         [*command, *(word for name in chosen for word in ("--notebook", name))],
         capture_output=True,
@@ -429,7 +448,11 @@ def test_reproduce_runs_notebooks_and_sums_up(root):
     assert done.returncode == 0, done.stderr[-3000:]
     assert [line.split()[0] for line in done.stdout.splitlines()] == list(chosen)
     assert all(line.endswith("done") for line in done.stdout.splitlines())
-    assert (root / "runs" / "notebooks" / "tiny" / "figure_6_cells.ipynb").is_file()
-    misspelt = ["--notebook", chosen[0], "--notebook", "figure_7"]
-    refused = subprocess.run([*command, *misspelt], capture_output=True, text=True, cwd=ROOT)
-    assert refused.returncode == 2 and "figure_7" in refused.stderr and len(refused.stderr.splitlines()) == 1
+    assert (root / "runs" / "notebooks" / "tiny" / f"{chosen[0]}.ipynb").is_file()
+
+
+def test_a_notebook_that_is_not_there_is_refused_before_any_is_run(capsys, tmp_path):
+    misspelt = ["--notebook", "figure_5_control_functions", "--notebook", "figure_7"]
+    assert cli.main(["reproduce", "--preset", "tiny", "--runs", str(tmp_path / "runs"), *misspelt]) == 2
+    said = capsys.readouterr().err
+    assert "figure_7" in said and len(said.splitlines()) == 1 and not (tmp_path / "runs").exists()

@@ -165,7 +165,7 @@ def search_gumbel(folder, on_epoch):
 @pytest.mark.slow
 def test_a_sampled_relaxation_that_is_killed_ends_in_the_same_bytes(tmp_path):
     (tmp_path / "gumbel.py").write_text(GUMBEL)
-    folder, undisturbed = killed_at_random(search_gumbel, tmp_path, kills=3)
+    folder, undisturbed = killed_at_random(search_gumbel, tmp_path, kills=1)
     for name in ("architecture.safetensors", "genotype.json", "history.jsonl"):
         assert (folder / name).read_bytes() == (undisturbed / name).read_bytes(), name
 

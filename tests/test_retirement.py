@@ -17,7 +17,7 @@ from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.train.discretize import architecture_of, check_remaining, derive_genotype, own_cells, within_reach
 from daas_lab.train.retirement import Retirement, follow, remaining
 from daas_lab.train.search import build_supernet, load_supernet, make_optimizers, search
-from tests.killing import Stopped, killed_at_random, stop
+from tests.killing import Stopped, stop, stopped_in_every_epoch
 from tests.test_supernet import assert_same, pair
 
 FORMS = {"fast": {}, "readable": {"form": SuperNetwork}}
@@ -188,8 +188,8 @@ def search_sharply(folder, on_epoch=lambda: None):
 
 
 @pytest.mark.slow
-def test_a_killed_search_whose_candidates_retire_ends_bit_for_bit_like_an_undisturbed_one(tmp_path):
-    folder, undisturbed = killed_at_random(search_sharply, tmp_path, kills=3)
+def test_a_search_whose_candidates_retire_ends_bit_for_bit_alike_when_it_is_stopped_in_every_epoch(tmp_path):
+    folder, undisturbed = stopped_in_every_epoch(search_sharply, tmp_path)
     for name in ("architecture.safetensors", "genotype.json"):
         assert (folder / name).read_bytes() == (undisturbed / name).read_bytes()
     ours, theirs = (read_checkpoint(own)[0]["network"] for own in (folder, undisturbed))

@@ -63,7 +63,7 @@ def retrain_briefly(folder, on_epoch):
 
 @pytest.mark.slow
 def test_a_killed_retraining_ends_bit_for_bit_like_an_undisturbed_one(tmp_path):
-    # A few times: all below the trainer is what a search killed twenty times has shown.
+    # A few times: all below the trainer is what a search killed eight times has shown.
     folder, undisturbed = killed_at_random(retrain_briefly, tmp_path, kills=4)
     for name in ("history.jsonl", "result.json"):
         assert (folder / name).read_bytes() == (undisturbed / name).read_bytes(), name

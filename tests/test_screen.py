@@ -47,7 +47,14 @@ def test_rows_and_series_are_those_of_the_runs(tmp_path):
         (side, changed) for side in PROTOCOLS for changed in ("nothing", "steeper softmax")
     }
     for row, run in zip(rows, made.values(), strict=True):
-        assert row["before"] == run.history[-1]["held_out_accuracy"] and abs(row["drop_one"]) <= 100
+        assert row["before"] == run.history[-1]["held_out_accuracy"]
+        for name in ("one", "learned"):
+            [lost] = [
+                cut["drop"]
+                for cut in make.drops([run], ["5/14"], own)
+                if (cut["edge_weight"], cut["batch_norm"]) == (name, "as-trained")
+            ]
+            assert row[f"drop_{name}"] == lost
     series = screen.collapse_series({"all": list(made.values())})["all"]
     assert len(series["parameter_free"]) == 3 and len(series["share"]) == 2
 
