@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from daas_lab.config import RetrainConfig, SearchConfig
-from daas_lab.errors import NewerVersion, one_of
+from daas_lab.errors import LabError, NewerVersion, one_of
 from daas_lab.methods.lookup import METHODS, recorded_class
 from daas_lab.own_files import is_own, own_name
 from daas_lab.space.cell_space import operation_name
@@ -90,6 +90,14 @@ def from_document(kind: str, document: Mapping[str, Any]) -> SearchConfig | Retr
     if unknown:
         raise NewerVersion(f"made by a newer version of daas_lab: this one knows no {unknown[0]}")
     return KINDS[kind](**(upgrade(document) if kind == "search" else document))
+
+
+def checked_config(document: Mapping[str, Any]) -> SearchConfig | RetrainConfig:
+    """The configuration of what has `kind`, `config` and the `hash` of these: a run's `config.json`, or a record."""
+    config = from_document(document["kind"], document["config"])
+    if document["hash"] != config_hash(config):
+        raise LabError(f"hash = {document['hash']!r}: its configuration's is {config_hash(config)!r}")
+    return config
 
 
 def upgrade(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Legend: E edges of a cell, O candidate operations, in the order of `Space.edges`
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,10 @@ from daas_lab.space.cost import meets, sizes_under
 from daas_lab.space.genotype import Genotype
 from daas_lab.space.limited import strongest_within
 from daas_lab.space.selection import derive_cell
+
+if TYPE_CHECKING:  # for readers and editors: a room below does not import these
+    from daas_lab.config import SearchConfig
+    from daas_lab.train.search import ArchitectureStep, SearchState
 
 
 class Architecture(NamedTuple):
@@ -129,7 +133,7 @@ class Method:
         """Fields of the configuration that the method starts from, where the preset's are not its own."""
         return {}
 
-    def check(self, config: Any) -> None:
+    def check(self, config: "SearchConfig") -> None:
         """Raise for a `SearchConfig` that the method cannot search with."""
 
     # --- the search ---
@@ -167,11 +171,11 @@ class Method:
         """Of α and β, a group each; `rules`: learning rate, weight decay, and whether it may be fused."""
         return torch.optim.Adam(groups, betas=(0.5, 0.999), **rules)
 
-    def architecture_gradients(self, step: Any) -> None:
+    def architecture_gradients(self, step: "ArchitectureStep") -> None:
         """Leave the gradient of the objective in α and β. `step`: a `train.search.ArchitectureStep`."""
         step.backward()
 
-    def after_step(self, step: Any) -> None:
+    def after_step(self, step: "ArchitectureStep") -> None:
         """Act on α and β when the optimizer has moved them."""
 
     def trains_weight(self, name: str) -> bool:
@@ -186,7 +190,7 @@ class Method:
         """Where on its cosine the weights' learning rate is in an epoch: in which of how many."""
         return at.epoch, at.epochs
 
-    def after_epoch(self, search: Any) -> None:
+    def after_epoch(self, search: "SearchState") -> None:
         """Act between epochs. `search`: a `train.search.SearchState`."""
 
     def stops(self, epochs: int, space: Space) -> dict[str, int]:

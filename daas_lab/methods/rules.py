@@ -99,7 +99,7 @@ def above(
                 edges.append(edge)
                 live.add(edge.node)
         edges = edges or [max((edge for edge in cell.edges if edge.source < 2), key=weight.__getitem__)]
-        cells.append(CellGenotype(tuple(edges), tuple(sorted({edge.node for edge in edges}))))
+        cells.append(CellGenotype.of(edges))
     return Genotype(*cells)
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import optimize, stats
 
-from daas_lab.report.tables import Row
+from daas_lab.report.tables import Row, mean_std_text
 
 LEVEL = 0.05  # of a test, and what an interval leaves out
 POWER = 0.8
@@ -19,6 +19,17 @@ FEWEST_RANKS = 10  # below, the approximations behind a rank correlation's p and
 GROUND = "the seeds vary initial weights and the order of the images, on one split of the data"
 
 Group = Mapping[int, float]  # seed → value
+
+
+def mean_text(group: Group) -> str:
+    """`"12.56 ± 0.54"`: mean and standard deviation over the seeds."""
+    values = list(group.values())
+    return mean_std_text(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
+
+
+def ranked(groups: Mapping[str, Group]) -> list[str]:
+    """The names of the groups, that of the smallest mean first."""
+    return sorted(groups, key=lambda name: np.mean(list(groups[name].values())))
 
 
 # --- two groups -------------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ from safetensors.torch import load as load_safetensors
 
 from daas_lab.config import RetrainConfig, SearchConfig
 from daas_lab.errors import LabError, NewerVersion, refuse
-from daas_lab.identity import KINDS, config_hash, from_document
+from daas_lab.identity import KINDS, checked_config
 from daas_lab.runs.epoch_log import LOGS, read_entries, records_of, stacked
 from daas_lab.runs.files import write_atomically
 from daas_lab.runs.provenance import origin_in
@@ -95,11 +95,7 @@ def read_config(folder: str | Path) -> SearchConfig | RetrainConfig:
     if not path.is_file():
         raise LabError(f"run = {str(folder)!r}: must be a run's folder, and {path} is missing")
     with naming_damage(path):
-        header = json.loads(path.read_text(encoding="utf-8"))
-        config = from_document(header["kind"], header["config"])
-        if header["hash"] != config_hash(config):
-            raise LabError(f"hash = {header['hash']!r}: its configuration's is {config_hash(config)!r}")
-        return config
+        return checked_config(json.loads(path.read_text(encoding="utf-8")))
 
 
 def read_search_config(folder: str | Path) -> SearchConfig:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from daas_lab.errors import LabError
-from daas_lab.identity import config_hash, from_document, to_document
+from daas_lab.identity import checked_config, config_hash, to_document
 from daas_lab.runs.files import write_atomically
 from daas_lab.runs.folder import Run, kind_of, read_run
 from daas_lab.runs.provenance import origin_in
@@ -64,13 +64,10 @@ def read_record(path: str | Path) -> Run:
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
         if document["format"] != FORMAT:
-            raise LabError(f"{path}: format = {document['format']!r}: must be {FORMAT}")
-        config = from_document(document["kind"], document["config"])
-        if config_hash(config) != document["hash"]:
-            raise LabError(f"{path}: hash = {document['hash']!r}: its configuration's is {config_hash(config)!r}")
+            raise LabError(f"format = {document['format']!r}: must be {FORMAT}")
         return Run(
             folder=None,
-            config=config,
+            config=checked_config(document),
             history=document["history"],
             seconds=document["seconds"],
             finished=True,
@@ -82,5 +79,7 @@ def read_record(path: str | Path) -> Run:
             origin=origin_in(document),
             cells=document.get("cells", {}),
         )
+    except LabError as error:
+        raise type(error)(f"{path}: {error}") from None
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise LabError(f"damaged record {path}: {error!r}; without it, the run is made again") from error

@@ -1,5 +1,6 @@
 """What a discrete cell is. Node numbers are those of `cell_space`."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -41,6 +42,12 @@ class CellGenotype:
         if wrong or not self.concat or len(set(self.concat)) != len(self.concat):
             allowed = ", ".join(str(node) for node in sorted(fed - {0, 1}))
             raise refuse("concat", list(self.concat), f"a choice of the intermediate nodes that have inputs: {allowed}")
+
+    @classmethod
+    def of(cls, edges: Iterable[Edge]) -> "CellGenotype":
+        """The cell of these edges in which every node that is fed is concatenated."""
+        edges = tuple(edges)
+        return cls(edges, tuple(sorted({edge.node for edge in edges})))
 
     @property
     def nodes(self) -> int:

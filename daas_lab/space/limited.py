@@ -165,4 +165,4 @@ def _cell(chosen: tuple | None) -> CellGenotype:
         chosen, option = chosen
         edges += option
     edges.sort(key=lambda edge: (edge.node, edge.source))  # as `cell_edges`; operations of one edge stay in their order
-    return CellGenotype(tuple(edges), tuple(sorted({edge.node for edge in edges})))
+    return CellGenotype.of(edges)

@@ -46,7 +46,7 @@ def derive_cell(
         strengths = operation_strengths[index[source, node]]
         strongest = sorted(candidates, key=lambda o: -strengths[o])[:operations]
         edges += [Edge(source, node, names[o]) for o in sorted(strongest)]
-    return CellGenotype(tuple(edges), tuple(sorted({edge.node for edge in edges})))
+    return CellGenotype.of(edges)
 
 
 def _candidates(names: Sequence[str], operations: int) -> list[int]:
@@ -86,4 +86,4 @@ def _random_cell(groups: Sequence[Group], operations: int, rng: random.Random, n
         if all(source in live for source, _ in kept):
             break
     edges = [Edge(source, node, names[o]) for source, node in kept for o in sorted(rng.sample(candidates, operations))]
-    return CellGenotype(tuple(edges), tuple(sorted({edge.node for edge in edges})))
+    return CellGenotype.of(edges)

@@ -53,11 +53,7 @@ def _by(rows: Iterable[Row], key: str) -> dict[str, list[Row]]:
 
 def _means(groups: Mapping[str, compare.Group], unit: str = "") -> list[str]:
     """`"darts 12.56 ± 0.54"` for each group."""
-    texts = []
-    for name, values in ((name, list(group.values())) for name, group in groups.items()):
-        deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        texts.append(f"{name} {mean_std_text(float(np.mean(values)), deviation)}{unit}")
-    return texts
+    return [f"{name} {compare.mean_text(group)}{unit}" for name, group in groups.items()]
 
 
 def entropy_rows(run: Run) -> list[Row]:
@@ -227,7 +223,7 @@ def _settings_sentence(
 
     A half is the mean over its settings, seed by seed: so many runs are not so many seeds.
     """
-    ranked = sorted(errors, key=lambda name: np.mean(list(errors[name].values())))
+    ranked = compare.ranked(errors)
     order = ", ".join(_means({name: errors[name] for name in ranked}, " %"))
     text = (
         f"By mean test error: {order}. The paper's best, {best}, is number {ranked.index(best) + 1} of {len(ranked)}."
@@ -273,7 +269,7 @@ def order_sentence(rows: Sequence[Row]) -> str:
     said = dict(zip(found, compare.describe_all(list(found.values())), strict=True))
     lines = []
     for budget, groups in errors.items():
-        ranked = sorted(groups, key=lambda name: np.mean(list(groups[name].values())))
+        ranked = compare.ranked(groups)
         lines.append(f"- {budget}: {' < '.join(_means({name: groups[name] for name in ranked}, ' %'))}.")
         for pair, words in said.items():
             if pair[0] == budget:

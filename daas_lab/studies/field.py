@@ -9,7 +9,7 @@ import numpy as np
 
 from daas_lab.methods.lookup import BASELINE, CHANCE, PAPERS
 from daas_lab.report import compare
-from daas_lab.report.tables import Row, mean_std_text
+from daas_lab.report.tables import Row
 from daas_lab.runs.folder import Run
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, SKIP
@@ -153,7 +153,7 @@ def sentences(rows: Sequence[Row], budget: str) -> str:
     against DARTS, and the errors of DARTS, DA²S and chance against each other, by `compare`."""
     own = [row for row in rows if row["budget"] == budget]
     drops, errors = (compare.groups_by(own, "method", quantity) for quantity in ("drop", "error"))
-    ranked, best = _ranked(drops), _ranked(errors)
+    ranked, best = compare.ranked(drops), compare.ranked(errors)
     selected = compare.groups_by(own, "method", "selection_part")
     found = []
     if BASELINE in drops:
@@ -183,15 +183,6 @@ def gap_and_error(rows: Sequence[Row], budgets: Sequence[str]) -> str:
     return f"Over the methods, drop and retrained error: {'; '.join(said)}."
 
 
-def _ranked(groups: Mapping[str, Mapping[int, float]]) -> list[str]:
-    return sorted(groups, key=lambda name: np.mean(list(groups[name].values())))
-
-
-def _listed(groups: Mapping[str, Mapping[int, float]]) -> str:
+def _listed(groups: Mapping[str, compare.Group]) -> str:
     """Means and deviations of the groups, the smallest first."""
-    return ", ".join(f"{name} {mean_std_text(*_mean_std(groups[name]))}" for name in _ranked(groups))
-
-
-def _mean_std(group: Mapping[int, float]) -> tuple[float, float | None]:
-    values = list(group.values())
-    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return ", ".join(f"{name} {compare.mean_text(groups[name])}" for name in compare.ranked(groups))

@@ -13,7 +13,7 @@ from daas_lab import paper
 from daas_lab.config import SearchConfig
 from daas_lab.methods.lookup import PAPERS, labelled_class
 from daas_lab.report import compare
-from daas_lab.report.tables import Row, mean_std_text
+from daas_lab.report.tables import Row
 from daas_lab.runs.folder import Run
 from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, input_edges
@@ -270,5 +270,4 @@ def _nodes(row: Row) -> str:
 
 def _mean(rows: Sequence[Row], quantity: str) -> str:
     """The mean, and its deviation over the seeds."""
-    values = list(compare.by_seed(rows, quantity).values())
-    return mean_std_text(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
+    return compare.mean_text(compare.by_seed(rows, quantity))

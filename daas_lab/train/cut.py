@@ -107,7 +107,7 @@ def _as_computed(cell: CellGenotype, config: SearchConfig) -> CellGenotype:
     """The cell with its edges and operations in the super-network's order, and every node with an input in `concat`."""
     pairs, names = cell_edges(config.nodes), config.space.operations
     edges = sorted(cell.edges, key=lambda edge: (pairs.index(edge[:2]), names.index(edge.operation)))
-    return CellGenotype(tuple(edges), tuple(sorted({edge.node for edge in edges})))
+    return CellGenotype.of(edges)
 
 
 @torch.no_grad()

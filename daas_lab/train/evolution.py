@@ -278,7 +278,7 @@ def _meets_with(cells: Genotype, cell_type: str, kept: Edge, other: Edge, budget
     edges = [other if edge == kept else edge for edge in cells.cell(cell_type).edges]
     edges.sort(key=lambda edge: (edge.node, edge.source))
     try:
-        changed = CellGenotype(tuple(edges), tuple(sorted({edge.node for edge in edges})))
+        changed = CellGenotype.of(edges)
     except LabError:  # a later edge comes from a node that is fed no more
         return False
     return meets(replace(cells, **{cell_type: changed}), budget)
