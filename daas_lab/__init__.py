@@ -1,6 +1,6 @@
 """A workbench for discretization-aware architecture search: the names that a user types in a notebook.
 
-Each is imported from its module when it is first asked for, so that `import daas_lab` and `daas-lab --help` stay quick.
+Each is imported from its module when it is first asked for, so that `import daas_lab` stays quick.
 """
 
 import importlib

@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     gap.add_argument("--batch-norm", action="append", help=norms)
     gap.add_argument("--stage", action="append", help=", ".join(discretize.STAGES))
     _add_select(gap)
-    gap.add_argument("--data", default="data", help="folder of the data sets (default: data)")
+    _add_data(gap)
     gap.add_argument("--json", action="store_true", help="a list of rows, accuracies in percent")
 
     alone = _command(
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     alone.add_argument("--edge-weight", default="learned", help=f"{weights} (default: learned)")
     alone.add_argument("--batch-norm", default="as-trained", help=f"{norms} (default: as-trained)")
     alone.add_argument("--out", metavar="PICTURE", help="a heat map on the cells, an .svg, .png or .dot file")
-    alone.add_argument("--data", default="data", help="folder of the data sets (default: data)")
+    _add_data(alone)
     alone.add_argument("--json", action="store_true", help="a list of rows, accuracies in percent")
 
     kept = _command(
@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_select(kept)
     kept.add_argument("--out", metavar="NET", help="the file, for retrain --from and load_network")
     kept.add_argument("--export", metavar="NET.pt2", help="also as a program of torch.export")
-    kept.add_argument("--data", default="data", help="folder of the data sets (default: data)")
+    _add_data(kept)
     kept.add_argument("--json", action="store_true", help="its accuracy in percent before and after, and its size")
 
     retrain = _command(parsers, "retrain", commands.run_retrain, "train a cell's network and state its test error")
@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     derive.add_argument("--epoch", help="0 is the start (default: the last one)")
     derive.add_argument("--budget", help=f"{_BUDGET} (default: the run's)")
     _add_select(derive)
-    derive.add_argument("--data", default="data", help="folder of the data sets (default: data)")
+    _add_data(derive)
     derive.add_argument("--darts", action="store_true", help="as DARTS prints it, where every node has two inputs")
 
     report = _command(
@@ -160,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--seeds", default="[0, 1, 2]", help='(default: "[0, 1, 2]")')
     reproduce.add_argument("--notebook", action="append", default=[], help="only this one; may be repeated")
     reproduce.add_argument("--publish", action="store_true", help="pictures go to figures/")
-    reproduce.add_argument("--workers", type=int, default=0, help="runs side by side (default: one a core)")
+    reproduce.add_argument("--workers", default=0, help="runs side by side (default: one a core)")
     reproduce.add_argument("--device", default="cpu", help="default: cpu")
     for name, holds in (("data", "the data sets"), ("runs", "the runs")):
         reproduce.add_argument(f"--{name}", default=name, help=f"folder of {holds} (default: {name})")
@@ -204,6 +204,10 @@ def _add_own(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", default="data", help="folder of the data sets (default: data)")
+
+
 def _add_select(parser: argparse.ArgumentParser) -> None:
     texts = {rules.THRESHOLD: f"{rules.THRESHOLD}:0.85", rules.SKIPS: f"{rules.SKIPS}:2"}
     known = ", ".join(texts.get(name, name) for name in rules.RULES)
@@ -213,7 +217,7 @@ def _add_select(parser: argparse.ArgumentParser) -> None:
 def _add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="mini", help=f"{', '.join(config.PRESETS)} (default: mini)")
     parser.add_argument("--dataset", default="fashion_mnist", help=_DATASETS)
-    parser.add_argument("--data", default="data", help="folder of the data sets (default: data)")
+    _add_data(parser)
     parser.add_argument("--out", help="the run's folder")
     parser.add_argument(
         "--estimate", action="store_true", help="train nothing, but measure a step and state time and memory of the run"

@@ -25,13 +25,11 @@ from daas_lab.space.genotype import Genotype
 from daas_lab.space.text_forms import format_darts, load_genotype
 from daas_lab.train import attribution, cut, discretize, evolution
 from daas_lab.train.perturbation import keep_cells, keep_perturbed_cells
-from daas_lab.train.search import load_supernet, supernets_at
+from daas_lab.train.search import load_supernet, search, supernets_at
 from daas_lab.train.splits import search_splits
 
 
 def run_search(options: argparse.Namespace) -> None:
-    from daas_lab.train.search import search
-
     changes = _changes(options, config.SearchConfig)
     chosen = compose.search_config(options.preset, options.dataset, options.method, options.protocol, **changes)
     rules.check(options.select, chosen.searcher, chosen.edge_budget)

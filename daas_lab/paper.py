@@ -6,9 +6,7 @@ GPU-days; None where the paper prints "-". Nothing here is measured by this proj
 
 from typing import NamedTuple
 
-ARXIV = "2007.03154"
 # §4.1 and the caption of Table 1.
-SEARCH_MEMORY_GB_BELOW = 11.0
 SEARCH_COST_GPU_DAYS = {"GTX 1080 Ti": 0.3, "Tesla V100": 0.2}
 SEARCH_EPOCHS = 50
 # §4.2 on Fig. 3: when the operation weights begin to differ; §4.2 on Table 3: where delayed functions set in.

@@ -63,7 +63,7 @@ def test_a_published_table_is_drawn_again_from_records_without_a_run(name, tmp_p
 def test_the_field_takes_records_that_other_tables_published(tmp_path):
     """Without the control that a gap is taken apart with, and by a user who has no runs."""
     settings = Settings(runs=tmp_path, figures=ROOT / "figures", finished_only=True)
-    searches = field.searches(settings, ("darts", "da2s", "random"), ("8/14", "4/14"))
+    searches = field.make_searches(settings, ("darts", "da2s", "random"), ("8/14", "4/14"))
     rows = field.field_rows(searches, settings, ("8/14", "4/14"))
     found = {(row["method"], row["budget"]) for row in rows if row.get("after_recalibrated") is not None}
     assert found == {(method, budget) for method in ("darts", "da2s") for budget in ("8/14", "4/14")}
@@ -74,8 +74,8 @@ def test_the_field_takes_records_that_other_tables_published(tmp_path):
     (tmp_path / "records").mkdir()
     (tmp_path / "records" / record.name).write_text(json.dumps(json.loads(record.read_text()) | {"gap": []}))
     lone = Settings(runs=tmp_path / "runs", figures=tmp_path, finished_only=True)
-    assert len(field.searches(replace(lone, figures=ROOT / "figures"), ("darts",), ("8/14",))) == 1
-    assert field.searches(lone, ("darts",), ("8/14",)) == []
+    assert len(field.make_searches(replace(lone, figures=ROOT / "figures"), ("darts",), ("8/14",))) == 1
+    assert field.make_searches(lone, ("darts",), ("8/14",)) == []
 
 
 def test_the_miniature_is_complete():

@@ -1,4 +1,4 @@
-"""Data sets, their splits, and batched augmentation on the device.
+"""Data sets, read whole, and batched augmentation on the device.
 
 Legend: N images of a set, B batch, C image channels, H = W side. Images are kept as uint8 [N, H, W, C] on the device of
 the training; a batch is gathered, augmented and normalised there as float32 [B, C, H, W] in channels-last memory. What

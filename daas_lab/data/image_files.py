@@ -99,7 +99,7 @@ def training_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """`steps` shuffled batches of random resized crops with jittered colours, each image by its own seed.
 
-    `share`: as in `data.training_batches`.
+    `share`: as in `batches.training_batches`.
     """
     from torchvision import transforms  # here and below: it takes as long to import as torch
 

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -204,4 +204,4 @@ def _facts(classes: int, channels: int, side: int, images: int, flips: bool, dig
     held_out = images // 10
     weights = (images - held_out) // 2
     split = (weights, images - held_out - weights, held_out)
-    return replace(DatasetFacts(classes, channels, max(8, side // 4 * 4), flips, split), digest=digest)
+    return DatasetFacts(classes, channels, max(8, side // 4 * 4), flips, split, digest)

@@ -11,7 +11,7 @@ try:
     import traitlets
 except ImportError as error:
     raise ImportError(
-        f"daas_lab.widgets needs {error.name}, of the extra `lab`: python -m pip install 'daas-lab[lab]'"
+        f"daas_lab.lab.widgets needs {error.name}, of the extra `lab`: python -m pip install 'daas-lab[lab]'"
     ) from error
 
 import base64

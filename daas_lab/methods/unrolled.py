@@ -12,10 +12,6 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-# ε = RADIUS / |v|, as published. Many a ReLU switches within it: the curvature that it measures is smoothed, and can be
-# far from autograd's, which radii of 1e-5 and less give.
-RADIUS = 0.01
-
 
 def unrolled_gradients(
     network: nn.Module,
@@ -24,9 +20,10 @@ def unrolled_gradients(
     optimizer: torch.optim.SGD,
     train_loss: Callable[[], Tensor],
     objective: Callable[[], Tensor],
-    radius: float = RADIUS,
+    radius: float,
 ) -> list[Tensor | None]:
-    """The gradient for each of the `architecture` parameters; None for one that has no part in the objective.
+    """The gradient for each of the `architecture` parameters; None for one that has no part in the objective; with
+    ε = `radius` / |v|.
 
     `train_loss()` and `objective()` compute L_train and L_val of the network as it stands. `optimizer` holds the
     weights in one group; its gradient clipping is not unrolled. Weights and running statistics are left as they were.

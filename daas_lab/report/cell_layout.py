@@ -77,7 +77,7 @@ def layout_cell(
     """
     names, chains = _chains(cell, name, max(nodes or 0, cell.nodes))
     labels = [_label(edge.operation, (values or {}).get((edge.source, edge.node))) for edge in cell.edges]
-    columns = _order(chains, names)
+    columns = _order(chains)
     heights = {place: _height(place) for column in columns for place in column}
     y = _heights_at(columns, chains, heights)
     widths = [max(_width(place, labels) for place in column) for column in columns]
@@ -89,7 +89,7 @@ def layout_cell(
     bottom = max(y[place] + heights[place] / 2 for place in y) + MARGIN
     at = {place: (x[c], y[place] - top) for c, column in enumerate(columns) for place in column}
     vertices = {place: Vertex(*names[place], *at[place], _width(place, labels)) for place in names}
-    routes = [_route(n, chain, cell, labels, at, widths, columns, vertices, name) for n, chain in enumerate(chains)]
+    routes = [_route(n, chain, cell, labels, at, widths, vertices, name) for n, chain in enumerate(chains)]
     notes = (Note(title, (right - COLUMN_GAP + MARGIN) / 2, TITLE_HEIGHT / 2 + 2, True),) if title else ()
     part = Layout(right - COLUMN_GAP + MARGIN, bottom - top, tuple(vertices.values()), tuple(_distinct(routes)), notes)
     # A title longer than the cell needs a wider sheet.
@@ -158,7 +158,7 @@ def _chains(cell: CellGenotype, name: str, nodes: int) -> tuple[dict[tuple, Name
     return names, chains
 
 
-def _order(chains: list, names: dict) -> list[list[tuple]]:
+def _order(chains: list) -> list[list[tuple]]:
     """The places of each column from top to bottom: barycentre sweeps, the order with the fewest crossings kept."""
     count = 1 + max(column for chain in chains for column, _ in chain)
     columns = [list(dict.fromkeys(p for chain in chains for c, p in chain if c == column)) for column in range(count)]
@@ -251,7 +251,7 @@ def _width(place: tuple, labels: Sequence[str]) -> float:
     return OUTPUT if place[0] == "output" else INPUT if place[1] < 2 else NODE
 
 
-def _route(n, chain, cell, labels, at, widths, columns, vertices, name) -> Route | None:
+def _route(n, chain, cell, labels, at, widths, vertices, name) -> Route | None:
     if len(chain) == 1:
         return None
     source, target = vertices[chain[0][1]], vertices[chain[-1][1]]

@@ -1,7 +1,7 @@
 """Fig. 2: the entropy losses as surfaces, with the direction in which gradient descent moves; Fig. 5: the control
 functions of their weights; and the gradient of an edge's α. Theme of `plots.py`.
 
-The formulas are written in numpy so that drawing needs no torch; a test holds them against `losses.py`.
+The formulas are written in numpy, for grids of points; a test holds them against `losses.py`.
 """
 
 from collections.abc import Sequence

@@ -21,7 +21,7 @@ def versions() -> dict[str, str]:
 def provenance(dataset: str, preset: str, command: str, wall_s: float, searches: Iterable = ()) -> dict:
     """Where a figure's or table's numbers come from: data, preset, command, versions, machine, seconds it took.
 
-    `searches`: the runs behind it (`runs.Run`), which other machines may have made, and other versions.
+    `searches`: the runs behind it (`runs.folder.Run`), which other machines may have made, and other versions.
     """
     facts = {
         "dataset": dataset,

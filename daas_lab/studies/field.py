@@ -23,7 +23,7 @@ from daas_lab.studies.settings import Settings
 from daas_lab.train.evolution import genotype_after
 
 
-def searches(settings: Settings, methods: Sequence[str], budgets: Sequence[str]) -> list[Run]:
+def make_searches(settings: Settings, methods: Sequence[str], budgets: Sequence[str]) -> list[Run]:
     """The searches of the methods, one for every seed and, where a method asks for its budget, each budget. A record
     whose drops were not measured does not stand for one."""
 

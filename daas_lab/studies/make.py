@@ -237,6 +237,8 @@ def drops(
     What is missing is measured side by side and kept in the run's folder; a record that lacks a budget is refused, for
     it has no weights to measure with.
     """
+    if "node" in stages and select != rules.OWN:
+        raise refuse("select", select, f"{rules.OWN} for what each node costs")
     wanted = [
         [
             (str(EdgeBudget.parse(budget)), stage)

@@ -71,11 +71,9 @@ def save_results(
 def command_text(stem: str, settings: Settings) -> str:
     """The command that makes a notebook's results again, for their provenance."""
     files = f"notebooks/{stem}.ipynb", f"runs/notebooks/{settings.preset}/{stem}.ipynb"
-    options = (word for name, text in _options(settings) if name not in _PATHS for word in ("-p", name, text))
+    paths = {spec.name for spec in fields(Settings) if spec.type is Path}
+    options = (word for name, text in _options(settings) if name not in paths for word in ("-p", name, text))
     return shlex.join(["papermill", *files, *options])
-
-
-_PATHS = ("runs", "figures", "data")
 
 
 def papermill_command(notebook: Path, output: Path, settings: Settings) -> list[str]:

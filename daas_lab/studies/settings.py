@@ -90,14 +90,15 @@ def read_settings(namespace: dict[str, Any]) -> Settings:
 
 def parse_settings(given: Mapping[str, Any]) -> Settings:
     """Settings from what users write, each value refused by name; whether data and device are there is not asked."""
+    kinds = {spec.name: spec.type for spec in fields(Settings)}
     limits = {spec.name: spec.metadata for spec in fields(Settings) if spec.metadata}
     values: dict[str, Any] = {}
     for name, value in given.items():
         if name == "seeds":
             values[name] = _read_seeds(value)
-        elif name in ("runs", "figures", "data"):
+        elif kinds.get(name) is Path:
             values[name] = _read_folder(name, value)
-        elif name in ("publish", "records", "finished_only", "full_size"):
+        elif kinds.get(name) is bool:
             values[name] = truth(name, value)
         elif name in limits:  # papermill passes on "none" as a text
             absent = name != "workers" and str(value).lower() == "none"

@@ -81,7 +81,7 @@ def perturbed_cells(network: SuperNetwork, images: ImageSet, budgets: list[EdgeB
                 removed = mixtures[name].operations.clone()
                 removed[e, o] = 0
                 without = mixtures | {name: mixtures[name]._replace(operations=removed)}
-                worth[name][e, o] = -_accuracy(network, images, without)
+                worth[name][e, o] = -_hits(network, images, without)
             chosen = torch.zeros_like(mixtures[name].operations[e])
             if left[name, e]:
                 chosen[max(left[name, e], key=worth[name][e].__getitem__)] = 1
@@ -107,7 +107,7 @@ def _pruned(
             left = [space.edges.index(edge) for edge in group.candidates()]
             ranks[left] = len(left)
             for gone in range(len(left) - group.keep):
-                accuracies = {e: _accuracy(network, images, _without_edge(mixtures, name, e)) for e in left}
+                accuracies = {e: _hits(network, images, _without_edge(mixtures, name, e)) for e in left}
                 least = max(left, key=lambda e: (empty[e], accuracies[e]))
                 ranks[least] = gone
                 left.remove(least)
@@ -122,6 +122,6 @@ def _without_edge(mixtures: dict[str, Mixture], name: str, e: int) -> dict[str, 
     return mixtures | {name: mixtures[name]._replace(edges=edges)}
 
 
-def _accuracy(network: SuperNetwork, images: ImageSet, mixtures: dict[str, Mixture]) -> float:
-    hits = sum((network(x, mixtures).argmax(1) == y).sum() for x, y in plain_batches(images, BATCH) if len(x) > 1)
-    return float(hits)
+def _hits(network: SuperNetwork, images: ImageSet, mixtures: dict[str, Mixture]) -> float:
+    found = sum((network(x, mixtures).argmax(1) == y).sum() for x, y in plain_batches(images, BATCH) if len(x) > 1)
+    return float(found)
