@@ -33,7 +33,8 @@ def redraw(name, root):
     """The notebook's folder of runs, drawn again with the published settings by a user who has no runs."""
     words = shlex.split(committed(name)["provenance"]["command"])
     options = {words[n + 1]: words[n + 2] for n, word in enumerate(words) if word == "-p"}
-    options = {key: value for key, value in options.items() if key != "publish"} | {"runs": root / name}
+    left_out = ("publish", "full_size")  # where it goes, and a measurement of minutes that is no row
+    options = {key: value for key, value in options.items() if key not in left_out} | {"runs": root / name}
     command = [sys.executable, "-m", "papermill", ROOT / "notebooks" / f"{name}.ipynb", root / f"{name}.ipynb"]
     command += [word for key, value in options.items() for word in ("-p", key, value)]
     with open(root / f"{name}.log", "w") as log:
