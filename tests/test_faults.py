@@ -27,6 +27,7 @@ import psutil
 import pytest
 import torch
 
+from daas_lab import commands
 from daas_lab.cli import main
 from daas_lab.config import SearchConfig
 from daas_lab.errors import LabError
@@ -34,7 +35,6 @@ from daas_lab.lab import live
 from daas_lab.runs.epoch_log import LOGS
 from daas_lab.runs.folder import CHECKPOINTS, epochs_done, is_finished, is_whole, load_checkpoint, read_config, read_run
 from daas_lab.runs.lock import locked, writer
-from daas_lab.train import search as search_module
 from daas_lab.train.search import load_supernet, search
 from tests.waiting import wait_until
 
@@ -83,7 +83,7 @@ def signal_itself(number, epoch):
         if next(counted) == epoch:
             os.kill(os.getpid(), number)
 
-    search_module.search = partial(search, on_epoch=count)
+    commands.search = partial(search, on_epoch=count)
 
 
 def said(log):

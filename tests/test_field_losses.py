@@ -24,7 +24,8 @@ from daas_lab.methods.xnas import XNAS
 from daas_lab.runs.folder import read_run
 from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, SKIP, Space, cell_edges
 from daas_lab.train.loop import cosine, make_scaler
-from daas_lab.train.search import ArchitectureStep, architecture_step, build_supernet, make_optimizers, search
+from daas_lab.train.search import build_supernet, make_optimizers, search
+from daas_lab.train.search_steps import ArchitectureStep, architecture_step
 from tests.killing import stopped_in_every_epoch
 
 EDGES = cell_edges()

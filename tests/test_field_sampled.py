@@ -32,14 +32,8 @@ from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, Space
 from daas_lab.train.discretize import accuracy_drops, discrete_weights
 from daas_lab.train.evolution import genotype_after, weight_evolution
 from daas_lab.train.retrain import retrain
-from daas_lab.train.search import (
-    ArchitectureStep,
-    architecture_step,
-    build_supernet,
-    load_supernet,
-    make_optimizers,
-    search,
-)
+from daas_lab.train.search import build_supernet, load_supernet, make_optimizers, search
+from daas_lab.train.search_steps import ArchitectureStep, architecture_step
 from daas_lab.train.splits import search_splits
 
 SAMPLED = (SNAS, GDAS, DrNAS, Proxyless, SDARTSRS)

@@ -56,7 +56,7 @@ def test_a_search_is_started_stopped_and_resumed(tmp_path):
 def test_the_command_line_makes_the_same_search(changes, monkeypatch, tmp_path):
     config = search_config("tiny", "digits", **changes)
     made = []
-    monkeypatch.setattr("daas_lab.train.search.search", lambda config, out, data: made.append((config, out)))
+    monkeypatch.setattr("daas_lab.commands.search", lambda config, out, data: made.append((config, out)))
     assert main(live.search_command(config, tmp_path / "x")[3:]) == 0
     assert made == [(config, str(tmp_path / "x"))]
 

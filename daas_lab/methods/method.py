@@ -22,7 +22,8 @@ from daas_lab.space.selection import derive_cell
 
 if TYPE_CHECKING:  # for readers and editors: a room below does not import these
     from daas_lab.config import SearchConfig
-    from daas_lab.train.search import ArchitectureStep, SearchState
+    from daas_lab.train.search import SearchState
+    from daas_lab.train.search_steps import ArchitectureStep
 
 
 class Architecture(NamedTuple):
@@ -172,7 +173,7 @@ class Method:
         return torch.optim.Adam(groups, betas=(0.5, 0.999), **rules)
 
     def architecture_gradients(self, step: "ArchitectureStep") -> None:
-        """Leave the gradient of the objective in α and β. `step`: a `train.search.ArchitectureStep`."""
+        """Leave the gradient of the objective in α and β. `step`: a `train.search_steps.ArchitectureStep`."""
         step.backward()
 
     def after_step(self, step: "ArchitectureStep") -> None:

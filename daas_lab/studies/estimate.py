@@ -29,7 +29,8 @@ from daas_lab.train.distributed import parallel
 from daas_lab.train.loop import make_scaler, place, prepare
 from daas_lab.train.retirement import remaining
 from daas_lab.train.retrain import make_optimizer, train_step
-from daas_lab.train.search import ArchitectureStep, architecture_step, build_supernet, make_optimizers, weight_step
+from daas_lab.train.search import build_supernet, make_optimizers
+from daas_lab.train.search_steps import ArchitectureStep, architecture_step, weight_step
 
 
 def estimate(config: SearchConfig | RetrainConfig, images: int = 8, steps: int = 2) -> dict:

@@ -1,14 +1,13 @@
 """The search: network weights and architecture parameters trained in turn.
 
-Each step makes one update of α and β on a batch of the architecture images, by the objective of Eq. (7), then one
-update of the weights on a batch of the weight images, by Eq. (1). How α and β become a mixture, what is added to the
-loss and how the gradient is taken is the method's (methods/); one without a super-network trains nothing.
+An epoch is made of steps (search_steps.py); before and after it candidates leave, the network may deepen, the method
+acts, and all is recorded. A method without a super-network trains nothing.
 """
 
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,41 +15,33 @@ import torch
 from torch import Tensor
 
 from daas_lab.config import SearchConfig
-from daas_lab.data.batches import ImageSet, training_batches
+from daas_lab.data.batches import ImageSet
 from daas_lab.data.sources import Dataset
 from daas_lab.errors import LabError
-from daas_lab.methods import losses
 from daas_lab.methods.check import check_start
 from daas_lab.methods.method import seed_of
-from daas_lab.methods.unrolled import train_only
 from daas_lab.networks.fast_supernet import make_supernet
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.folder import epochs_done, is_whole, read_checkpoint, read_search_config, read_stop
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.space.operations import named_operations
-from daas_lab.train import distributed
 from daas_lab.train.discretize import accuracy_drops, architecture_of, derive_genotype, own_cells, within_reach
 from daas_lab.train.loop import (
-    StepLosses,
-    apply_gradients,
     cosine,
     evaluate,
     fitting,
-    forward,
     fuses_sgd,
-    generator,
     make_scaler,
-    micro_batches,
     place,
     prepare,
     restore,
     run_epochs,
     set_learning_rate,
 )
-from daas_lab.train.movement import RegulariserShare
 from daas_lab.train.progress import search_line
 from daas_lab.train.retirement import Retirement, follow, remaining
+from daas_lab.train.search_steps import train_steps
 from daas_lab.train.splits import Splits, search_splits
 from daas_lab.train.writer import RunWriter, open_run
 
@@ -137,7 +128,6 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
         part.to(device) for part in (splits.weights, splits.architecture, splits.held_out)
     )
     weight_optimizer, arch_optimizer = make_optimizers(config, network)
-    architecture_parameters = network.arch_parameters()  # asked for once: each call walks through the whole network
     scaler, method = make_scaler(config, device), config.searcher
     retirement = Retirement(config).to(device) if config.retire else None
     stops = set(config.stops.values()) - {config.epochs}
@@ -158,56 +148,14 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
         if retirement is not None and epoch > 1:
             retirement.after(network, epoch - 1)
         follow(network, weight_optimizer, architecture_of(network))
-        weight_parameters = weight_optimizer.param_groups[0]["params"]  # of a group that a resume has replaced
         network.train()
         rate = cosine(config.learning_rate, config.learning_rate_min, *method.annealing(config.moment(epoch)))
         alpha_rate = config.arch_learning_rate if epoch > config.alpha_delay else 0.0
         set_learning_rate(weight_optimizer, rate)
         set_learning_rate(arch_optimizer, alpha_rate, config.arch_learning_rate)
-        searches = epoch > config.warmup
-        step_losses = StepLosses(config.steps, device)
-        correct = torch.zeros((), device=device)
-        streams = zip(
-            *(
-                training_batches(
-                    images,
-                    batch_size=config.batch_size,
-                    steps=config.steps,
-                    generator=generator(device, config.seed, stream, epoch),
-                    crop_padding=config.crop_padding,
-                    flip=config.flip,
-                    share=distributed.share(),
-                )
-                for stream, images in (("architecture", architecture), ("weights", weights))
-            ),
-            strict=True,
-        )
-        at = config.moment(epoch, training=True)
-        movement = RegulariserShare(network, arch_optimizer)
-        for step, ((arch_x, arch_y), (x, y)) in enumerate(streams):
-            terms = {}
-            if searches:
-                network.at = at._replace(step=step, part="architecture")
-                train_only(trained=architecture_parameters, resting=weight_parameters)
-                update = ArchitectureStep(network, config, (arch_x, arch_y), (x, y), weight_optimizer, scaler)
-                movement.before_step()
-                terms = architecture_step(update, arch_optimizer)
-                movement.after_step()
-            network.at = at._replace(step=step, part="weights")
-            train_only(trained=weight_parameters, resting=architecture_parameters)
-            loss, hits = weight_step(network, weight_optimizer, x, y, config, scaler)
-            # In the order in which a step computes them: the first that is not finite is the one to blame.
-            step_losses.add(terms | {"train_loss": loss})
-            correct += hits
-            tick()
-        network.at = config.moment(epoch)
+        images = {"architecture": architecture, "weights": weights}
         record: dict[str, Any] = {"learning_rate": rate}
-        record |= step_losses.means(epoch)
-        if (share := movement.share()) is not None:
-            record["regulariser_share"] = share
-        distributed.average(network.buffers())
-        images = config.steps * config.batch_size
-        record["train_accuracy"] = 100 * distributed.sum_over_processes(correct).item() / images
+        record |= train_steps(network, config, epoch, images, weight_optimizer, arch_optimizer, scaler, tick)
         record["held_out_loss"], record["held_out_accuracy"] = evaluate(network, held_out)
         evaluated = _snapshot(network)
         method.after_epoch(SearchState(network, config, epoch, weights, held_out))
@@ -221,18 +169,9 @@ def _search(config: SearchConfig, writer: RunWriter, splits: Splits, device: tor
         if cells := within_reach(network, own_cells(network, config, config.gap_budgets_of(epoch))):
             begun = time.perf_counter()
             same = all(torch.equal(value, evaluated[name]) for name, value in writer.snapshot.items())
-            record["gap"] = accuracy_drops(
-                network,
-                config,
-                held_out,
-                weights,
-                cells,
-                cells=cells,
-                edge_weights=[config.gap_edge_weight],
-                batch_norms=["as-trained"],
-                stages=["both"],
-                before=record["held_out_accuracy"] if same else None,  # else some have left since
-            )
+            before = record["held_out_accuracy"] if same else None  # else some have left since
+            cut = {"edge_weights": [config.gap_edge_weight], "batch_norms": ["as-trained"], "stages": ["both"]}
+            record["gap"] = accuracy_drops(network, config, held_out, weights, cells, cells=cells, before=before, **cut)
             writer.timings["gap_seconds"] = time.perf_counter() - begun
         return record
 
@@ -285,52 +224,7 @@ def _finish(config: SearchConfig, writer: RunWriter, parameters: Mapping[str, Te
     writer.finish({"genotype.json": json.dumps(genotype.to_json(), indent=2) + "\n"})
 
 
-# --- the two updates --------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class ArchitectureStep:
-    """One update of α and β as a method sees it (`Method.architecture_gradients`)."""
-
-    network: SuperNetwork
-    config: SearchConfig
-    batch: tuple[Tensor, Tensor]  # architecture images, for the objective
-    next_batch: tuple[Tensor, Tensor]  # weight images, of the next step of the weights
-    weight_optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    terms: dict[str, Tensor] = field(default_factory=dict)  # what the objective was made of, by name
-    memory: dict[str, Tensor] = field(default_factory=dict)  # what the method keeps for its `after_step`
-    averaged: bool = False  # whether the gradient is the processes' mean already
-
-    def objective(self, x: Tensor | None = None, y: Tensor | None = None) -> Tensor:
-        """L^C on a part of the batch (default: all of it) and the method's terms, as Eq. (7)."""
-        x, y = self.batch if x is None or y is None else (x, y)
-        network = self.network
-        mixtures = network.mixtures()
-        classification = losses.classification_loss(forward(network, self.config.precision, x, mixtures), y)
-        regularisers = network.method.regularise(network.architectures(), mixtures, network.at)
-        self.terms = {"architecture_loss": classification} | regularisers
-        return sum(regularisers.values(), start=classification)
-
-    def train_loss(self) -> Tensor:
-        """L^C on the batch of the next step of the weights, Eq. (1)."""
-        x, y = self.next_batch
-        return losses.classification_loss(forward(self.network, self.config.precision, x), y)
-
-    def backward(self) -> None:
-        """The gradient of the objective, the batch in as many parts as the configuration says."""
-        parts = micro_batches(self.config, *self.batch)
-        summed: Any = 0.0
-        for x, y in parts:
-            self.scaler.scale(self.objective(x, y) / len(parts)).backward()
-            summed += self.terms["architecture_loss"].detach() / len(parts)
-        self.terms["architecture_loss"] = summed
-
-    def average(self) -> None:
-        """The gradient becomes its mean over the processes: for a method that clips it."""
-        both = (self.network.alphas, self.network.betas)
-        distributed.average(get(cell_type).grad for get in both for cell_type in CELL_TYPES)
-        self.averaged = True
+# --- what is recorded and given to methods ---------------------------------------------------------------------------
 
 
 @dataclass
@@ -342,41 +236,6 @@ class SearchState:
     epoch: int
     weights: ImageSet  # images on which the network weights are trained
     held_out: ImageSet
-
-
-def architecture_step(step: ArchitectureStep, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """One update of α and β by Eq. (7); returns L^C and the weighted terms before it (of a method that unrolls a step
-    of the weights, L^C of the unrolled ones)."""
-    optimizer.zero_grad()
-    step.network.method.architecture_gradients(step)
-    apply_gradients(optimizer, step.scaler, averaged=step.averaged)
-    step.network.method.after_step(step)
-    return step.terms
-
-
-def weight_step(
-    network: SuperNetwork,
-    optimizer: torch.optim.Optimizer,
-    x: Tensor,
-    y: Tensor,
-    config: SearchConfig,
-    scaler: torch.amp.GradScaler,
-) -> tuple[Tensor, Tensor]:
-    """One update of the network weights by Eq. (1); returns the loss and the number of images it had right before."""
-    optimizer.zero_grad()
-    parts = micro_batches(config, x, y)
-    mean, correct = x.new_zeros(()), x.new_zeros(())
-    for part_x, part_y in parts:
-        logits = forward(network, config.precision, part_x)
-        loss = losses.classification_loss(logits, part_y) / len(parts)
-        scaler.scale(loss).backward()
-        mean += loss.detach()
-        correct += (logits.argmax(dim=1) == part_y).sum()
-    apply_gradients(optimizer, scaler, config.gradient_clip)
-    return mean, correct
-
-
-# --- what is recorded -------------------------------------------------------------------------------------------------
 
 
 def _snapshot(network: SuperNetwork) -> dict[str, Tensor]:
