@@ -290,9 +290,9 @@ def run_quickstart(options: argparse.Namespace) -> None:
 
 
 def run_sweep(options: argparse.Namespace) -> None:
-    from daas_lab.studies import sweep
+    from daas_lab.studies import sweep, sweep_file
 
-    begun, asked = time.perf_counter(), sweep.read_sweep(options.file)
+    begun, asked = time.perf_counter(), sweep_file.read_sweep(options.file)
     if options.dry_run:
         for name, state in sweep.planned(asked):
             print(f"{state:<16} {name}")

@@ -51,27 +51,12 @@ def search_config(
     parse_operations(operations)
     defaults = {name: spec.default for name, spec in own.items() if spec.default is not MISSING}
     defaults |= searcher.numbers(protocol)
-    values: dict[str, Any] = {
-        "data_digest": facts.digest,
+    values = _COMMON | _SEARCH | _shape_of(facts)
+    values |= {
         "method_digest": digest_of("method", method) if is_own(method) else "",
         "operations": canonical_operations(operations),
         "operations_digest": operations_digest(operations),
-        "seed": 0,
-        "split_seed": 0,
-        "classes": facts.classes,
-        "image_channels": facts.image_channels,
-        "flip": facts.flips,
-        "nodes": 6,
-        "partial_channels": 1,
-        "learning_rate": 0.025,
         "learning_rate_min": PROTOCOLS[protocol].learning_rate_min,
-        "momentum": 0.9,
-        "weight_decay": 3e-4,
-        "gradient_clip": 5.0,
-        "arch_weight_decay": 1e-3,
-        "alpha_delay": 0,
-        "device": "cpu",
-        "threads": 0,
     }
     values |= WITHOUT_METHOD | {name: value for name, value in defaults.items() if name in known}
     values |= _at_most(facts.split, SEARCH_PRESETS[preset](facts))
@@ -83,14 +68,10 @@ def search_config(
     values |= {key: value for key, value in given.items() if key in known}
     values["budget"] = given.get("budget", str(two_edges(whole(values["nodes"], 3, 12))))
     values.setdefault("crop_padding", max(1, whole(values["side"], 4) // 8))
-    steps = max(1, (whole(values["weight_images"], 1)) // whole(values["batch_size"], 1))
-    values.setdefault("steps", steps)
+    values.setdefault("steps", max(1, (whole(values["weight_images"], 1)) // whole(values["batch_size"], 1)))
     values.setdefault("warmup", 0)
-    # Steps in which architecture parameters are trained by all terms (α rests longer where `alpha_delay` says so).
-    active = max(1, epochs - max(whole(values["warmup"], 0), whole(values["hold"], 0))) * whole(values["steps"], 1)
-    values.setdefault("arch_learning_rate", float(f"{ARCH_TRAVEL / active:.2g}"))
-    if least_travel and given.get("arch_learning_rate") is None:
-        values["arch_learning_rate"] = max(values["arch_learning_rate"], float(f"{least_travel / active:.2g}"))
+    if "arch_learning_rate" not in given:
+        values["arch_learning_rate"] = _architecture_rate(values, epochs, least_travel)
     missing = [name for name, spec in own.items() if name not in defaults and name not in given]
     if missing:
         raise LabError(f"method = {method!r}: {missing[0]} has no default: it must be given")
@@ -105,6 +86,37 @@ def search_config(
 
 # Adam's learning rate × steps of the paper's search, about how far α can move.
 ARCH_TRAVEL = 19_500 * 3e-4
+# What all presets share.
+_COMMON: dict[str, Any] = {
+    "seed": 0,
+    "split_seed": 0,
+    "learning_rate": 0.025,
+    "momentum": 0.9,
+    "weight_decay": 3e-4,
+    "gradient_clip": 5.0,
+    "device": "cpu",
+    "threads": 0,
+}
+_SEARCH: dict[str, Any] = {"nodes": 6, "partial_channels": 1, "arch_weight_decay": 1e-3, "alpha_delay": 0}
+_RETRAIN: dict[str, Any] = {"form": "cifar", "drop_path": 0.2, "auxiliary_weight": 0.4, "label_smoothing": 0.0}
+
+
+def _architecture_rate(values: Mapping[str, Any], epochs: int, least_travel: float) -> float:
+    """Adam's learning rate for α and β: the preset's, or that with which they can move as far as the paper's in the
+    steps in which all terms train them (α rests longer where `alpha_delay` says so); and `least_travel` at least."""
+    active = max(1, epochs - max(whole(values["warmup"], 0), whole(values["hold"], 0))) * whole(values["steps"], 1)
+    rate = values.get("arch_learning_rate", float(f"{ARCH_TRAVEL / active:.2g}"))
+    return max(rate, float(f"{least_travel / active:.2g}")) if least_travel else rate
+
+
+def _shape_of(facts: DatasetFacts) -> dict[str, Any]:
+    """What a configuration takes over from its data set."""
+    return {
+        "data_digest": facts.digest,
+        "classes": facts.classes,
+        "image_channels": facts.image_channels,
+        "flip": facts.flips,
+    }
 
 
 def _facts_of(dataset: str | Dataset, changes: Mapping[str, Any]) -> DatasetFacts:
@@ -134,24 +146,7 @@ def retrain_config(
     found = {"data_digest", "operations_digest", "weights_digest"}
     refuse_unknown("retrain", changes, [spec.name for spec in fields(RetrainConfig) if spec.name not in found])
     facts = _facts_of(dataset, changes)
-    values: dict[str, Any] = {
-        "data_digest": facts.digest,
-        "seed": 0,
-        "split_seed": 0,
-        "classes": facts.classes,
-        "image_channels": facts.image_channels,
-        "flip": facts.flips,
-        "form": "cifar",
-        "learning_rate": 0.025,
-        "momentum": 0.9,
-        "weight_decay": 3e-4,
-        "gradient_clip": 5.0,
-        "drop_path": 0.2,
-        "auxiliary_weight": 0.4,
-        "label_smoothing": 0.0,
-        "device": "cpu",
-        "threads": 0,
-    }
+    values = _COMMON | _RETRAIN | _shape_of(facts)
     values |= RETRAIN_PRESETS[preset](facts)
     values["crops"] = "resized" if dataset == "imagenet" else "padded"
     values["train_images"] = min(values.get("train_images", facts.train_images), facts.train_images)

@@ -29,7 +29,7 @@ from daas_lab.space.genotype import Genotype
 from daas_lab.space.text_forms import load_genotype
 from daas_lab.studies.notebooks import command_text
 from daas_lab.studies.settings import Settings, parse_settings
-from daas_lab.studies.sweep import SETTINGS, Sweep, read_sweep
+from daas_lab.studies.sweep_file import SETTINGS, Sweep, read_sweep
 from tests.made_runs import write_search
 
 # --- what is generated ------------------------------------------------------------------------------------------------

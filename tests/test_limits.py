@@ -25,7 +25,7 @@ from daas_lab.space.budget import QUANTITIES, EdgeBudget, split_budgets
 from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges
 from daas_lab.space.cost import check_limits, count, meets, sizes_under
 from daas_lab.space.genotype import CellGenotype, Edge, Genotype
-from daas_lab.studies.sweep import read_sweep
+from daas_lab.studies.sweep_file import read_sweep
 from daas_lab.train.evolution import close_choices, genotype_after
 from tests.made_runs import write_search
 

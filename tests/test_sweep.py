@@ -19,7 +19,8 @@ from daas_lab.compose import search_config
 from daas_lab.runs.folder import epochs_done, is_finished, read_checkpoint, read_run
 from daas_lab.runs.lock import writer
 from daas_lab.studies.make import run_folder, run_name
-from daas_lab.studies.sweep import planned, read_sweep, rows_of, table
+from daas_lab.studies.sweep import planned, rows_of, table
+from daas_lab.studies.sweep_file import read_sweep
 from daas_lab.studies.sweep_notebooks import execute
 from daas_lab.train.retrain import retrain
 from daas_lab.train.search import search
