@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from daas_lab.compose import search_config
 from daas_lab.config import EDGE_WEIGHTS
 from daas_lab.data.batches import plain_batches
-from daas_lab.methods.method import Mixture, split_nodes
+from daas_lab.methods.masks import split_nodes
+from daas_lab.methods.method import Mixture
 from daas_lab.networks.derived import Network
 from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges
@@ -101,7 +102,7 @@ def test_the_weight_one_changes_the_scale_of_what_was_kept():
     genotype = derive_genotype(config, architecture_of(network), config.edge_budget)
     kept = {name: discrete_weights(weights, genotype.normal, name).edges for name in EDGE_WEIGHTS}
     # Two kept edges of n weigh n/2 each under the authors' protocol, and node 2's weigh 1.
-    for node, inputs in enumerate(split_nodes(kept["learned"], 6), start=2):
+    for node, inputs in enumerate(split_nodes(kept["learned"]), start=2):
         expected = 1.0 if node == 2 else node / 2
         torch.testing.assert_close(inputs[inputs > 0.1], torch.full((2,), expected))
     torch.testing.assert_close(kept["renormalised"], kept["learned"])
@@ -129,7 +130,7 @@ def test_discrete_weights_are_those_of_the_cell(case, edge_weight):
         f"{kind}_{name}": value for kind, value in (("alphas", alphas), ("betas", betas)) for name in CELL_TYPES
     }
     genotype = derive_genotype(config, parameters, budget)
-    a, b = alphas.softmax(dim=1), torch.cat([x.softmax(dim=0) for x in split_nodes(betas.clamp(max=1), 6)])
+    a, b = alphas.softmax(dim=1), torch.cat([x.softmax(dim=0) for x in split_nodes(betas.clamp(max=1))])
     weights = Mixture(a, b, alphas, betas)
     cut = {stage: discrete_weights(weights, genotype.normal, edge_weight, stage) for stage in STAGES}
     assert torch.equal(cut["operations"].edges, b) and torch.equal(cut["edges"].operations, a)
@@ -154,9 +155,7 @@ def test_discrete_weights_are_those_of_the_cell(case, edge_weight):
             torch.testing.assert_close(row.sum(), torch.tensor(1.0))
         assert (row > 0).sum() <= budget.operations
         assert pair in kept or cut["both"].edges[e] == 0
-    for node, (before, after) in enumerate(
-        zip(split_nodes(b, 6), split_nodes(cut["both"].edges, 6), strict=True), start=2
-    ):
+    for node, (before, after) in enumerate(zip(split_nodes(b), split_nodes(cut["both"].edges), strict=True), start=2):
         mask = torch.tensor([(source, node) in kept for source in range(node)])
         if edge_weight == "one":
             assert torch.equal(after, mask.float())

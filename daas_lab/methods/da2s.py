@@ -9,11 +9,12 @@ from torch import Tensor
 
 from daas_lab.fields import number
 from daas_lab.methods import losses, schedules
-from daas_lab.methods.method import Architecture, Mixture, Moment, Strengths, split_nodes
+from daas_lab.methods.masks import split_nodes
+from daas_lab.methods.method import Architecture, Mixture, Moment, Strengths
 from daas_lab.methods.prioritised import Prioritised
 from daas_lab.methods.protocols import PROTOCOLS
 from daas_lab.space.budget import EdgeBudget
-from daas_lab.space.cell_space import Space, nodes_of
+from daas_lab.space.cell_space import Space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,7 @@ class DA2S(Prioritised):
         alphas, betas = architecture
         logits, capped = steepen(alphas) if self.steepens else alphas, cap(betas)
         edges = []
-        for inputs in split_nodes(capped, nodes_of(len(betas))):
+        for inputs in split_nodes(capped):
             n = len(inputs)
             if n < self.first_edge_node:
                 edges.append(torch.ones_like(inputs) if self.scales_edges else torch.full_like(inputs, 1 / n))

@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from daas_lab.fields import number
-from daas_lab.methods.masks import alive
 from daas_lab.methods.method import Architecture, Method, Mixture, Moment
+from daas_lab.methods.pruning import alive
 
 
 @dataclass(frozen=True, kw_only=True)

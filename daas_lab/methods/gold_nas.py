@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 
 from daas_lab.fields import number
-from daas_lab.methods.masks import one_hot
+from daas_lab.methods.masks import cell_mask
 from daas_lab.methods.method import Architecture, Method, Mixture, Moment
 from daas_lab.methods.pruning import alive, node_penalty, prune_smallest
 from daas_lab.space.budget import EdgeBudget
@@ -68,7 +68,7 @@ class GoldNAS(Method):
         network, config = search.network, search.config
         cells = self.select(network.architectures(), EdgeBudget.parse(self.budget), network.at)
         alphas = torch.stack([network.alphas(name).data for name in CELL_TYPES])
-        kept = torch.stack([one_hot(cells.cell(name), config.space, alphas) for name in CELL_TYPES]) > 0
+        kept = torch.stack([cell_mask(cells.cell(name), config.space, alphas) for name in CELL_TYPES]) > 0
         free, scale = ~kept & alive(alphas), 2 / len(config.space.operations)
         rounds = 1 + int((~kept).sum().item() / (self.pace * config.epochs))  # n0
         gone = sum(prune_smallest(alphas, free, scale * self.eta_min, scale * self.eta_max) for _ in range(rounds))

@@ -9,19 +9,18 @@ from torch import Tensor
 
 from daas_lab.errors import refuse
 from daas_lab.space.budget import Group, nodes_in
-from daas_lab.space.cell_space import Space, cell_edges
+from daas_lab.space.cell_space import Space, cell_edges, nodes_of
 from daas_lab.space.genotype import CellGenotype
 
-GONE = -1e4  # what α loses when its candidate leaves the search (methods/pruning.py)
 MOST_SETS = 10_000  # of a group of nodes
 
 
-def alive(alphas: Tensor) -> Tensor:
-    """Which of α [E, O] are still searched. An optimizer moves one that has left by a learning rate a step at most."""
-    return alphas > GONE / 2
+def split_nodes(edges: Tensor) -> tuple[Tensor, ...]:
+    """[E, …] → one tensor [n, …] for each intermediate node, n = 2, 3, …"""
+    return edges.split(list(range(2, nodes_of(len(edges)))))
 
 
-def one_hot(cell: CellGenotype, space: Space, like: Tensor) -> Tensor:
+def cell_mask(cell: CellGenotype, space: Space, like: Tensor) -> Tensor:
     """The operation weights of a discrete cell [E, O], 1 where it has one; type and device are those of `like`."""
     weights = torch.zeros(len(space.edges), len(space.operations), dtype=like.dtype)
     for source, node, operation in cell.edges:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from daas_lab.fields import check_fields, number
-from daas_lab.methods.masks import alive
+from daas_lab.methods.pruning import alive
 from daas_lab.space.budget import EdgeBudget, Group
 from daas_lab.space.cell_space import CELL_TYPES, Space
 from daas_lab.space.cost import meets, sizes_under
@@ -247,8 +247,3 @@ def strongest(
         return Genotype(*cells)
     worths = {name: worth(name).tolist() for name in CELL_TYPES}
     return strongest_within(budget, names, worths, sizes_under(budget, names))
-
-
-def split_nodes(edges: Tensor, nodes: int) -> tuple[Tensor, ...]:
-    """[E, …] → one tensor [n, …] for each intermediate node, n = 2, 3, …"""
-    return edges.split(list(range(2, nodes)))

@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from daas_lab.methods.method import Architecture, Method, Mixture, Moment, split_nodes
-from daas_lab.space.cell_space import nodes_of
+from daas_lab.methods.masks import split_nodes
+from daas_lab.methods.method import Architecture, Method, Mixture, Moment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,5 +28,5 @@ class PCDarts(Method):
     def mix(self, architecture: Architecture, cell_type: str, at: Moment) -> Mixture:
         """a = softmax(α), b = softmax of β over a node's inputs."""
         alphas, betas = architecture
-        edges = torch.cat([logits.softmax(dim=0) for logits in split_nodes(betas, nodes_of(len(betas)))])
+        edges = torch.cat([logits.softmax(dim=0) for logits in split_nodes(betas)])
         return Mixture(alphas.softmax(dim=1), edges, alphas, betas)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from daas_lab.fields import number
-from daas_lab.methods.masks import one_hot
+from daas_lab.methods.masks import cell_mask
 from daas_lab.methods.method import Architecture, Method, Mixture, Moment
 from daas_lab.space.budget import EdgeBudget
 
@@ -37,6 +37,6 @@ class Prox(Method):
         with torch.no_grad():
             cells = self.select(architectures, EdgeBudget.parse(self.budget), at)
         distance = sum(
-            torch.linalg.vector_norm(a - one_hot(cells.cell(name), at.space, a)) for name, (a, *_) in mixtures.items()
+            torch.linalg.vector_norm(a - cell_mask(cells.cell(name), at.space, a)) for name, (a, *_) in mixtures.items()
         )
         return {"prox_term": at.epoch / at.epochs * self.rho / 2 * distance}

@@ -8,9 +8,15 @@ Legend: E edges of a cell, O candidate operations.
 import torch
 from torch import Tensor
 
-from daas_lab.methods.masks import GONE, alive
-from daas_lab.methods.method import split_nodes
-from daas_lab.space.cell_space import Space, nodes_of
+from daas_lab.methods.masks import split_nodes
+from daas_lab.space.cell_space import Space
+
+GONE = -1e4  # what α becomes when its candidate leaves the search
+
+
+def alive(alphas: Tensor) -> Tensor:
+    """Which of α [E, O] are still searched. An optimizer moves one that has left by a learning rate a step at most."""
+    return alphas > GONE / 2
 
 
 @torch.no_grad()
@@ -34,7 +40,7 @@ def prune(alphas: Tensor, leaving: Tensor, space: Space | None = None) -> int:
 
 def node_sums(values: Tensor) -> Tensor:
     """[E, O] → [E, 1]: for each edge the sum over all operations of all edges that enter its node."""
-    parts = split_nodes(values, nodes_of(len(values)))
+    parts = split_nodes(values)
     return torch.cat([part.sum().expand(len(part), 1) for part in parts])
 
 

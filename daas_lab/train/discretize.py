@@ -25,11 +25,12 @@ from daas_lab.config import EDGE_WEIGHTS, SearchConfig
 from daas_lab.data.batches import ImageSet, plain_batches
 from daas_lab.errors import LabError, one_of, refuse
 from daas_lab.methods import rules
-from daas_lab.methods.method import Architecture, Mixture, Strengths, split_nodes
+from daas_lab.methods.masks import cell_mask, split_nodes
+from daas_lab.methods.method import Architecture, Mixture, Strengths
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.folder import Run
 from daas_lab.space.budget import EdgeBudget
-from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges, choices, nodes_of
+from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, Space, choices, nodes_of
 from daas_lab.space.genotype import CellGenotype, Genotype
 from daas_lab.train.loop import evaluate
 
@@ -123,13 +124,8 @@ def discrete_weights(
     one_of("edge_weight", edge_weight, EDGE_WEIGHTS)
     one_of("stage", stage, STAGES)
     operations, edges = weights.operations.detach(), weights.edges.detach()
-    pairs = {pair: e for e, pair in enumerate(cell_edges(nodes_of(len(edges))))}
-    kept_edges = torch.zeros_like(edges)
-    kept_operations = torch.zeros_like(operations)
-    for edge in cell.edges:
-        e = pairs[edge.source, edge.node]
-        kept_edges[e] = 1
-        kept_operations[e, names.index(edge.operation)] = 1
+    kept_operations = cell_mask(cell, Space(nodes_of(len(edges)), tuple(names)), operations)
+    kept_edges = kept_operations.amax(dim=1)
     keep = max(1, int(kept_operations.sum(dim=1).max()))
     ranks = weights.ranks.detach()
     allowed = torch.full_like(ranks, -torch.inf)
@@ -157,9 +153,8 @@ def discrete_weights(
 
 
 def _renormalise(edges: Tensor, kept: Tensor) -> Tensor:
-    nodes = nodes_of(len(edges))
     parts = []
-    for b, mask in zip(split_nodes(edges, nodes), split_nodes(kept, nodes), strict=True):
+    for b, mask in zip(split_nodes(edges), split_nodes(kept), strict=True):
         remaining = (b * mask).sum()
         # A node that lost all its edges has nothing to scale.
         parts.append(b * mask * torch.where(remaining > 0, b.sum() / remaining, 0.0))

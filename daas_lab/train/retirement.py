@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from daas_lab.config import SearchConfig
-from daas_lab.methods.masks import one_hot
+from daas_lab.methods.masks import cell_mask
 from daas_lab.methods.method import Strengths
 from daas_lab.methods.pruning import GONE, alive
 from daas_lab.networks.supernet import SuperNetwork
@@ -44,7 +44,7 @@ class Retirement(nn.Module):
             alphas, betas = network.architectures()[name]
             counts = getattr(self, name)
             weights = mixture.shares * mixture.edges.unsqueeze(1)
-            chosen, other = (one_hot(cell, config.space, alphas) for cell in (cells.cell(name), fallback[name]))
+            chosen, other = (cell_mask(cell, config.space, alphas) for cell in (cells.cell(name), fallback[name]))
             kept = chosen + other > 0
             if betas.shape != mixture.edges.shape:  # nothing says that an edge has left as a whole
                 kept = kept.scatter(1, weights.argmax(dim=1, keepdim=True), True)
