@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +30,7 @@ from daas_lab.networks import kernels
 from daas_lab.networks.build import build_network, plain_network
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.provenance import machine
+from daas_lab.studies.estimate import peak_memory
 from daas_lab.train.discretize import accuracy_drops
 from daas_lab.train.distributed import keeping_freed_memory, open_device
 from daas_lab.train.search import build_supernet
@@ -318,16 +318,7 @@ def peak_bytes(size: str, form: str, device: str) -> int:
 def _own_peak_bytes(size: str, form: str, device: str) -> int:
     step = Step(SIZES[size](), form, device)
     step(), step()
-    if step.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(step.device)
-    # Not getrusage: its maximum is handed on by the process that started this one.
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
-    import resource
-
-    factor = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * factor
+    return peak_memory(step.device)
 
 
 def describe_machine(device: str) -> dict:

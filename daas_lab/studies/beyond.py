@@ -13,7 +13,6 @@ import numpy as np
 from daas_lab.config import SearchConfig
 from daas_lab.methods import rules
 from daas_lab.report import compare
-from daas_lab.report.plots_losses import simplex_entropy
 from daas_lab.report.tables import Row
 from daas_lab.runs.folder import Run
 from daas_lab.space.budget import NAMED_BUDGETS
@@ -24,6 +23,7 @@ from daas_lab.studies.estimate import search_seconds
 from daas_lab.studies.paper_tables import budgets_of, retraining_rows
 from daas_lab.studies.settings import Settings
 from daas_lab.train.discretize import Evolution, weight_evolution
+from daas_lab.train.evolution import entropy, shares_of_inputs
 
 BUDGETS = tuple(NAMED_BUDGETS)
 FEWER = tuple(budget for budget in BUDGETS if budget != "8/14")
@@ -130,11 +130,8 @@ def _entropies(weights: Evolution, nodes: int) -> np.ndarray:
     """Of a cell's operation and edge weights after every epoch [2, T]."""
     a, b = weights.operations, weights.edges
     total = b.sum(axis=1)
-    of_nodes = []
-    for inputs in map(input_edges, range(2, nodes)):
-        whole = b[:, inputs].sum(axis=1, keepdims=True)
-        of_nodes.append(whole[:, 0] * simplex_entropy(b[:, inputs] / np.maximum(whole, 1e-30)))
-    return np.stack([(b * simplex_entropy(a)).sum(axis=1) / total, np.sum(of_nodes, axis=0) / total])
+    of_nodes = [b[:, input_edges(node)].sum(axis=1) * entropy(shares_of_inputs(b, node)) for node in range(2, nodes)]
+    return np.stack([(b * entropy(a)).sum(axis=1) / total, np.sum(of_nodes, axis=0) / total])
 
 
 # --- what a search takes ----------------------------------------------------------------------------------------------

@@ -12,13 +12,12 @@ from daas_lab.compose import ARCH_TRAVEL
 from daas_lab.config import SearchConfig
 from daas_lab.methods.lookup import BASELINE, EXACT, METHODS, PAPERS, method_class
 from daas_lab.report import compare
-from daas_lab.report.plots_losses import simplex_entropy
 from daas_lab.report.tables import Row, mean_std_text
 from daas_lab.runs.folder import Run
-from daas_lab.space.cell_space import CELL_TYPES, input_edges
+from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.studies.make import names_of
-from daas_lab.train.discretize import Evolution, weight_evolution
-from daas_lab.train.evolution import settled_edges
+from daas_lab.train.discretize import weight_evolution
+from daas_lab.train.evolution import entropy, settled_edges, shares_of_inputs
 
 # --- Fig. 1 to 4, on runs ---------------------------------------------------------------------------------------------
 
@@ -60,18 +59,13 @@ def entropy_rows(run: Run) -> list[Row]:
     """Entropy in nats of operations (mean over edges) and edges (mean over nodes with a learned β), start and end."""
     rows = []
     for cell_type, weights in weight_evolution(run).items():
-        operations = simplex_entropy(weights.operations).mean(axis=1)
-        nodes = [_node_entropy(weights, node) for node in range(run.search.searcher.first_edge_node, run.search.nodes)]
-        edges = np.mean(nodes, axis=0)
+        operations = entropy(weights.operations).mean(axis=1)
+        learned = range(run.search.searcher.first_edge_node, run.search.nodes)
+        edges = np.mean([entropy(shares_of_inputs(weights.edges, node)) for node in learned], axis=0)
         for what, values in (("operations", operations), ("edges", edges)):
             row = names_of(run) | {"cell": cell_type, "entropy of": what}
             rows.append(row | {"at the start": float(values[0]), "at the end": float(values[-1])})
     return rows
-
-
-def _node_entropy(weights: Evolution, node: int) -> np.ndarray:
-    b = weights.edges[:, input_edges(node)]
-    return simplex_entropy(b / b.sum(axis=1, keepdims=True))
 
 
 def differentiation_epoch(operations: np.ndarray, share: float = 0.1) -> int | None:
@@ -96,7 +90,7 @@ def differentiation_rows(searches: Sequence[Run]) -> list[Row]:
                 "onset_epoch": epoch,
                 "onset_share": None if epoch is None else epoch / run.config.epochs,
                 "largest_weight": float(operations[-1].max(axis=1).mean()),
-                "entropy": float(simplex_entropy(operations[-1]).mean()),
+                "entropy": float(entropy(operations[-1]).mean()),
             }
         )
     return rows

@@ -88,7 +88,7 @@ def _measure(config, images: int, steps: int, device: torch.device) -> tuple[flo
     for _ in range(steps):
         step(x, y)
     _wait(device)
-    return (time.perf_counter() - begun) / steps, _peak(device)
+    return (time.perf_counter() - begun) / steps, peak_memory(device)
 
 
 def _noise(config: SearchConfig | RetrainConfig, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -228,10 +228,11 @@ def _reset_peak(device: torch.device) -> None:
         Path("/proc/self/clear_refs").write_text("5")  # the kernel's high-water mark of this process
 
 
-def _peak(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int:
+    """Bytes that this process has held at most (on CUDA: of the device's allocator)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    if Path("/proc/self/status").exists():
+    if Path("/proc/self/status").exists():  # not getrusage, whose maximum a process inherits from who started it
         return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
     unit = 1 if sys.platform == "darwin" else 1024  # never reset here: a first measurement is too large, if anything
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -71,8 +71,7 @@ def epoch_summaries(run: Run, budget: str | EdgeBudget | None = None) -> list[di
         for name in CELL_TYPES:
             a, b = weights[name].operations[epoch], weights[name].edges[epoch]
             kept = [edge.operation for edge in genotype.cell(name).edges]
-            nodes = np.array([node for _, node in cell_edges(run.search.nodes)])
-            shares = (b[nodes == node] / max(b[nodes == node].sum(), 1e-30) for node in range(2, run.search.nodes))
+            shares = (shares_of_inputs(b, node) for node in range(2, run.search.nodes))
             rows.append(
                 {
                     "epoch": epoch,
@@ -80,16 +79,22 @@ def epoch_summaries(run: Run, budget: str | EdgeBudget | None = None) -> list[di
                     "skip_connections": kept.count(SKIP),
                     "operations": len(kept),
                     "largest_operation_weight": float(a.max(axis=1).mean()),
-                    "operation_entropy": float(_entropy(a).mean()),
-                    "edge_entropy": float(np.mean([_entropy(share) for share in shares])),
+                    "operation_entropy": float(entropy(a).mean()),
+                    "edge_entropy": float(np.mean([entropy(share) for share in shares])),
                 }
             )
     return rows
 
 
-def _entropy(shares: np.ndarray) -> np.ndarray:
-    """−Σ p log p over the last axis, in nats; 0 log 0 = 0."""
+def entropy(shares: np.ndarray) -> np.ndarray:
+    """−Σ p log p over the last axis, in nats, as in Eq. (2); 0 log 0 = 0."""
     return torch.special.entr(torch.as_tensor(shares)).sum(dim=-1).numpy()
+
+
+def shares_of_inputs(edges: np.ndarray, node: int) -> np.ndarray:
+    """Edge weights b [..., E] of a cell → in what shares they weight a node's inputs [..., n]; 0 where none has any."""
+    own = edges[..., input_edges(node)]
+    return own / np.maximum(own.sum(axis=-1, keepdims=True), 1e-30)
 
 
 def settled_edges(run: Run, budget: str | EdgeBudget | None = None) -> list[dict]:
