@@ -24,9 +24,9 @@ from daas_lab.space.cell_space import (
     operation_name,
     split_operations,
 )
-from daas_lab.space.cost import FORMS, check_side
 from daas_lab.space.genotype import Genotype
 from daas_lab.space.operations import load_operations, named_operations
+from daas_lab.space.skeleton import FORMS, check_side
 
 PRESETS = tuple(SEARCH_PRESETS)
 _RETIRE_AFTER = 2

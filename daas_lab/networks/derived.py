@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from daas_lab.errors import one_of
 from daas_lab.space.cell_space import CELL_TYPES
-from daas_lab.space.cost import FORMS, layers_of, make_second_stem, make_stem
 from daas_lab.space.genotype import CellGenotype, Genotype
 from daas_lab.space.operations import make_operation, preprocessing
+from daas_lab.space.skeleton import FORMS, layers_of, make_second_stem, make_stem
 
 
 class Cell(nn.Module):

@@ -23,6 +23,7 @@ from daas_lab.methods.method import Architecture, Method, Mixture, Moment
 from daas_lab.space.budget import EdgeBudget, two_edges
 from daas_lab.space.cell_space import CELL_TYPES, Space
 from daas_lab.space.operations import make_candidate, preprocessing
+from daas_lab.space.skeleton import layers_of, make_stem
 
 
 class MixedEdge(nn.ModuleDict):
@@ -125,21 +126,18 @@ class SuperNetwork(nn.Module):
 
     def begin(self, layers: int) -> None:
         """All but α and β afresh: stem, `layers` cells with every candidate, and classifier."""
-        channels, space = self.channels, self.space
+        space = self.space
         everyone = torch.ones(len(space.edges), len(space.operations), dtype=torch.bool)
         self.candidates = dict.fromkeys(CELL_TYPES, everyone)  # that are still computed, [E, O] of each cell type
-        self.stem = nn.Sequential(
-            nn.Conv2d(self.image_channels, 3 * channels, 3, padding=1, bias=False), nn.BatchNorm2d(3 * channels)
-        )
+        self.stem = make_stem("cifar", self.image_channels, self.channels)
         self.cells = nn.ModuleList()
-        channels_in, before_reduces = (3 * channels, 3 * channels), False
-        for layer in range(layers):
-            reduces = layer in (layers // 3, 2 * layers // 3)
-            channels *= 2 if reduces else 1
-            options = (before_reduces, reduces), self.partial_channels, self.method.affine
-            self.cells.append(MixedCell(space, channels_in, channels, *options))
-            channels_in, before_reduces = (channels_in[1], (space.nodes - 2) * channels), reduces
-        self.classifier = nn.Linear(channels_in[1], self.classes)
+        outputs, channels = space.nodes - 2, self.channels
+        shapes = layers_of("cifar", channels, layers, dict.fromkeys(CELL_TYPES, outputs))
+        for _, channels_in, channels, reduces in shapes:
+            self.cells.append(
+                MixedCell(space, channels_in, channels, reduces, self.partial_channels, self.method.affine)
+            )
+        self.classifier = nn.Linear(outputs * channels, self.classes)
         for name, parameter in self.named_parameters():
             if not name.startswith(("alphas_", "betas_")) and not self.method.trains_weight(name):
                 parameter.requires_grad_(False)

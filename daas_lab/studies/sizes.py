@@ -10,9 +10,10 @@ from torch import nn
 from daas_lab import paper
 from daas_lab.networks.derived import AuxiliaryHead
 from daas_lab.report.tables import Row, to_text
-from daas_lab.space.cost import FORMS, count, module_size
+from daas_lab.space.cost import count, module_size
 from daas_lab.space.genotype import Genotype
 from daas_lab.space.published import PUBLISHED, SOURCES
+from daas_lab.space.skeleton import FORMS
 
 QUANTITIES = {"params_m": "parameters", "multiply_adds_m": "multiply_adds"}  # in millions → the same in full
 
