@@ -59,6 +59,14 @@ def test_a_published_table_is_drawn_again_from_records_without_a_run(name, tmp_p
         for key, value in published.items() if "costs" not in published else ():
             # Architecture weights come from α and β to four digits.
             assert row[key] == (pytest.approx(value, abs=2e-3) if isinstance(value, float) else value), key
+    assert said(again.with_suffix(".md")) == said(ROOT / "figures" / f"{name}.md")
+
+
+def said(page):
+    """What is concluded below a table: its lines but for those of the table, of times, and of where it comes from."""
+    text, _, _ = page.read_text().partition("\n- Data: ")
+    lines = [line for line in text.splitlines() if line and not line.startswith("|")]
+    return [line for line in lines if "times as long" not in line]
 
 
 def test_the_field_takes_records_that_other_tables_published(tmp_path):

@@ -84,19 +84,12 @@ def difference(groups: Mapping[str, Group], first: str, second: str, quantity: s
     found = Difference(quantity, first, second, mean, seeds, paired)
     if min(seeds) < 2:
         return found
-    if paired:
-        error, freedom = (b - a).std(ddof=1) / np.sqrt(len(a)), len(a) - 1
-    else:
-        variances = np.array([a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)])
-        error = np.sqrt(variances.sum())
+    error = stats.sem(b - a) if paired else np.hypot(stats.sem(a), stats.sem(b))
     if error <= 1e-12 * max(np.abs(a).max(), np.abs(b).max()):
         return found  # no spread between the seeds to hold the difference against
-    if not paired:  # Welch and Satterthwaite
-        freedom = variances.sum() ** 2 / (variances**2 / (np.array(seeds) - 1)).sum()
-    half = error * stats.t.isf(LEVEL / 2, freedom)
-    p = 2 * stats.t.sf(abs(mean) / error, freedom)
-    low, high = float(mean - half), float(mean + half)
-    return found._replace(error=float(error), freedom=float(freedom), low=low, high=high, p=float(p))
+    test = stats.ttest_rel(b, a) if paired else stats.ttest_ind(b, a, equal_var=False)
+    low, high = map(float, test.confidence_interval(1 - LEVEL))
+    return found._replace(error=float(error), freedom=float(test.df), low=low, high=high, p=float(test.pvalue))
 
 
 def differences(
