@@ -40,7 +40,7 @@ NO_GPU = "this machine has no CUDA device"
 
 
 # The longest first, whole files as they are: else one process would be at the last of them alone.
-FIRST = ("test_notebooks", "test_cut", "test_published")
+FIRST = ("test_notebooks", "test_sweep", "test_cut", "test_published")
 
 
 def pytest_collection_modifyitems(items):

@@ -19,6 +19,8 @@ from daas_lab.methods.protocols import PROTOCOLS
 from daas_lab.runs.folder import read_run
 from daas_lab.space.budget import NAMED_BUDGETS
 from daas_lab.studies import screen
+from daas_lab.studies.make import run_name
+from daas_lab.studies.settings import Settings
 from daas_lab.train.evolution import genotype_after
 from daas_lab.train.perturbation import keep_cells
 
@@ -329,7 +331,8 @@ def test_the_field(root):
 def test_beyond_the_gap(root):
     pictures = [f"beyond_the_gap{suffix}" for suffix in ("", "_map", "_entropies")]
     # What perturbation would choose in five times 200 accuracies (test_rules.py) is made up.
-    [folder] = (root / "runs").glob("darts-digits-s0-*")
+    config = Settings(preset="tiny", dataset="digits", epochs=1).search("darts", 0)
+    folder = root / "runs" / run_name(config)
     run = read_run(folder)
     own = {budget: genotype_after(run, budget=budget) for budget in NAMED_BUDGETS}
     keep_cells(folder, "perturbation", own)

@@ -114,8 +114,8 @@ def test_the_command_that_a_page_shows_makes_the_same_run(made, tmp_path, monkey
     commands = [line.strip().removeprefix("command").strip() for line in told if "daas-lab " in line]
     assert len(commands) == 2
     again = []
-    for trainer in ("search", "retrain"):
-        monkeypatch.setattr(f"daas_lab.train.{trainer}.{trainer}", lambda *given: again.append(given[:2]))
+    for trainer in ("commands.search", "train.retrain.retrain"):
+        monkeypatch.setattr(f"daas_lab.{trainer}", lambda *given: again.append(given[:2]))
     assert [cli.main(shlex.split(command)[1:]) for command in commands] == [0, 0]
     assert again == [(read_config(folder), str(folder)) for folder in made]
 

@@ -356,5 +356,5 @@ def test_without_the_extra_its_name_is_said(missing):
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == (
-        f"ImportError: daas_lab.widgets needs {missing}, of the extra `lab`: python -m pip install 'daas-lab[lab]'"
+        f"ImportError: daas_lab.lab.widgets needs {missing}, of the extra `lab`: python -m pip install 'daas-lab[lab]'"
     )
