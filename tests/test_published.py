@@ -58,6 +58,25 @@ def redraw(name, root):
     return root / name
 
 
+def test_the_site_has_all_that_is_drawn_from_records():
+    """Of the published size and images: where these are not the notebook's own, they are in the Makefile."""
+    done = subprocess.run(["make", "-n", "-B", "docs-records"], cwd=ROOT, capture_output=True, text=True, check=True)
+    made = {}
+    for words in (shlex.split(line) for line in done.stdout.splitlines() if " -m papermill " in line):
+        name = Path(words[3]).stem
+        given = {words[n + 1]: words[n + 2] for n, word in enumerate(words) if word == "-p"}
+        source = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())
+        [cell] = [cell for cell in source["cells"] if "parameters" in cell["metadata"].get("tags", [])]
+        own = {}
+        exec("".join(cell["source"]), own)
+        made[name] = {key: str(own.get(key)) for key in ("preset", "dataset")} | given
+    assert sorted(made) == FROM_RECORDS
+    for name, given in made.items():
+        published = shlex.split(committed(name)["provenance"]["command"])
+        for key in ("preset", "dataset"):
+            assert given[key] == published[published.index(key) + 1], (name, key)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FROM_RECORDS)
 def test_a_published_table_is_drawn_again_from_records_without_a_run(name, tmp_path):
