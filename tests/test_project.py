@@ -12,6 +12,7 @@ import tomllib
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -21,6 +22,7 @@ from daas_lab.methods.lookup import METHODS
 from daas_lab.space.cell_space import NONE
 from daas_lab.space.operations import OPERATIONS
 from daas_lab.studies.settings import read_settings
+from tests.conftest import NO_GPU, pytest_sessionfinish
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -234,3 +236,15 @@ def test_the_table_of_faults_has_those_that_tests_try():
     rows = json.loads((ROOT / "figures" / "faults.json").read_text())["rows"]
     assert {row["fault"] for row in rows} == {mark.args[0].value for mark in marks}
     assert f"\n{len(rows)} faults are tried" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("reasons", "fails"), [((), False), ((NO_GPU,), False), ((NO_GPU, "dot is missing"), True)])
+def test_where_all_is_required_a_skip_fails_but_for_want_of_a_gpu(reasons, fails, monkeypatch):
+    skipped = [SimpleNamespace(longrepr=("path", 1, f"Skipped: {reason}")) for reason in reasons]
+    reporter = SimpleNamespace(stats={"skipped": skipped})
+    plugins = SimpleNamespace(get_plugin={"terminalreporter": reporter}.get)
+    for required in ("0", "1"):
+        monkeypatch.setenv("DAAS_LAB_REQUIRE_ALL", required)
+        session = SimpleNamespace(config=SimpleNamespace(pluginmanager=plugins), exitstatus=pytest.ExitCode.OK)
+        pytest_sessionfinish(session)
+        assert (session.exitstatus == pytest.ExitCode.TESTS_FAILED) == (fails and required == "1")

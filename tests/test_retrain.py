@@ -4,9 +4,11 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from daas_lab.compose import retrain_config, search_config
 from daas_lab.errors import LabError
@@ -276,3 +278,17 @@ def test_a_search_under_autocast_keeps_softmax_and_entropies_in_float32(tmp_path
         assert ours[loss] == pytest.approx(theirs[loss], rel=0.05) and ours[loss] != theirs[loss]
     assert ours["operation_loss"] == pytest.approx(theirs["operation_loss"], rel=0.05)
     assert weights(tmp_path / "16")["alphas_normal"].dtype == torch.float32
+
+
+@pytest.mark.slow
+def test_a_compiled_network_computes_the_same_under_the_same_names(monkeypatch):
+    """As torch traces it; what its compilers make of that is theirs, and needs one at hand."""
+    compiled = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda network: compiled(network, backend="eager"))
+    config, found = tiny(layers=3, channels=4), []
+    for by in (False, True):
+        torch.manual_seed(0)
+        network = loop.place(build_network(config), replace(config, compile=by), torch.device("cpu"))
+        found.append((*network(torch.linspace(-1, 1, 256).view(4, 1, 8, 8)), *network.state_dict().values()))
+        names = list(network.state_dict())
+    assert all(map(torch.equal, *found)) and "stem.0.weight" in names
