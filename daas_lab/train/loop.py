@@ -268,9 +268,8 @@ def fitting(folder: str | Path) -> Iterator[None]:
     except LabError:
         raise
     except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-        raise LabError(
-            f"the checkpoint of {folder} is not one of its configuration: {str(error).splitlines()[0]}"
-        ) from error
+        why = f"it has no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        raise LabError(f"the checkpoint of {folder} is not one of its configuration: {why}") from error
 
 
 def restore(folder: str | Path, stateful: Mapping[str, Any], state: Mapping[str, Any]) -> None:
