@@ -132,10 +132,11 @@ def run_cut(options: argparse.Namespace) -> None:
         one_of("ending of --export", Path(options.export).suffix, (".pt2",))
         if Path(options.export).resolve() == Path(options.out).resolve():
             raise refuse("--export", options.export, "another file than that of --out")
-        _make_folder("--export", options.export)
-    _make_folder("--out", options.out)
     run_config = read_search_config(options.run_folder)
     budget = _budget_for(options.budget or run_config.budget, run_config)
+    for option, path in (("--out", options.out), ("--export", options.export)):
+        if path:
+            _make_folder(option, path)
     names = ("edge_weight", "batch_norm", "select")
     row = cut.cut(
         options.run_folder, budget, options.out, options.data, **{name: getattr(options, name) for name in names}
@@ -155,9 +156,10 @@ def run_attribution(options: argparse.Namespace) -> None:
     one_of("batch_norm", options.batch_norm, discretize.BATCH_NORMS)
     if options.out:
         _check_picture(options.out)
-        _make_folder("--out", options.out)
     run_config = read_search_config(options.run_folder)
     budget = _budget_for(options.budget or run_config.budget, run_config)
+    if options.out:
+        _make_folder("--out", options.out)
     network, _ = load_supernet(options.run_folder, budget)
     splits = search_splits(run_config, options.data)
     choice = {"edge_weight": options.edge_weight, "batch_norm": options.batch_norm}

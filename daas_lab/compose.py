@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from daas_lab.config import PRESETS, WITHOUT_METHOD, RetrainConfig, SearchConfig
+from daas_lab.config import PRESETS, RETIRE_AFTER, WITHOUT_METHOD, RetrainConfig, SearchConfig
 from daas_lab.data.sources import Dataset, DatasetFacts, canonical, facts_of, short_name
 from daas_lab.errors import LabError, one_of, refuse, say_once
 from daas_lab.fields import check_text, refuse_unknown, whole
@@ -81,7 +81,9 @@ def search_config(
     config = SearchConfig(preset=preset, dataset=canonical(dataset), method=name, protocol=protocol, **values)
     for text in (config.budget, *config.gap_budgets.split()):
         check_limits(EdgeBudget.parse(text), config.space.operations)
-    return config
+    if config.retire or config.retire_after == RETIRE_AFTER:
+        return config
+    return replace(config, retire_after=RETIRE_AFTER)  # without effect: no other search
 
 
 # Adam's learning rate × steps of the paper's search, about how far α can move.

@@ -29,7 +29,7 @@ from daas_lab.space.operations import load_operations, named_operations
 from daas_lab.space.skeleton import FORMS, check_side
 
 PRESETS = tuple(SEARCH_PRESETS)
-_RETIRE_AFTER = 2
+RETIRE_AFTER = 2
 EDGE_WEIGHTS = ("one", "learned", "renormalised")  # of the edges that a discretization keeps (discretize.py)
 
 
@@ -82,7 +82,7 @@ class SearchConfig:
     # A candidate whose weight a · b has stayed under this retires, and is not computed any more; 0: never.
     retire: float = number(at_least=0, at_most=0.1, default=0.0)
     retire_after: int = number(
-        at_least=1, at_most=1000, default=_RETIRE_AFTER
+        at_least=1, at_most=1000, default=RETIRE_AFTER
     )  # epochs in a row: one may be a step too far
     lambda_c: str  # control function of the whole regulariser
     lambda_1: str  # of the operation loss
@@ -151,8 +151,6 @@ class SearchConfig:
         method = _searcher.__wrapped__(self)  # before its numbers are checked they may be anything, lists too
         self._freeze_numbers({name: getattr(method, name) for name in dict(self.numbers)})
         method.check(self)
-        if not self.retire:  # without effect: no other search
-            object.__setattr__(self, "retire_after", _RETIRE_AFTER)
         travel = self.arch_learning_rate * self.steps * (self.epochs - max(self.alpha_delay, self.warmup))
         if method.trains and travel < method.initial_noise:
             why = f"α, which starts from noise of {method.initial_noise:g}, can move by {travel:.2g} in this search"

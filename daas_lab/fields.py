@@ -30,8 +30,7 @@ def coerce(name: str, kind: type, value: Any, limits: Mapping) -> Any:
     kept = all(inside[key](limit) for key, limit in limits.items() if limit is not None)
     if number != number or abs(number) == float("inf") or not kept:
         raise refuse(name, value, allowed)
-    # A float has 53 bits, a seed may have more; and -0.0 is no other number than 0.0.
-    return kind(exact if isinstance(exact, int) else number) + kind(0)
+    return kind(exact if isinstance(exact, int) else number)  # a float has 53 bits, a seed may have more
 
 
 def _in_words(kind: type, limits: Mapping) -> str:

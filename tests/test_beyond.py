@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -157,6 +158,34 @@ def test_of_some_stages_each_stands_for_the_steps_up_to_the_next(tmp_path):
     assert [(epoch, count) for epoch, _, count in estimate._stages(run, 2)] == [(1, 14), (3, 21)]
     assert [(epoch, count) for epoch, _, count in estimate._stages(run, 9)] == [(1, 7), (2, 7), (3, 14), (5, 7)]
     assert [int((start["alphas_reduce"][0] == GONE).sum()) for _, start, _ in every] == [0, 1, 2, 3]
+
+
+def test_times_are_divided_by_what_they_are_compared_with(tmp_path, monkeypatch):
+    own = settings(tmp_path, epochs=8)
+
+    def run_of(method, budget, **changes):
+        return SimpleNamespace(search=(config := own.search(method, 0, budget=budget, **changes)), config=config)
+
+    made = {
+        "plain": [run_of("da2s", "4/14")],
+        "retired": [run_of("da2s", "4/14", retire=1e-3)],
+        "one": [run_of("da2s_descent", "3/14")],
+        "five": [run_of("da2s_exact", budget) for budget in NAMED_BUDGETS],
+    }
+    asked = []
+
+    def seconds(runs, settings, rounds=3, readable=(), sizes=None, stages=None):
+        asked.append((set(readable), sizes, stages))
+        known = {"plain": 10.0, "retired": 5.0, "textbook": 40.0 if sizes else 20.0, "one": 8.0}
+        return {name: known.get(name, 4.0) for name in runs}
+
+    monkeypatch.setattr(beyond, "search_seconds", seconds)
+    names = {name: name for name in made}
+    took = beyond.search_time(made, own, **names)
+    assert took == {"retired_over_plain": 0.5, "one_over_five": 0.4, "textbook_over_retired": 4.0}
+    took = beyond.search_time(made, own, **names, full=True)
+    assert took["textbook_over_retired_full"] == 8.0 and "it is 8.0 times" in beyond.time_sentence(took)
+    assert asked[-1] == ({"textbook"}, beyond.FULL_SIZE, beyond.FULL_STAGES)
 
 
 def test_of_no_search_there_is_no_time():

@@ -266,14 +266,18 @@ def test_count_draw_and_retrain(capsys, tmp_path):
     assert 0 <= json.loads((tmp_path / "y" / "result.json").read_text())["test_error"] <= 100
 
 
-def test_places_and_files_that_cannot_be_used_are_one_line(capsys, tmp_path):
+def test_places_and_files_that_cannot_be_used_are_one_line(capsys, searched, tmp_path):
     file = tmp_path / "file"
     file.write_bytes(b"\xff\xfe")
     search = ["search", "--preset", "tiny", "--dataset", "digits", "--out"]
     assert str(file) in refused(capsys, *search, str(file))
     assert str(file) in refused(capsys, "draw", "DARTS_V2", "--out", str(file / "cells.svg"))
     assert str(file) in refused(capsys, "count", str(file))
-    for command in (["cut", "run"], ["attribution", "run"]):
+    assert (
+        "nowhere" in refused(capsys, "cut", "nowhere", "--out", f"{tmp_path}/new/net")
+        and not (tmp_path / "new").exists()
+    )
+    for command in (["cut", str(searched)], ["attribution", str(searched)]):
         ending = ".svg" if command[0] == "attribution" else ""
         message = refused(capsys, *command, "--out", f"{file}/new/net{ending}")
         assert message.startswith(f"daas-lab: --out = '{file}/new/net{ending}': must be in a folder that can be made")

@@ -50,6 +50,13 @@ def test_groups_with_other_seeds_are_compared_by_welch():
     assert not found.paired and found.seeds == (3, 4)
 
 
+def test_a_group_that_is_the_same_at_all_its_seeds_has_no_spread_of_its_own():
+    found = compare.difference({"a": {0: 10.0, 1: 10.0, 2: 10.0}, "b": {3: 9.0, 4: 9.9, 5: 9.4}}, "a", "b")
+    b = np.array([9.0, 9.9, 9.4])
+    assert found.freedom == pytest.approx(2) and found.error == pytest.approx(b.std(ddof=1) / math.sqrt(3))
+    assert found.p == pytest.approx(stats.ttest_1samp(b, 10).pvalue)
+
+
 def test_groups_that_share_seeds_are_paired_on_these():
     longer = GROUPS["da2s"] | {3: 20.0, 4: 30.0}
     for groups in ({"a": GROUPS["darts"], "b": longer}, {"a": GROUPS["darts"] | {9: 1.0}, "b": longer}):

@@ -169,10 +169,7 @@ def test_asap_anneals_as_published_in_shares_of_the_epochs():
             np.testing.assert_allclose(method.mix(x, "normal", at).operations, softmax(x.alphas.numpy() / tau))
     # 1.6 · 0.95^e < 1 from e = 10 on: α learns from the eleventh epoch.
     assert ASAP.settings("authors", 50)["warmup"] == 10 and ASAP.settings("authors", 1)["warmup"] == 0
-    # 3 · 0.95^e < 1 from e = 22 on.
-    assert tiny("asap", epochs=50, first_temperature=3, warmup=22).warmup == 22
-    with pytest.raises(LabError, match="warmup = 10: must be 22: α rests"):
-        tiny("asap", epochs=50, first_temperature=3)
+    assert ASAP(first_temperature=3.0).rest(50) == 22  # 3 · 0.95^e < 1 from e = 22 on
 
 
 def test_asap_divides_its_threshold_once_and_not_once_an_edge():

@@ -28,6 +28,7 @@ from daas_lab.runs.folder import (
     read_run,
 )
 from daas_lab.runs.lock import writer
+from daas_lab.runs.provenance import origin_text
 from daas_lab.space.text_forms import PUBLISHED
 from daas_lab.train.search import search
 from daas_lab.train.writer import RunWriter, open_run
@@ -128,6 +129,36 @@ def test_what_no_result_depends_on_may_be_damaged(tmp_path):
     assert run.seconds == 0 and run.gap == [] and is_whole(folder)
 
 
+def test_a_run_says_which_machines_made_its_epochs(tmp_path, monkeypatch):
+    def at(name):
+        for module in ("runs.provenance", "train.writer"):
+            monkeypatch.setattr(f"daas_lab.{module}.machine", lambda: {"processor": name})
+
+    def origin():
+        return origin_text(read_run(tmp_path / "run").origin).split(", torch")[0], "resumed" in read_run(
+            tmp_path / "run"
+        ).origin
+
+    at("A")
+    with open_run(tmp_path / "run", search_config("tiny", "digits")):
+        pass  # stopped before its first epoch
+    at("B")
+    with open_run(tmp_path / "run", search_config("tiny", "digits")) as run:
+        assert run.resume() is None
+    assert origin() == ("B", False)
+    saved_run(tmp_path / "run", epochs=2)
+    at("C")
+    with open_run(tmp_path / "run", search_config("tiny", "digits")) as run:
+        run.resume()
+    assert origin() == ("B", True)
+    assert "from epoch 3 on C" in origin_text(read_run(tmp_path / "run").origin)
+    saved_run(tmp_path / "run")
+    at("D")  # where nothing but its end is missing
+    with open_run(tmp_path / "run", search_config("tiny", "digits")) as run:
+        run.resume()
+    assert "D" not in origin_text(read_run(tmp_path / "run").origin)
+
+
 def test_what_was_measured_outlives_a_death_while_more_is_kept(tmp_path, monkeypatch):
     folder, rows = finished_run(tmp_path / "run"), [{"budget": "8/14"}, {"budget": "4/14"}]
     keep_measured(folder, "gap.json", json.dumps(rows[:1]))
@@ -173,6 +204,10 @@ def test_a_new_checkpoint_leaves_no_moment_without_one(tmp_path, monkeypatch):
     write_keeping(current, b"3", previous)
     assert seen == [(b"2", b"2")] and (current.read_bytes(), previous.read_bytes()) == (b"3", b"2")
     monkeypatch.setattr("os.replace", replace)
+    previous.unlink()
+    os.link(current, previous)  # as a kill in that moment leaves them
+    write_keeping(current, b"3", previous)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.previous.pt", "checkpoint.pt"]
     monkeypatch.setattr("os.link", lambda *paths: (tmp_path / "none").stat())  # no hard links there
     write_keeping(current, b"4", previous)
     assert (current.read_bytes(), previous.read_bytes()) == (b"4", b"3")

@@ -234,7 +234,7 @@ def _look_into(folder: str, listing: Listing) -> FolderFacts:
             if kind:
                 largest[kind] = max(largest.get(kind, 0.0), brightest(path, image))
             several += getattr(image, "is_animated", False)
-            transparent += "A" in image.getbands() or "transparency" in image.info
+            transparent += image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
     left_out = listing.left_out + ([f"all but the first image of files with several: {several}"] if several else [])
     left_out += [f"transparency, of {transparent} images"] if transparent else []
     if left_out:

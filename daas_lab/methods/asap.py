@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from daas_lab.errors import refuse
 from daas_lab.fields import number
 from daas_lab.methods.method import Architecture, Method, Mixture, Moment, Strengths
 from daas_lab.methods.pruning import alive, prune
@@ -34,17 +33,13 @@ class ASAP(Method):
 
     @classmethod
     def settings(cls, protocol: str, epochs: int) -> dict[str, Any]:
-        """α rests while τ ≥ 1: nine or ten of 50 epochs."""
+        """α rests while τ ≥ 1: nine or ten of 50 epochs, counted by the published numbers. With others `warmup` is
+        `rest` of theirs."""
         return {"warmup": cls().rest(epochs)}
 
     def rest(self, epochs: int) -> int:
         """The epochs in which τ ≥ `grace`, but for the last."""
         return sum(self.temperature_at(Moment(epoch, epochs)) >= self.grace for epoch in range(1, epochs))
-
-    def check(self, config: Any) -> None:
-        """`settings` knows the published numbers alone."""
-        if config.warmup != (rest := self.rest(config.epochs)):
-            raise refuse("warmup", config.warmup, f"{rest}: α rests in the epochs with a τ of at least {self.grace:g}")
 
     def temperature_at(self, at: Moment) -> float:
         """τ of an epoch."""

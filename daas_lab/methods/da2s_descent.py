@@ -47,8 +47,7 @@ class DA2SDescent(DA2SExact):
             raise LabError(f"through: {error}") from None
         if any(budget.limits for budget in budgets):
             raise refuse("through", self.through, "budgets of edges, without a limit of cost: that is for the cut")
-        in_order = sorted(dict.fromkeys(budgets), key=lambda budget: -budget.edges)  # stages come in this order
-        object.__setattr__(self, "through", " ".join(map(str, in_order)))
+        object.__setattr__(self, "through", " ".join(map(str, budgets)))
 
     def check(self, config: Any) -> None:
         """Raise where a node would keep more edges than a stage before had left it."""
@@ -62,7 +61,7 @@ class DA2SDescent(DA2SExact):
     def stops(self, epochs: int, space: Space) -> dict[str, int]:
         last, left = EdgeBudget.parse(self.budget), epochs - self.hold
         through = [budget for budget in map(EdgeBudget.parse, self.through.split()) if budget.nodes == space.nodes]
-        path = [*(budget for budget in through if budget.edges > last.edges), last]
+        path = [*sorted((b for b in through if b.edges > last.edges), key=lambda b: -b.edges), last]
         later = (1 - self.first) / max(1, len(path) - 1)
         ends = [math.ceil(left * (self.first + later * s) - 1e-9) for s in range(len(path) - 1)]
         return {str(budget): self.hold + end for budget, end in zip(path, [*ends, left], strict=True)}

@@ -5,6 +5,7 @@ images on one split of the data: n counts seeds, and nothing here says what anot
 Legend: p two-sided; intervals of 95 %; `None` wherever too little was measured to say anything.
 """
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -87,7 +88,9 @@ def difference(groups: Mapping[str, Group], first: str, second: str, quantity: s
     error = stats.sem(b - a) if paired else np.hypot(stats.sem(a), stats.sem(b))
     if error <= 1e-12 * max(np.abs(a).max(), np.abs(b).max()):
         return found  # no spread between the seeds to hold the difference against
-    test = stats.ttest_rel(b, a) if paired else stats.ttest_ind(b, a, equal_var=False)
+    with warnings.catch_warnings():  # where a group is the same at all its seeds
+        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
+        test = stats.ttest_rel(b, a) if paired else stats.ttest_ind(b, a, equal_var=False)
     low, high = map(float, test.confidence_interval(1 - LEVEL))
     return found._replace(error=float(error), freedom=float(test.df), low=low, high=high, p=float(test.pvalue))
 

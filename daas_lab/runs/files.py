@@ -39,6 +39,7 @@ def _keep_as(path: Path, previous: Path) -> None:
         link.unlink(missing_ok=True)
         os.link(path, link)
         os.replace(link, previous)
+        link.unlink(missing_ok=True)  # it stays where both were one file already
         return
     os.replace(path, previous)
 

@@ -57,9 +57,9 @@ class RunWriter:
     def resume(self) -> dict[str, Any] | None:
         """The state of the last epoch that was saved, or None for a new run."""
         saved = distributed.from_main(self._last_saved() if distributed.is_main() else None)
-        if saved is None:
-            return None
-        state, (self.epoch, self.record, self.snapshot) = saved
+        state = None
+        if saved is not None:
+            state, (self.epoch, self.record, self.snapshot) = saved
         if distributed.is_main():
             self._note_origin()
         return state
@@ -68,7 +68,7 @@ class RunWriter:
         """What goes on here may have been begun by other versions, on another machine."""
         path = self.folder / "config.json"
         header = json.loads(path.read_text(encoding="utf-8"))
-        if (noted := resumed_here(header, self.epoch)) != header:
+        if self.epoch < header["config"]["epochs"] and (noted := resumed_here(header, self.epoch)) != header:
             write_atomically(path, json.dumps(noted, indent=2) + "\n")
 
     def _last_saved(self) -> tuple[dict[str, Any], Entry] | None:
