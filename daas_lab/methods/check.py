@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import product
 from typing import Any
 
@@ -108,11 +108,8 @@ def _terms(method: Method, architectures: Mapping[str, Architecture], at: Moment
     """The terms of the loss, after the mixtures that they are made of."""
     mixtures = {name: _mixture(method, both, name, at) for name, both in architectures.items()}
     terms = _call(method, "regularise", method.regularise, architectures, mixtures, at)
-    if not isinstance(terms, Mapping):
-        raise _broken(method, "regularise", "returns no mapping name → term")
+    _check_names(method, "regularise", terms, "term", RECORDED)
     for name, term in terms.items():
-        if name in RECORDED:
-            raise _broken(method, "regularise", f"names a term {name!r}, as the search names what it records itself")
         if not isinstance(term, Tensor):
             raise _broken(method, "regularise", f"gives {name} = {term!r}, which is no tensor")
         if term.shape != () or not term.isfinite():
@@ -124,13 +121,19 @@ def _check_measured(method: Method, architectures: Mapping[str, Architecture], a
     with torch.no_grad():
         mixtures = {name: _mixture(method, both, name, at) for name, both in architectures.items()}
         numbers = _call(method, "measure", method.measure, architectures, mixtures, at)
-    if not isinstance(numbers, Mapping):
-        raise _broken(method, "measure", "returns no mapping name → number")
+    _check_names(method, "measure", numbers, "number", OF_THE_SEARCH)
     for name, value in numbers.items():
-        if name in OF_THE_SEARCH:
-            raise _broken(method, "measure", f"names a number {name!r}, as the search names what it records itself")
         if not isinstance(value, (int, float)) or not math.isfinite(value):
             raise _broken(method, "measure", f"gives {name} = {value!r}, not one finite number")
+
+
+def _check_names(method: Method, part: str, found: Any, kind: str, taken: Collection[str]) -> None:
+    """Raise unless the method gives its `kind` by names that the search has not `taken`."""
+    if not isinstance(found, Mapping):
+        raise _broken(method, part, f"returns no mapping name → {kind}")
+    for name in found:
+        if name in taken:
+            raise _broken(method, part, f"names a {kind} {name!r}, as the search names what it records itself")
 
 
 def _selected(method: Method, architectures: Mapping[str, Architecture], budget: EdgeBudget, at: Moment) -> Genotype:

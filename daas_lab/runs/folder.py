@@ -130,7 +130,7 @@ def read_run(folder: str | Path) -> Run:
         genotype=genotype,
         gap=_measured(folder, "gap.json", []),
         result=_read_json(folder / "result.json", {}),
-        origin=origin_in(header),
+        origin=origin_in({"versions": None, "machine": None} | header),
         cells=_measured(folder, "cells.json", {}),
     )
 

@@ -58,7 +58,7 @@ def machine() -> dict:
 
 def origin_in(document: Mapping) -> dict:
     """What a run's `config.json` or record says of where it was made: `Run.origin`."""
-    own = {name: document.get(name) for name in ("versions", "machine")}
+    own = {name: document[name] for name in ("versions", "machine")}
     return own | ({"resumed": document["resumed"]} if document.get("resumed") else {})
 
 

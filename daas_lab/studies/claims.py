@@ -288,7 +288,7 @@ def remarked(text: str, methods: Iterable[str]) -> str:
 
 def same_search_sentence(searches: Sequence[Run]) -> str:
     """Table 4: which budgets of a method had searches with the same α and β in every epoch; empty where none had."""
-    same: dict[tuple[str, str, str], list[int]] = {}
+    same: dict[tuple[str, str, str], set[int]] = {}
     for one, other in itertools.combinations(searches, 2):
         alike = (one.search.method, one.config.seed) == (other.search.method, other.config.seed)
         if alike and one.search.budget != other.search.budget:
@@ -296,14 +296,11 @@ def same_search_sentence(searches: Sequence[Run]) -> str:
             arrays += [(one.betas[name], other.betas[name]) for name in CELL_TYPES]
             if all(np.array_equal(*pair) for pair in arrays):
                 first, second = sorted((one.search.budget, other.search.budget))
-                same.setdefault((one.search.method, first, second), []).append(one.config.seed)
-
-    def whole(seeds: list[int]) -> str:
-        return ", ".join(map(str, sorted(set(seeds))))
-
+                same.setdefault((one.search.method, first, second), set()).add(one.config.seed)
     return " ".join(
-        f"The searches of {method} for {first} and {second} are one and the same (seeds {whole(seeds)}: "
-        "equal α and β in every epoch), for their losses ask the same of each node; only the cut differs."
+        f"The searches of {method} for {first} and {second} are one and the same "
+        f"(seeds {', '.join(map(str, sorted(seeds)))}: equal α and β in every epoch), for their losses ask the same of "
+        "each node; only the cut differs."
         for (method, first, second), seeds in same.items()
     )
 

@@ -136,6 +136,8 @@ def search_seconds(
     loses its candidates as this one does. `stages`: measure only so many sets of candidates of a search, each for those
     after it too, which are not larger: no search comes out too short.
     """
+    if not runs:
+        return {}
     names: list[str] = []
     counts: list[int] = []
     steps: list[Callable[[], None]] = []
@@ -146,8 +148,6 @@ def search_seconds(
             names.append(name)
             counts.append(count)
             steps.append(warm_step(config, epoch, start, form))
-    if not runs:
-        return {}
     found = dict.fromkeys(names, 0.0)
     for name, count, seconds in zip(names, counts, seconds_in_turn(steps, config, rounds), strict=True):
         found[name] += count * seconds
