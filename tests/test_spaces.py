@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from daas_lab.compose import search_config
 from daas_lab.errors import LabError
 from daas_lab.methods.lookup import method_class
-from daas_lab.networks.depthwise import speed_up
 from daas_lab.networks.derived import Network
+from daas_lab.networks.fast_layers import speed_up
 from daas_lab.networks.fast_supernet import FastSuperNetwork, make_supernet
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.folder import read_run

@@ -1,8 +1,8 @@
 """The network that a retraining configuration asks for: a cell's from scratch, or one that was cut with its weights."""
 
 from daas_lab.config import RetrainConfig
-from daas_lab.networks.depthwise import speed_up
 from daas_lab.networks.derived import Network
+from daas_lab.networks.fast_layers import speed_up
 from daas_lab.networks.kept import load_kept, size_of
 from daas_lab.space.cost import count
 from daas_lab.space.kept_file import read_cut

@@ -16,6 +16,14 @@ from daas_lab.space.operations import make_operation, preprocessing
 from daas_lab.space.skeleton import FORMS, layers_of, make_second_stem, make_stem
 
 
+class Join(nn.Module):
+    """The output of a cell from those of its nodes."""
+
+    def forward(self, *nodes: Tensor) -> Tensor:
+        """[B, C, H, W] of every node → [B, nodes C, H, W]."""
+        return torch.cat(nodes, dim=1)
+
+
 class Cell(nn.Module):
     """A discrete cell: every node is the sum of its operations, the output the concatenation of the chosen nodes."""
 
@@ -29,6 +37,7 @@ class Cell(nn.Module):
             make_operation(edge.operation, channels, 2 if self_reduces and edge.source < 2 else 1, affine=True)
             for edge in genotype.edges
         )
+        self.join = Join()
 
     def forward(self, input_0: Tensor, input_1: Tensor, drop_path: float) -> Tensor:
         """Outputs of the two cells before → [B, len(concat) C, H, W]."""
@@ -38,7 +47,7 @@ class Cell(nn.Module):
             if drop_path > 0 and self.training and not isinstance(operation, nn.Identity):
                 z = drop_paths(z, drop_path)
             states[node] = states[node] + z if node in states else z
-        return torch.cat([states[node] for node in self.concat], dim=1)
+        return self.join(*(states[node] for node in self.concat))
 
 
 def drop_paths(z: Tensor, probability: float) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from daas_lab.networks import kernels
+from daas_lab.networks.fast_layers import CornersFunction
 from daas_lab.networks.fast_plan import (
     AVERAGE_POOL,
     KERNELS,
@@ -317,10 +318,9 @@ def skip_maps(r: Tensor, first: Tensor, second: Tensor) -> Tensor:
 
     `first` [n, C // 2, C] reads the even pixels of r, `second` [n, C − C // 2, C] the odd ones.
     """
-    corners = (kernels.as_pixels_last(r[:, :, ::2, ::2]), kernels.as_pixels_last(r[:, :, 1::2, 1::2]))
     halves = [
         F.conv2d(x, weight.flatten(0, 1)[..., None, None]).unflatten(1, (len(weight), -1))
-        for x, weight in zip(corners, (first, second), strict=True)
+        for x, weight in zip(CornersFunction.apply(r), (first, second), strict=True)
     ]
     return kernels.as_pixels_last(torch.cat(halves, 2).flatten(1, 2))
 

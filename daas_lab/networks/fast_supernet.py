@@ -22,6 +22,7 @@ from daas_lab.methods.method import Method, Mixture
 from daas_lab.networks import kernels
 from daas_lab.networks.fast_cell import MixedCellFunction
 from daas_lab.networks.fast_evaluation import evaluate_cell
+from daas_lab.networks.fast_layers import CornersFunction, halves
 from daas_lab.networks.fast_plan import NORMED, Plan, leaving_order
 from daas_lab.networks.supernet import MixedCell, SuperNetwork
 from daas_lab.space.cell_space import PRIMITIVES, Space
@@ -222,9 +223,7 @@ def _preprocess(module: Any, r: Tensor, training: bool) -> tuple[Tensor, tuple[T
     """What `module` computes from an input r that has passed its ReLU; its running statistics wait for the end of the
     forward pass like all others."""
     if isinstance(module, FactorizedReduce):
-        corners = (kernels.as_pixels_last(r[:, :, a::2, a::2]) for a in (0, 1))
-        convs = (module.conv_1, module.conv_2)
-        y = torch.cat([F.conv2d(x, conv.weight) for x, conv in zip(corners, convs, strict=True)], 1)
+        y = halves(CornersFunction.apply(r), module.conv_1.weight, module.conv_2.weight)
     else:
         y = F.conv2d(r, module.conv.weight)
     if not training:

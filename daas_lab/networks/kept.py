@@ -17,7 +17,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from daas_lab.errors import LabError
-from daas_lab.networks.derived import Network, drop_paths
+from daas_lab.networks.derived import Join, Network, drop_paths
 from daas_lab.networks.supernet import MixedEdge
 from daas_lab.own_files import named_own
 from daas_lab.space.cell_space import input_edges
@@ -70,7 +70,7 @@ class KeptCell(nn.Module):
         for source, node, operation in genotype.edges:
             kept.setdefault((source, node), []).append(operation)
         self.wiring, self.counts = list(kept), list(map(len, kept.values()))
-        self.edges = nn.ModuleDict()
+        self.edges, self.join = nn.ModuleDict(), Join()
         for (source, node), names in kept.items():
             stride = 2 if self_reduces and source < 2 else 1
             self.edges[str(input_edges(node)[source])] = KeptEdge(names, channels, stride, partial_channels, affine)
@@ -86,7 +86,7 @@ class KeptCell(nn.Module):
             edge.drop_path = drop_path
             z = b * edge(states[source], a)
             states[node] = states[node] + z if node in states else z
-        return torch.cat([states[node] for node in self.concat], dim=1)
+        return self.join(*(states[node] for node in self.concat))
 
 
 def kept_network(cut: Cut, auxiliary: bool = False) -> Network:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from daas_lab.networks.depthwise import Depthwise, speed_up
 from daas_lab.networks.derived import Network
+from daas_lab.networks.fast_layers import Depthwise, speed_up
 from daas_lab.space.text_forms import PUBLISHED
 
 
