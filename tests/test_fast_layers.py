@@ -1,4 +1,4 @@
-"""The derived network's fast depthwise convolutions against torch's own."""
+"""The derived network's fast layers against torch's own."""
 
 import copy
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from daas_lab.networks.derived import Network
+from daas_lab.networks.derived import Network, WholeMap
 from daas_lab.networks.fast_layers import Depthwise, speed_up
 from daas_lab.space.text_forms import PUBLISHED
 
@@ -75,3 +75,29 @@ def test_a_network_computes_the_same_and_keeps_its_names(name):
                 torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-8, atol=1e-10, msg=key)
     for (key, theirs), ours in zip(plain.named_buffers(), fast.buffers(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10, msg=key)
+
+
+def test_gradients_keep_their_maps_memory_format():
+    torch.manual_seed(0)
+    network = speed_up(Network(PUBLISHED["DARTS_V2"], channels=4, layers=3, auxiliary=False))
+    formats = []
+
+    def check(module, gradients, outputs):
+        formats.append(outputs[0].is_contiguous(memory_format=torch.channels_last))
+
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.register_full_backward_hook(check)
+    network(torch.randn(2, 3, 16, 16)).sum().backward()
+    assert formats == [True] * len(norms)
+
+
+def test_a_convolution_of_the_whole_map_is_one():
+    torch.manual_seed(0)
+    ours = WholeMap(3, 5, 2, bias=False).double()
+    x = torch.randn(4, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    expected = F.conv2d(x, ours.weight)
+    torch.testing.assert_close(ours(x), expected)
+    g = torch.randn_like(expected)
+    inputs = x, ours.weight
+    torch.testing.assert_close(torch.autograd.grad(ours(x), inputs, g), torch.autograd.grad(expected, inputs, g))

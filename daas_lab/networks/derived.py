@@ -68,12 +68,21 @@ class AuxiliaryHead(nn.Sequential):
             nn.Conv2d(channels, 128, 1, bias=False),
             nn.BatchNorm2d(128),
             nn.ReLU(),
-            nn.Conv2d(128, 768, 2, bias=False),
+            WholeMap(128, 768, 2, bias=False),
             *second_norm,
             nn.ReLU(),
             nn.Flatten(),
             nn.Linear(768, classes),
         )
+
+
+class WholeMap(nn.Conv2d):
+    """A convolution whose kernel is as large as its map: a product of matrices, as which it is several times faster."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, k, k] → [B, C', 1, 1]."""
+        x, weight = (values.permute(0, 2, 3, 1).flatten(1) for values in (x, self.weight))  # as they lie in memory
+        return F.linear(x, weight)[..., None, None]
 
 
 class AuxiliaryPool(nn.Module):
