@@ -152,7 +152,7 @@ def retrain_config(
     values |= RETRAIN_PRESETS[preset](facts)
     values["crops"] = "resized" if dataset == "imagenet" else "padded"
     values["train_images"] = min(values.get("train_images", facts.train_images), facts.train_images)
-    if changes.get("crops", values["crops"]) == "resized":  # these have crops of their own, and no cutout
+    if (changes.get("crops") or values["crops"]) == "resized":  # these have crops of their own, and no cutout
         values |= {"crop_padding": 0, "cutout": 0}
     operations = changes.get("operations") or ""
     check_text("operations", operations)

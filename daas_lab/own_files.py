@@ -42,11 +42,19 @@ def canonical_own(text: str) -> str:
 
 def digest_of(field: str, text: str) -> str:
     """Digest of the file that `text` names; `LabError` under the name `field` if there is none."""
+    return _digest(_content(field, text))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _content(field: str, text: str) -> bytes:
     file, _, name = text.rpartition(":")
     if not name.isidentifier():
         raise refuse(field, text, "FILE.py:NAME")
     try:
-        return hashlib.sha256(expanded(file).read_bytes()).hexdigest()[:16]
+        return expanded(file).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: what can be no path
         why = getattr(error, "strerror", error)
         raise refuse(field, text, f"FILE.py:NAME of a file that can be read ({why})") from None
@@ -58,7 +66,8 @@ def load_own(field: str, text: str, digest: str = "") -> Any:
     `digest`: what the file must still have. Raises `LabError` naming field and file for a file that cannot be executed,
     has no such name, or has another content.
     """
-    found = digest_of(field, text)
+    content = _content(field, text)
+    found = _digest(content)
     if digest and found != digest:
         raise LabError(f"{field} = {text!r}: the file has changed since the configuration was made")
     file, _, name = canonical_own(text).rpartition(":")
@@ -67,11 +76,12 @@ def load_own(field: str, text: str, digest: str = "") -> Any:
         module_name = f"daas_lab_own_{found}"
         if module_name not in sys.modules:
             spec = importlib.util.spec_from_file_location(module_name, file)
-            assert spec and spec.loader  # a .py file has both
+            assert spec  # a .py file has one
             module = importlib.util.module_from_spec(spec)
             sys.modules[module_name] = module
             try:
-                spec.loader.exec_module(module)
+                # Not by the loader: it takes code that Python has cached for what was there a moment before.
+                exec(compile(content, file, "exec", dont_inherit=True), vars(module))
             except BaseException as error:
                 del sys.modules[module_name]
                 if isinstance(error, Exception):

@@ -81,7 +81,8 @@ def test_the_configurations_of_the_paper():
     for name, groups in NAMED_BUDGETS.items():
         assert sum(group.keep for group in groups) == int(name.split("/")[0])
     assert str(EdgeBudget.parse("1,1,2,2")) == "6/14"
-    assert str(EdgeBudget.parse("{2+3}:1,4:1,5:1")) == "3/14"
+    assert str(EdgeBudget.parse("{2+3}:1,4:1,5:1")) == str(EdgeBudget.parse(" { 2 + 3 } : 1 , 4: 1,5 :1 ")) == "3/14"
+    assert [str(EdgeBudget.parse(text)) for text in ("8/14 * 2", "8 / 14* 2", "8/14 *2")] == ["8/14*2"] * 3
     assert str(EdgeBudget.parse("normal=8/14; reduce=1,1,1,1*2")) == "normal=8/14;reduce=4/14*2"
     assert EdgeBudget.parse("3/14").targets("normal") == {2: 1, 3: 1, 4: 1, 5: 1}
 
@@ -99,6 +100,7 @@ def test_the_configurations_of_the_paper():
         ("normal=8/14;reduce=1,1", ["same number of nodes"]),
         ("normal=8/14;normal=4/14;reduce=4/14", ["normal=…;reduce=…"]),
         ("normal=8/14;4/14", ["normal=…;reduce=…"]),
+        ("2 2,2,2", ["2 2,2,2", "8/14"]),
         ("8/14*0", ["operations per edge", "0", "1 or more"]),
         ("8/14*two", ["two", "*2"]),
         ("8/14*²", ["²", "*2"]),

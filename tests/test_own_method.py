@@ -1,5 +1,6 @@
 """Outsiders' code: methods in files of their own, through worker processes, kills, sweeps, cuts and retrainings."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from daas_lab import LabError, check_method, drops, make_runs
+from daas_lab import LabError, check_method, drops, make_runs, own_files
 from daas_lab.compose import search_config
 from daas_lab.identity import config_hash
 from daas_lab.methods.lookup import method_class
@@ -112,6 +113,16 @@ except LabError as error:
         [sys.executable, "-c", code, f"{path}:Edited"], capture_output=True, text=True, check=True
     ).stdout
     assert "has another content" in said and config.method_digest in said and str(path) in said
+
+
+def test_an_edit_of_the_same_instant_and_length_is_executed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    path = tmp_path / "often.py"
+    for number in range(3):
+        path.write_text(f"NUMBER = {number}\n")
+        os.utime(path, (1e9, 1e9))
+        assert own_files.load_own("operations", f"{path}:NUMBER") == number
+    assert [own.name for own in tmp_path.iterdir()] == ["often.py"]
 
 
 @pytest.mark.parametrize(

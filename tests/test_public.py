@@ -50,6 +50,10 @@ def test_every_method_keeps_what_a_method_has_to(name):
     check_method(method_class(name))
 
 
+def test_cells_of_two_types_may_have_parameters_of_two_shapes():
+    check_method(method_class("dots"), budgets=("normal=8/14;reduce=4/14",))
+
+
 def broken(**parts):
     """A method with some of its parts replaced."""
     return dataclass(frozen=True, kw_only=True)(type("Broken", (Method,), {"__module__": __name__} | parts))

@@ -169,6 +169,25 @@ def test_a_run_that_another_process_begins_meanwhile_is_waited_for(published, tm
     assert len(calls) == 2 and read_run(folder).history == runs[0].history
 
 
+def test_drops_that_another_process_measures_meanwhile_are_there_once(published, tmp_path, monkeypatch):
+    settings, runs = published
+    own = replace(settings, runs=tmp_path, publish=False)
+    folder = shutil.copytree(runs[0].folder, make.run_folder(runs[0].config, own))
+    before, measure = read_run(folder).gap, make.accuracy_drops
+
+    def meanwhile(*given, **named):
+        rows = measure(*given, **named)
+        theirs = [row | {"after": row["after"] + 1e-9} for row in rows]
+        make.keep_measured(folder, "gap.json", json.dumps(before + theirs))
+        return rows
+
+    monkeypatch.setattr(make, "accuracy_drops", meanwhile)
+    make.measure_drops(folder, runs[0].config, [("2,2,1,1", "both")], own.data, "own", 1)
+    found = read_run(folder).gap[len(before) :]
+    assert len(found) == len({(row["edge_weight"], row["batch_norm"]) for row in found}) > 1
+    assert {row["budget"] for row in found} == {"2,2,1,1"}
+
+
 def test_a_damaged_record_is_named(published, tmp_path):
     settings, runs = published
     path = settings.figures / "records" / f"{make.run_name(runs[0].config)}.json"

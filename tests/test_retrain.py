@@ -15,6 +15,7 @@ from daas_lab.errors import LabError
 from daas_lab.methods.losses import operation_entropy
 from daas_lab.networks.build import build_network
 from daas_lab.runs.folder import epochs_done, is_finished, read_checkpoint, read_run
+from daas_lab.runs.lock import BeingWritten
 from daas_lab.train import distributed, loop
 from daas_lab.train.retrain import describe, learning_rate, retrain
 from daas_lab.train.search import build_supernet, search
@@ -177,6 +178,12 @@ def test_what_a_launched_process_says_is_said_in_one_line():
     assert distributed.launch(1, math.sqrt, 4) is None
     with pytest.raises(LabError, match=r"^process [01] of 2: ValueError: .*$"):
         distributed.launch(2, math.sqrt, -1)
+    with pytest.raises(BeingWritten, match=r"^run folder x is being written$"):  # for which its caller can wait
+        distributed.launch(2, _being_written)
+
+
+def _being_written():
+    raise BeingWritten("run folder x is being written")
 
 
 @pytest.mark.cluster

@@ -101,6 +101,20 @@ def test_without_a_whole_checkpoint_the_run_begins_again_and_says_so(tmp_path, c
         read_checkpoint(folder)
 
 
+def test_what_was_measured_of_a_network_that_is_lost_is_not_said_of_the_one_that_is_trained_again(tmp_path):
+    folder = finished_run(tmp_path / "run")
+    folder_module.keep_measured(folder, "gap.json", "[]\n")
+    (folder / folder_module.stop_name(1)).write_bytes(b"weights")
+    for name in folder_module.CHECKPOINTS:
+        damage(folder / name, "cut")
+    with open_run(folder, search_config("tiny", "digits")) as run:
+        assert run.resume() is None
+        run.snapshot = {name: torch.zeros(2) for name in ("alphas_normal", "betas_normal")}
+        run.begin()
+    assert not is_finished(folder)
+    assert not any((folder / name).exists() for name in ("gap.json", folder_module.stop_name(1)))
+
+
 def finished_run(folder):
     """`saved_run`, ended; what its trainer would write last is made up."""
     saved_run(folder)

@@ -144,11 +144,11 @@ def _selected(method: Method, architectures: Mapping[str, Architecture], budget:
 
 
 def _check_extremes(method: Method, space: Space, budget: EdgeBudget) -> None:
-    start = _architecture(method, space, budget, "normal")
+    start = {name: _architecture(method, space, budget, name) for name in CELL_TYPES}
     for scale, epoch, part in product((0.0, 1.0, 1e4), (1, EPOCHS), PARTS):
-        both = _drawn_like(start, torch.Generator().manual_seed(0), scale)
-        leaves = [leaf.requires_grad_() for leaf in both]
-        architectures = dict.fromkeys(CELL_TYPES, Architecture(*leaves))
+        draws = torch.Generator().manual_seed(0)
+        architectures = {name: _drawn_like(start[name], draws, scale) for name in CELL_TYPES}
+        leaves = [leaf.requires_grad_() for both in architectures.values() for leaf in both]
         at = Moment(epoch, EPOCHS, training=True, part=part, space=space)
         terms = _terms(method, architectures, at)
         mixture = _mixture(method, architectures["normal"], "normal", at)
@@ -182,9 +182,9 @@ def _check_evaluation(method: Method, space: Space, budget: EdgeBudget) -> None:
 
 def _check_cells(method: Method, space: Space, budget: EdgeBudget) -> None:
     at, draws = Moment(EPOCHS, EPOCHS, space=space), torch.Generator().manual_seed(1)
-    start = _architecture(method, space, budget, "normal")
+    start = {name: _architecture(method, space, budget, name) for name in CELL_TYPES}
     for _ in range(3):
-        architectures = {name: _drawn_like(start, draws) for name in CELL_TYPES}
+        architectures = {name: _drawn_like(start[name], draws) for name in CELL_TYPES}
         cells = _selected(method, architectures, budget, at)
         for name in CELL_TYPES:
             edges = cells.cell(name).edges

@@ -46,6 +46,7 @@ from daas_lab.space.operations import named_operations
 
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")
 RESULTS = ("config.json", "history.jsonl", "architecture.safetensors", "genotype.json", "result.json")
+MEASURED = ("gap.json", "cells.json")  # of a finished run, at any time since
 
 
 @dataclass(frozen=True)

@@ -114,14 +114,14 @@ class EdgeBudget:
         """Read the text form; `str(budget)` gives it back."""
         if isinstance(text, EdgeBudget):
             return text
-        parts = str(text).split(";")
+        parts = _tight(str(text)).split(";")
         limits = dict(_parse_limit(part, text) for part in parts if "<" in part)
         if len(limits) < sum("<" in part for part in parts):
             raise refuse("budget", text, "one with a limit for each quantity at most")
-        body, star, operations = ";".join(part for part in parts if "<" not in part).strip().partition("*")
+        body, star, operations = ";".join(part for part in parts if "<" not in part).partition("*")
         if star and not re.fullmatch(_COUNT, operations):
             raise refuse("budget", text, BUDGET_SYNTAX)
-        separate = re.fullmatch(r"\s*normal=([^=;]*);\s*reduce=([^=;]*)", body)
+        separate = re.fullmatch(r"normal=([^=;]*);reduce=([^=;]*)", body)
         if separate:
             normal, reduce = (_parse_groups(part, text) for part in separate.groups())
         else:
@@ -152,7 +152,6 @@ def nodes_in(groups: Sequence[Group]) -> list[int]:
 
 
 def _parse_groups(body: str, text: object) -> tuple[Group, ...]:
-    body = body.replace(" ", "")
     if body in NAMED_BUDGETS:
         return NAMED_BUDGETS[body]
     if re.fullmatch(rf"{_COUNT}(,{_COUNT})*", body):
@@ -166,7 +165,7 @@ def _parse_groups(body: str, text: object) -> tuple[Group, ...]:
 
 def _parse_limit(part: str, text: object) -> tuple[str, int]:
     """`"multiply_adds<=300M"` → `("multiply_adds", 300_000_000)`."""
-    found = re.fullmatch(r"\s*(\w+)\s*<=\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([kMG]?)\s*", part)
+    found = re.fullmatch(r"(\w+)<=([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([kMG]?)", part)
     most = Decimal(found[2]) * _UNITS[found[3]] if found else Decimal()
     if not found or found[1] not in QUANTITIES or most != int(most):
         allowed = " or ".join(f"{name}<=" for name in QUANTITIES)
@@ -184,7 +183,12 @@ def amount(number: int) -> str:
 
 def split_budgets(text: str) -> list[str]:
     """The texts of budgets with spaces between them; there may be spaces within them too, beside their signs."""
-    return re.sub(r"\s*(<=|[;,:=*])\s*", r"\1", text).split()
+    return _tight(text).split()
+
+
+def _tight(text: str) -> str:
+    """Without the spaces beside its signs, and around it."""
+    return re.sub(r"\s*(<=|[;,:=*/+])\s*|(?<=\{)\s+|\s+(?=\})", r"\1", text).strip()
 
 
 def two_edges(nodes: int = 6) -> EdgeBudget:

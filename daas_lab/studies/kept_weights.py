@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from daas_lab.errors import LabError
+from daas_lab.errors import LabError, refuse
 from daas_lab.networks.kept import load_network
 from daas_lab.report.tables import Row, summarise
 from daas_lab.runs.folder import Run
@@ -24,6 +24,8 @@ def kept_weight_rows(searches: Sequence[Run], settings: Settings, budget: str, e
     Both starts train the search's cell at `budget` in the super-network's width and depth. Kept weights have a row for
     0 epochs too: what the cut leaves, with the method's own edge weight and statistics as trained.
     """
+    if not epochs:
+        raise refuse("epochs", epochs, "one number of epochs or more")
     configs, rows = {}, []
     for run in searches:
         if run.folder is None:

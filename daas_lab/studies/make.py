@@ -134,10 +134,8 @@ def _publish(run: Run, settings: Settings) -> None:
         if record.is_file():  # what it has measured and the folder has not is not lost
             with contextlib.suppress(LabError):
                 known = read_record(record)
-                measured = set(map(_cut_of, run.gap))
-                lacking = [row for row in known.gap if _cut_of(row) not in measured]
                 cells = {rule: own | run.cells.get(rule, {}) for rule, own in known.cells.items()}
-                run = replace(run, gap=run.gap + lacking, cells=run.cells | cells)
+                run = replace(run, gap=_with_cuts_of(run.gap, known.gap), cells=run.cells | cells)
         write_record(run, record)
 
 
@@ -276,6 +274,12 @@ def names_of(run: Run) -> dict:
     return {"run": run_name(config), "protocol": config.protocol, "method": config.label, "seed": config.seed}
 
 
+def _with_cuts_of(rows: list[dict], others: list[dict]) -> list[dict]:
+    """The rows of drops, and those others whose cuts they lack: measured twice, a cut may differ in its last digits."""
+    measured = set(map(_cut_of, rows))
+    return rows + [row for row in others if _cut_of(row) not in measured]
+
+
 def _cut_of(row: dict) -> tuple:
     """What was measured in a row of drops, whatever came out."""
     return *_drop_key(row), *(row.get(name) for name in ("node", "edge_weight", "batch_norm"))
@@ -300,7 +304,8 @@ def measure_drops(
     run = read_run(folder)
     if not run.finished:
         raise LabError(f"run = {str(folder)!r}: must be finished before its drops are kept; daas-lab gap prints them")
-    rows, lacking = run.gap, lacking_drops(run, keys, select)
+    rows: list[dict] = []
+    lacking = lacking_drops(run, keys, select)
     if not lacking:
         return
     if select == rules.PERTURBATION:
@@ -321,5 +326,5 @@ def measure_drops(
                 if "node" in lacking_stages:
                     rows += [row for budget in budgets for row in node_costs(*given, budget)]
     with locked(folder, patience=60):  # another process may have measured something else meanwhile
-        rows += [row for row in read_run(folder).gap if row not in rows]
-        keep_measured(folder, "gap.json", json.dumps(rows, indent=1) + "\n")
+        both = _with_cuts_of(read_run(folder).gap, rows)
+        keep_measured(folder, "gap.json", json.dumps(both, indent=1) + "\n")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from daas_lab.errors import LabError, refuse
+from daas_lab.runs.lock import BeingWritten
 
 
 @contextlib.contextmanager
@@ -68,7 +69,10 @@ def launch(count: int, function: Callable, *arguments: Any) -> None:
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         said = failure.message if isinstance(failure.message, str) else failure.message["message"]
-        said = " ".join(said.removeprefix(f"{LabError.__name__}: ").split())
+        kind, _, what = " ".join(said.split()).partition(": ")
+        if kind == BeingWritten.__name__:  # for which a caller may wait
+            raise BeingWritten(what) from None
+        said = what if kind == LabError.__name__ else f"{kind}: {what}"
         raise LabError(f"process {rank} of {count}: {said}") from None
     finally:
         logging.disable(logging.NOTSET)

@@ -208,14 +208,16 @@ def evaluate(
     """
     training = network.training
     network.eval()
-    totals = torch.zeros(1 + len(top), device=images.mean.device)
-    for x, y in plain_batches(images, share=distributed.share()):
-        logits = network(x, **forward).float()
-        totals[0] += F.cross_entropy(logits, y, reduction="sum")
-        for number, k in enumerate(top, start=1):
-            found = logits.argmax(1, keepdim=True) if k == 1 else logits.topk(min(k, logits.shape[1])).indices
-            totals[number] += (found == y[:, None]).sum()
-    network.train(training)
+    try:
+        totals = torch.zeros(1 + len(top), device=images.mean.device)
+        for x, y in plain_batches(images, share=distributed.share()):
+            logits = network(x, **forward).float()
+            totals[0] += F.cross_entropy(logits, y, reduction="sum")
+            for number, k in enumerate(top, start=1):
+                found = logits.argmax(1, keepdim=True) if k == 1 else logits.topk(min(k, logits.shape[1])).indices
+                totals[number] += (found == y[:, None]).sum()
+    finally:
+        network.train(training)
     loss, *correct = distributed.sum_over_processes(totals).tolist()
     return loss / len(images), *(100 * number / len(images) for number in correct)
 

@@ -25,6 +25,7 @@ from daas_lab.runs.epoch_log import LOGS, Entry, add_entry, read_entries, record
 from daas_lab.runs.files import append, write_atomically, write_keeping
 from daas_lab.runs.folder import (
     CHECKPOINTS,
+    MEASURED,
     RESULTS,
     as_lines,
     epoch_of,
@@ -98,9 +99,13 @@ class RunWriter:
         return saved["state"], entries[-1]
 
     def begin(self) -> None:
-        """Log the start of a new run; `snapshot` was set by the trainer."""
+        """Log the start of a new run; `snapshot` was set by the trainer. What is left of one whose checkpoints are lost
+        is of another network."""
         if not distributed.is_main():
             return
+        stops = (path.name for path in self.folder.glob("stop.*.pt"))
+        for name in ("DONE", *MEASURED, *stops):
+            (self.folder / name).unlink(missing_ok=True)
         write_entries(self.folder, [Entry(0, None, self.snapshot)])
         for name in ("history.jsonl", "timing.jsonl"):
             (self.folder / name).unlink(missing_ok=True)
