@@ -27,11 +27,9 @@ def gap_map(
         style: dict[str, Any] = {"fmt": MARKERS[m % 7], "color": colour, "elinewidth": 0.8, "alpha": 0.9}
         ax.errorbar(row["drop_mean"], row["error_mean"], **deviations, **style, label=row["method"])
     for m, (name, (error, deviation)) in enumerate((lines or {}).items()):
-        ax.axhline(error, color=FAINT, linestyle=DASHES[m % len(DASHES)], label=name)
+        ax.axhline(error, color=FAINT, linestyle=DASHES[m % len(DASHES)], label=name + " ± std" * bool(deviation))
         if deviation:
             ax.axhspan(error - deviation, error + deviation, color=FAINT, alpha=0.12, linewidth=0)
-    ax.set_xscale("symlog", linthresh=1)  # from no loss at all to all that was learned
-    ax.xaxis.set_major_formatter("{x:g}")
     ax.set(title=title, xlabel="accuracy lost at the cut (points)", ylabel="test error, retrained (%)")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=1 + (len(rows) > 14))
     return ax.figure  # type: ignore[return-value]  # `new_axes` makes no sub-figure
