@@ -230,8 +230,8 @@ def _imagenet_files(folder: Path, side: int, classes: int) -> tuple[FileSet, Fil
 
 
 def _folder_files(dataset: str, side: int, split_seed: int) -> tuple[FileSet, FileSet]:
-    folder = folder_of(dataset)
-    facts, listing = folder_facts(str(folder)), list_images(folder)
+    facts = folder_facts(str(folder_of(dataset)))
+    listing = facts.listing
     blank = torch.zeros(facts.image_channels), torch.ones(facts.image_channels)
     train = _files(listing.train, side, *blank, facts.white)
     if listing.test is not None:

@@ -52,6 +52,7 @@ class FolderFacts(NamedTuple):
     train_images: int
     digest: str  # of names and sizes of all files: another content is another data set, another place is not
     white: dict[str, float]  # as `FileSet` has it
+    listing: Listing
 
 
 class _Found(NamedTuple):
@@ -249,7 +250,7 @@ def _look_into(folder: str, listing: Listing) -> FolderFacts:
         train -= round(TEST_SHARE * train)
     side, white = sorted(sides)[len(sides) // 2], {kind: white_level(value) for kind, value in largest.items()}
     digest = folder_digest(folder, listing)
-    return FolderFacts(len(listing.classes), 1 if grey else 3, side, train, digest, white)
+    return FolderFacts(len(listing.classes), 1 if grey else 3, side, train, digest, white, listing)
 
 
 def folder_digest(folder: str | Path, listing: Listing) -> str:

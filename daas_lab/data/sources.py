@@ -173,7 +173,7 @@ def facts_of(dataset: str | Dataset) -> DatasetFacts:
         load_own("dataset", dataset)
         return own_dataset(canonical_own(dataset)).facts
     if dataset.startswith("folder:"):
-        classes, channels, side, images, digest, _ = folder_facts(str(folder_of(dataset)))
+        classes, channels, side, images, digest, *_ = folder_facts(str(folder_of(dataset)))
         return _facts(classes, channels, side, images, True, digest)
     if dataset.startswith("own:"):
         raise LabError(f"dataset = {dataset!r}: must be given as the Dataset object itself")

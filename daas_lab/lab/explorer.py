@@ -24,7 +24,7 @@ from daas_lab.methods.lookup import METHODS, method_class
 from daas_lab.report.plots import CELL_NAMES, DASHES, FAINT, INK, LINE_COLOURS
 from daas_lab.report.tables import images_of
 from daas_lab.runs.folder import CHECKPOINTS, Run, epochs_done, read_config
-from daas_lab.runs.records import read_any
+from daas_lab.runs.records import config_of, read_any
 from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges, nodes_of
 from daas_lab.space.genotype import CellGenotype
@@ -74,6 +74,14 @@ def read_search(path: str | Path) -> Run:
     return run
 
 
+def search_config_of(path: str | Path) -> SearchConfig:
+    """The configuration of the search of a folder or a record, which may be damaged otherwise."""
+    config = config_of(path)
+    if not isinstance(config, SearchConfig):
+        raise refuse("run", str(path), "a search")
+    return config
+
+
 def budgets_of(runs: Sequence[Run]) -> list[str]:
     """The budgets that can be asked of runs: the paper's, where the cells have its nodes, and their own."""
     named = list(NAMED_BUDGETS) if any(run.search.nodes == 6 for run in runs) else []
@@ -113,7 +121,7 @@ def labels(found: Mapping[str, Path]) -> list[tuple[str, str]]:
 
 def _particulars(path: Path) -> list[str]:
     try:
-        config = read_search(path).search
+        config = search_config_of(path)
         budget = [config.budget] if config.searcher.asks_for_budget else []
         return [config.preset, *budget, *_unusual_lambdas(config)]
     except LabError:  # damaged, or of a method that is not named; who chooses it is told so

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from daas_lab.errors import LabError
 from daas_lab.identity import config_hash
-from daas_lab.lab.explorer import read_search
-from daas_lab.runs.folder import read_search_config
+from daas_lab.lab.explorer import search_config_of
 
 
 def matching(words: str, options: Sequence[tuple[str, str]], found: Mapping[str, Path]) -> list[tuple[str, str]]:
@@ -33,7 +32,7 @@ def _text(label: str, path: Path | None) -> str:
     if path is None:  # a published cell, say
         return label.casefold()
     try:
-        config = read_search_config(path) if path.is_dir() else read_search(path).search
+        config = search_config_of(path)
         method, facts = config.searcher, {"method": config.label, "data": config.dataset, "dataset": config.dataset}
     except LabError:  # damaged; who chooses it is told so
         return label.casefold()

@@ -4,15 +4,19 @@ A record holds the configuration, the metrics of every epoch, accuracy drops, ge
 digits after the point, versions, machine and seconds. It stands for its run wherever no network weights are needed.
 """
 
+import contextlib
+import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from daas_lab.config import RetrainConfig, SearchConfig
 from daas_lab.errors import LabError
 from daas_lab.identity import checked_config, config_hash, to_document
 from daas_lab.runs.files import write_atomically
-from daas_lab.runs.folder import Run, kind_of, read_run
+from daas_lab.runs.folder import Run, kind_of, read_config, read_run
 from daas_lab.runs.provenance import origin_in
 from daas_lab.space.genotype import Genotype
 
@@ -52,6 +56,19 @@ def write_record(run: Run, path: str | Path) -> None:
 def _digits(array: np.ndarray) -> np.ndarray:
     array = array.astype(float)
     return np.where(abs(array) < LARGE, array.round(DIGITS), array.round())
+
+
+def config_of(path: str | Path) -> SearchConfig | RetrainConfig:
+    """The configuration of a folder or of a record, of which nothing is read that comes after it."""
+    if Path(path).suffix != ".json":
+        return read_config(path)
+    head: dict[str, Any] = {}
+    with open(path, encoding="utf-8") as lines, contextlib.suppress(UnicodeDecodeError, json.JSONDecodeError):
+        for line in itertools.islice(lines, 1, None):
+            head |= json.loads("{" + line.rstrip().rstrip(",") + "}")
+            if {"kind", "hash", "config"} <= head.keys():
+                return checked_config(head)
+    return read_record(path).config  # of other lines, or damaged
 
 
 def read_any(path: str | Path) -> Run:

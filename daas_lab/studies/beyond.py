@@ -190,7 +190,8 @@ def drop_sentence(gaps: Sequence[Row]) -> str:
         own = [row for row in whole if row["search"] == name]
         drops, budgets = [row["drop"] for row in own], {row["budget"] for row in own}
         where = "" if budgets == set(BUDGETS) else f" of {', '.join(sorted(budgets))}"
-        parts.append(f"{name} {np.mean(drops):.2f} (at worst {max(drops):.2f}, {len(drops)} cut{'s' * (len(drops) > 1)}{where})")
+        cuts = f"{len(drops)} cut{'s' * (len(drops) > 1)}"
+        parts.append(f"{name} {np.mean(drops):.2f} (at worst {max(drops):.2f}, {cuts}{where})")
     lost = "Points of accuracy lost at the cut, kept edges at 1, in the mean over budgets and seeds"
     return f"{lost}: {'; '.join(parts)}."
 
@@ -236,8 +237,8 @@ def time_sentence(took: Mapping[str, float]) -> str:
         return "What a search takes is measured when one of each kind is finished."
     said = (
         "Search times in the table are of whole runs, with whatever ran beside them. By steps of the first seed's "
-        f"searches DA²S with retired candidates takes {took['retired_over_plain']:.2f} of the time without, one search for all "
-        f"budgets {took['one_over_five']:.2f} of five exact ones; the readable form without retirement takes "
+        f"searches DA²S with retired candidates takes {took['retired_over_plain']:.2f} of the time without, one search "
+        f"for all budgets {took['one_over_five']:.2f} of five exact ones; the readable form without retirement takes "
         f"{took['textbook_over_retired']:.1f} times as long as the fast one with it."
     )
     if "textbook_over_retired_full" in took:
