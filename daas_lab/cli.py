@@ -125,10 +125,12 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("channels", "layers", "classes", "side"):
         count.add_argument(f"--{name}", help="default: the paper's for the form")
     count.add_argument("--json", action="store_true")
+    _add_own(count)
 
     draw = _command(parsers, "draw", commands.run_draw, "draw both cells as a picture")
     draw.add_argument("genotype", metavar="GENOTYPE", help="a published cell (daas-lab cells) or a file")
     draw.add_argument("--out", default="cells.svg", help="an .svg, .png or .dot file (default: cells.svg)")
+    _add_own(draw)
 
     derive = _command(
         parsers, "genotype", commands.run_genotype, "the cell that a budget keeps after any epoch of a search, as JSON"
@@ -200,7 +202,7 @@ def _add_own(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE.py:NAME",
-        help="code of one's own that the run uses (its method, its data): executed only because it is named here",
+        help="code of one's own that is used (a method, data, an operation): executed only because it is named here",
     )
 
 

@@ -257,7 +257,9 @@ def run_genotype(options: argparse.Namespace) -> None:
         _note_unfinished(options.run_folder, run.config)
     print(format_darts(cells) if options.darts else json.dumps(cells.to_json()))
     if run.config.searcher.trains and options.select == rules.OWN:
-        print(evolution.close_choices_sentence(evolution.close_choices(run, epoch, budget)), file=sys.stderr)
+        print(
+            evolution.close_choices_sentence(run.search, evolution.close_choices(run, epoch, budget)), file=sys.stderr
+        )
 
 
 def run_report(options: argparse.Namespace) -> None:

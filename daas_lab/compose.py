@@ -18,11 +18,12 @@ from daas_lab.space.budget import EdgeBudget, two_edges
 from daas_lab.space.cell_space import (
     canonical_operations,
     operations_digest,
+    split_operations,
 )
 from daas_lab.space.cost import check_limits
 from daas_lab.space.genotype import Genotype
 from daas_lab.space.kept_file import read_cut
-from daas_lab.space.operations import load_operations, own_texts, parse_operations
+from daas_lab.space.operations import load_operations, own_texts, parse_operations, try_operations
 from daas_lab.space.text_forms import load_genotype
 
 
@@ -63,6 +64,7 @@ def search_config(
     given = {key: value for key, value in changes.items() if value is not None}
     epochs = whole(given.get("epochs", values["epochs"]), 1)
     settings = searcher.settings(protocol, epochs)
+    refuse_unknown(f"search, in settings of method {method},", settings, [*known, "least_travel"])
     least_travel = settings.pop("least_travel", 0.0)
     values |= settings
     values |= {key: value for key, value in given.items() if key in known}
@@ -79,6 +81,8 @@ def search_config(
     values["numbers"] = tuple(numbers.items())
     name = canonical_own(method) if is_own(method) else method
     config = SearchConfig(preset=preset, dataset=canonical(dataset), method=name, protocol=protocol, **values)
+    width = config.channels // config.partial_channels
+    try_operations(split_operations(config.operations), (width, 2 * width, 4 * width))
     for text in (config.budget, *config.gap_budgets.split()):
         check_limits(EdgeBudget.parse(text), config.space.operations)
     if config.retire or config.retire_after == RETIRE_AFTER:
@@ -173,7 +177,10 @@ def retrain_config(
     values["operations"] = ",".join(own)
     values["operations_digest"] = ",".join(digest_of("operations", text) for text in own)
     cells = json.dumps(genotype.to_json(), separators=(",", ":"))
-    return RetrainConfig(preset=preset, dataset=canonical(dataset), genotype=cells, **values)
+    config = RetrainConfig(preset=preset, dataset=canonical(dataset), genotype=cells, **values)
+    if not config.weights:  # with which they were tried when they were searched
+        try_operations(own, (config.channels, 2 * config.channels, 4 * config.channels))
+    return config
 
 
 def _shape_of_cut(

@@ -16,7 +16,7 @@ from daas_lab.methods import schedules
 from daas_lab.methods.lookup import recorded_class
 from daas_lab.methods.method import Method, Moment
 from daas_lab.methods.protocols import PROTOCOLS
-from daas_lab.own_files import digest_of, is_own, load_own, named_own, own_name
+from daas_lab.own_files import digest_at_hand, is_own, load_own, named_own, own_name
 from daas_lab.presets import SEARCH_PRESETS
 from daas_lab.space.budget import EdgeBudget, every_edge, split_budgets
 from daas_lab.space.cell_space import (
@@ -151,6 +151,7 @@ class SearchConfig:
         method = _searcher.__wrapped__(self)  # before its numbers are checked they may be anything, lists too
         self._freeze_numbers({name: getattr(method, name) for name in dict(self.numbers)})
         method.check(self)
+        one_of(f"edge_weight of method {self.method}", method.edge_weight, EDGE_WEIGHTS)
         travel = self.arch_learning_rate * self.steps * (self.epochs - max(self.alpha_delay, self.warmup))
         if method.trains and travel < method.initial_noise:
             why = f"α, which starts from noise of {method.initial_noise:g}, can move by {travel:.2g} in this search"
@@ -248,7 +249,7 @@ def check_named(config: "SearchConfig | RetrainConfig") -> None:
     if isinstance(config, SearchConfig) and config.method_digest:
         named_own("method", config.method, config.method_digest)
     if is_own(config.dataset):
-        named_own("dataset", config.dataset, digest_of("dataset", config.dataset))
+        named_own("dataset", config.dataset, digest_at_hand("dataset", config.dataset))
 
 
 # Fields that only some methods have a use for → their value for all others.

@@ -1,5 +1,6 @@
 """Fields of a configuration: numbers within limits, coerced from what users write, refused by name."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, field, fields
 from typing import Any
@@ -40,7 +41,7 @@ def _in_words(kind: type, limits: Mapping) -> str:
 
 def allowed_values(spec: Field) -> str:
     """What a field may hold, in the words of its refusals; nothing for a text."""
-    kind = _KINDS.get(spec.type, spec.type)
+    kind = _kind(spec)
     return "true or false" if kind is bool else _in_words(kind, spec.metadata) if kind in (int, float) else ""
 
 
@@ -48,12 +49,19 @@ _KINDS: dict[Any, Any] = {"int": int, "float": float, "bool": bool, "str": str}
 _BOUND_WORDS = {"at_least": "of at least", "at_most": "of at most", "above": "above"}
 
 
+def _kind(spec: Field) -> Any:
+    """The type of a field: of `float | None` float; annotations may be texts."""
+    text = spec.type.__name__ if isinstance(spec.type, type) else str(spec.type)
+    return _KINDS.get(re.sub(r"^None \| | \| None$", "", text), spec.type)
+
+
 def check_fields(config: Any) -> None:
     """Coerce every number and truth value of a frozen configuration; raises `LabError` naming a wrong one, and what
     stands where a text should."""
     for spec in fields(config):
-        value = getattr(config, spec.name)
-        kind = _KINDS.get(spec.type, spec.type)  # a text where annotations are not evaluated
+        value, kind = getattr(config, spec.name), _kind(spec)
+        if value is None and kind is not spec.type and "None" in str(spec.type):
+            continue
         if kind in (int, float):
             object.__setattr__(config, spec.name, coerce(spec.name, kind, value, spec.metadata))
         elif kind is bool:
@@ -91,6 +99,11 @@ def whole(value: Any, at_least: int, at_most: int = 10**9) -> int:
         return min(max(at_least, int(float(value))), at_most)
     except (TypeError, ValueError, OverflowError):
         return at_least
+
+
+def one_or_more(values: Any) -> list:
+    """A sequence as a list; a text, or what is no sequence, as the only one of it."""
+    return list(values) if isinstance(values, Iterable) and not isinstance(values, str) else [values]
 
 
 def refuse_unknown(what: str, changes: Mapping, known: Iterable[str]) -> None:

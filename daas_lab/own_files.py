@@ -8,6 +8,7 @@ executed; what it needs must have been named in this process before (`load_own`)
 import hashlib
 import importlib.util
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,17 @@ def canonical_own(text: str) -> str:
 def digest_of(field: str, text: str) -> str:
     """Digest of the file that `text` names; `LabError` under the name `field` if there is none."""
     return _digest(_content(field, text))
+
+
+def digest_at_hand(field: str, text: str) -> str:
+    """The same; where the file is gone, as after a move, of the one that was loaded last under its NAME."""
+    try:
+        return digest_of(field, text)
+    except LabError:
+        loaded = [digest for digest, name in _named if name == own_name(text)]
+        if not loaded:
+            raise
+        return loaded[-1]
 
 
 def _digest(content: bytes) -> str:
@@ -85,7 +97,9 @@ def load_own(field: str, text: str, digest: str = "") -> Any:
             except BaseException as error:
                 del sys.modules[module_name]
                 if isinstance(error, Exception):
-                    raise LabError(f"{field} = {text!r}: the file cannot be executed: {error!r}") from error
+                    frames = traceback.extract_tb(error.__traceback__)
+                    where = next((f" in line {at.lineno}" for at in reversed(frames) if at.filename == file), "")
+                    raise LabError(f"{field} = {text!r}: the file cannot be executed: {error!r}{where}") from error
                 raise
         if not hasattr(sys.modules[module_name], name):
             raise refuse(field, text, f"a name that {file} defines")

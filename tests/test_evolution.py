@@ -185,13 +185,13 @@ def test_choices_that_are_a_coin_toss_are_named():
     rows = [row for row in close_choices(run) if row["cell"] == "normal"]
     assert [(row["node"], row["kept"], row["next"]) for row in rows] == [row[:3] for row in expected]
     assert [row["margin"] for row in rows] == pytest.approx([row[3] for row in expected], rel=1e-3)
-    sentence = close_choices_sentence(rows)
+    sentence = close_choices_sentence(run.search, rows)
     assert sentence.startswith("2 choices") and "normal 2→3 before 1→3 (0.90 %)" in sentence
     betas[0, -1] = 0.5 + 2 * math.atanh(0.011)
     assert [row["node"] for row in close_choices(made_up_run(alphas, betas))] == [2, 2]
     # A node that keeps all its edges leaves no choice between them.
     assert not [row for row in close_choices(run, budget="2,3") if "skip_connect" not in row["kept"]]
-    assert "No choice" in close_choices_sentence([])
+    assert "No choice" in close_choices_sentence(run.search, [])
 
 
 def test_edges_that_rank_by_their_operations_are_close_by_these_weights():

@@ -168,6 +168,13 @@ def test_a_folder_is_the_same_wherever_it_lies_and_another_when_a_file_changes(t
     second = first.rename(tmp_path / "b" / "a")
     moved = search_config("tiny", f"folder:{second}", batch_size=8)
     assert config_hash(moved) == config_hash(config) and moved.dataset != config.dataset
+    # A run from before the move is told where its images are now.
+    there, here = search_splits(config, second), search_splits(moved)
+    assert torch.equal(there.weights.images, here.weights.images)
+    with pytest.raises(
+        LabError, match=f"data = 'data': must be the folder with the images of .*{first}.*, which is gone"
+    ):
+        search_splits(config)
     (second / "bee" / "0.png").unlink()
     with pytest.raises(LabError, match="must hold the images that the configuration was made for"):
         search_splits(moved)

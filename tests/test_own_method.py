@@ -5,19 +5,22 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from daas_lab import LabError, check_method, drops, make_runs, own_files
 from daas_lab.compose import search_config
+from daas_lab.config import check_named
 from daas_lab.identity import config_hash
 from daas_lab.methods.lookup import method_class
 from daas_lab.report.drawing import save_cells
 from daas_lab.runs.folder import read_run
 from daas_lab.studies import make
 from daas_lab.studies.settings import Settings
-from daas_lab.train.evolution import genotype_after
+from daas_lab.train.evolution import close_choices_sentence, genotype_after
 from daas_lab.train.search import search
+from daas_lab.train.splits import search_splits
 from tests.killing import killed_at_random
 
 FAIR_DARTS = '''
@@ -84,6 +87,9 @@ def files(tmp_path):
     return found
 
 
+DECORATED = "@dataclass(frozen=True, kw_only=True)\n"
+
+
 @pytest.fixture
 def settings(tmp_path):
     return Settings(preset="tiny", dataset="digits", runs=tmp_path / "runs", figures=tmp_path / "figures", workers=2)
@@ -140,6 +146,20 @@ def test_a_function_of_data_that_gives_something_else_is_told_what_it_gave(gives
     with pytest.raises(LabError) as error:
         search_config("tiny", f"{path}:mine", "darts")
     assert all(word in str(error.value) for word in ["dataset", str(path), *words])
+
+
+def test_a_function_of_data_that_was_moved_is_named_again(tmp_path):
+    path = tmp_path / "moved_data.py"
+    path.write_text(
+        "import numpy as np\n\n\ndef moved():\n    x, y = np.full((400, 8, 8), 99, np.uint8), np.arange(400) % 2\n"
+        "    return x, y, x[:20], y[:20]\n"
+    )
+    config = search_config("tiny", f"{path}:moved", "darts")
+    (tmp_path / "elsewhere").mkdir()
+    path = path.rename(tmp_path / "elsewhere" / path.name)
+    own_files.load_own("dataset", f"{path}:moved")
+    check_named(config)
+    assert len(search_splits(config).weights) == 96
 
 
 @pytest.mark.slow
@@ -211,17 +231,55 @@ def test_a_run_folder_has_no_file_executed(files, tmp_path):
         ("def mix(self, architecture, cell_type, at): return Mixture(architecture.alphas[:2], "
          "torch.ones_like(architecture.betas))", ["mix gives operations of shape [2, 7], not [14, 7]"]),
         ("def mix(self, architecture, cell_type, at): raise RuntimeError('mine')", ["mix raises RuntimeError('mine')"]),
+        ("def mix(self, architecture, cell_type, at): return Mixture(architecture.alphas.detach().softmax(1), "
+         "torch.ones_like(architecture.betas))", ["mix leaves α without a gradient"]),
+        ("def optimizer(self, groups, **rules): pass", ["optimizer returns no torch.optim.Optimizer"]),
+        ("def depth(self, layers, at): return layers / 2", ["depth gives 4.0 in epoch 1"]),
+        ("def annealing(self, at): return at.epoch", ["annealing gives 1 in epoch 1"]),
+        ("def stops(self, epochs, space): return {'9/14': 1}", ["stops says: budget = '9/14'"]),
+        ("def stops(self, epochs, space): return {'4/14': epochs + 1}", ["stops is at 4/14 after epoch 4"]),
+        ("def stops(self, epochs, space): return {'1,1,2,2': epochs}", ["written '6/14'"]),
+        ("def select(self, architectures, budget, at): raise LabError('mine')", ["select says: mine"]),
     ],
 )  # fmt: skip
 def test_a_broken_method_stops_before_any_training_and_names_file_and_class(text, words, tmp_path):
     path = tmp_path / "broken.py"
-    head = "import torch\nfrom dataclasses import dataclass\nfrom daas_lab import Method, Mixture\n"
+    head = "import torch\nfrom dataclasses import dataclass\nfrom daas_lab import LabError, Method, Mixture\n"
     path.write_text(f"{head}@dataclass(frozen=True, kw_only=True)\nclass Broken(Method):\n    {text}\n")
     config = search_config("tiny", "digits", f"{path}:Broken", threads=1, **SHORT)
     with pytest.raises(LabError) as error:
         search(config, tmp_path / "run", progress=False)
     assert all(word in str(error.value) for word in [*words, f"{path}:Broken"]), error.value
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("class Own(Method):\n    budget: str = '8/14'", "a dataclass, or budget is no number of it"),
+        (f"{DECORATED}class Own(Method):\n    initial_noise = 0.5", "says the type .* initial_noise: float = …"),
+        (f"{DECORATED}class Own(Method):\n    def settings(self, protocol, epochs=0): return {{'epoch': 1}}",
+         "unknown search, in settings of method .*'epoch'.*did you mean epochs"),
+        (f"{DECORATED}class Own(Method):\n    edge_weight: ClassVar[str] = 'renormalized'", "mean renormalised"),
+        (f"{DECORATED}class Own(Method):\n    tau: float | None = 'abc'", "tau = 'abc': must be a number"),
+    ],
+)  # fmt: skip
+def test_a_class_that_would_search_with_other_numbers_than_it_says_is_refused(text, words, tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(
+        "from dataclasses import dataclass\nfrom typing import ClassVar\n\nfrom daas_lab import Method\n\n"
+        + text.replace("def settings(self", "@classmethod\n    def settings(cls")
+    )
+    with pytest.raises(LabError, match=words):
+        search_config("tiny", "digits", f"{path}:Own")
+
+
+def test_a_number_that_may_be_missing_is_checked_where_it_is_there(tmp_path):
+    path = tmp_path / "own.py"
+    lines = ("from dataclasses import dataclass", "from daas_lab import Method")
+    path.write_text("\n".join([*lines, f"{DECORATED}class Own(Method):", "    tau: float | None = None"]))
+    made = partial(search_config, "tiny", "digits", f"{path}:Own")
+    assert [made(tau=tau).searcher.tau for tau in (None, "3", 0.5)] == [None, 3.0, 0.5]
 
 
 @pytest.mark.parametrize(
@@ -251,6 +309,13 @@ def test_its_numbers_are_checked_hashed_and_set_by_name(files):
         search_config("tiny", "digits", name, weight="heavy")
     with pytest.raises(LabError, match="unknown search setting 'weight'"):
         search_config("tiny", "digits", "darts", weight=1)
+
+
+def test_of_a_selection_of_its_own_no_choice_is_said_to_be_close(tmp_path):
+    (tmp_path / "own.py").write_text(SCALES)
+    made = {name: search_config("tiny", "digits", f"{tmp_path}/own.py:{name}") for name in ("Heavy", "Scales")}
+    said = {name: close_choices_sentence(config, []) for name, config in made.items()}
+    assert "Heavy selects cells in its own way" in said["Heavy"] and "No choice" in said["Scales"]
 
 
 SCALES = """

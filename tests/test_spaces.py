@@ -1,12 +1,13 @@
 """Other spaces than the paper's: sets of operations as text, one's own operations, and the networks of any space."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from daas_lab.compose import search_config
+from daas_lab.compose import retrain_config, search_config
 from daas_lab.errors import LabError
 from daas_lab.methods.lookup import method_class
 from daas_lab.networks.derived import Network
@@ -139,7 +140,7 @@ def test_a_set_that_cannot_be_is_refused(own, text, words):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("def op(channels, stride, affine): return nn.AvgPool2d(3, 1, 1)", ["stride 2", "makes (2, 4, 8, 8)"]),
+        ("def op(channels, stride, affine): return nn.AvgPool2d(3, 1, 1)", ["stride 2", "makes (2, 16, 8, 8)"]),
         ("def op(channels, stride, affine): return nn.Conv2d(channels, 3, 1, stride)", ["stride 1", "(2, 3, 8, 8)"]),
         ("def op(channels, stride, affine): return lambda x: x", ["no torch.nn.Module"]),
         ("def op(channels, stride): return nn.Identity()", ["stride 1", "TypeError"]),
@@ -148,6 +149,8 @@ def test_a_set_that_cannot_be_is_refused(own, text, words):
         ("def op(channels, stride, affine): return nn.Threshold(9, float('nan'))", ["not finite"]),
         ("def op(channels, stride, affine): return nn.MaxPool2d(1, stride, return_indices=True)", ["tuple"]),
         ("op = 3", ["TypeError"]),
+        ("def op(channels, stride, affine): return nn.Sequential(nn.ReLU(inplace=True), "
+         "nn.Conv2d(channels, channels, 1, stride))", ["changes its input (inplace=True?)"]),
     ],
 )  # fmt: skip
 def test_an_operation_that_does_not_fit_is_refused_before_anything_is_trained(own, body, words):
@@ -158,6 +161,28 @@ def test_an_operation_that_does_not_fit_is_refused_before_anything_is_trained(ow
     assert message.startswith("operations = ") and f"{own}:op" in message and "\n" not in message
     assert all(word in message for word in words), message
     assert "op" not in OPERATIONS and "op" not in own_operations
+
+
+@pytest.mark.parametrize(
+    ("groups", "channels", "words"),
+    [
+        (4, {"channels": 6}, "fails with 6 channels, stride 1"),
+        (2, {"method": "pc_darts"}, "fails with 1 channels, stride 1"),
+        (8, {"channels": 8}, ""),
+    ],
+)
+def test_an_operation_is_tried_with_the_channels_that_it_will_have(own, groups, channels, words):
+    body = f"nn.Conv2d(channels, channels, 3, stride, 1, groups={groups}, bias=False)"
+    own.write_text(f"from torch import nn\n\ndef op(channels, stride, affine):\n    return {body}\n")
+    made = partial(search_config, "tiny", "digits", operations=f"{own}:op,skip_connect", **channels)
+    if not words:
+        assert made().channels == 8
+        return
+    with pytest.raises(LabError, match=words):
+        made()
+    cells = Genotype(*[CellGenotype.of([Edge(0, node, "op") for node in (2, 3)])] * 2)
+    with pytest.raises(LabError, match="fails with 3 channels"):
+        retrain_config(cells, "tiny", "digits", channels=3)
 
 
 @pytest.mark.parametrize("name", ["sep_conv_3x3", "none", "values"])

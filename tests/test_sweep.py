@@ -19,7 +19,7 @@ from daas_lab.compose import search_config
 from daas_lab.runs.folder import epochs_done, is_finished, read_checkpoint, read_run
 from daas_lab.runs.lock import writer
 from daas_lab.studies.make import run_folder, run_name
-from daas_lab.studies.sweep import planned, rows_of, table
+from daas_lab.studies.sweep import _said, planned, rows_of, table
 from daas_lab.studies.sweep_file import read_sweep
 from daas_lab.studies.sweep_notebooks import execute
 from daas_lab.train.retrain import retrain
@@ -274,6 +274,16 @@ def cluster(monkeypatch):
         finally:
             head.terminate()
             head.communicate(timeout=PATIENCE)
+
+
+def test_what_a_process_says_of_its_failure_has_type_and_place():
+    ray = pytest.importorskip("ray")
+    raised = ray.exceptions.RayTaskError(
+        "_run", 'Traceback:\n  File "own.py", line 7, in optimizer\nKeyError: 1', KeyError(1)
+    )
+    assert _said(raised) == 'KeyError: 1 (File "own.py", line 7, in optimizer)'
+    ours = ray.exceptions.RayTaskError("_run", "Traceback:\n…", LabError("epochs = 0"))
+    assert _said(ours) == "epochs = 0"
 
 
 @pytest.mark.cluster

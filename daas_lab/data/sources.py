@@ -13,7 +13,7 @@ from daas_lab.data.image_folder import folder_facts
 from daas_lab.data.picture import check_range
 from daas_lab.errors import LabError, one_of, refuse, say_once, some
 from daas_lab.fields import check_text
-from daas_lab.own_files import canonical_own, digest_of, expanded, is_own, load_own, named_own, own_name
+from daas_lab.own_files import canonical_own, digest_at_hand, expanded, is_own, load_own, named_own, own_name
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def own_dataset(text: str) -> Dataset:
     The function takes nothing and returns images, targets, test images and test targets as `Dataset` has them, or a
     `Dataset`. It is called once for every content of its file.
     """
-    return _called(text, digest_of("dataset", text))
+    return _called(text, digest_at_hand("dataset", text))
 
 
 @lru_cache

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from daas_lab.errors import LabError
+from daas_lab.fields import one_or_more
 from daas_lab.methods import rules
-from daas_lab.methods.method import Architecture, Method, Mixture, Moment
+from daas_lab.methods.method import Architecture, Method, Mixture, Moment, check_declaration
 from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, Space
 from daas_lab.space.genotype import Genotype
@@ -39,8 +40,9 @@ def check_method(method: type[Method] | Method, budgets: tuple[str, ...] = tuple
     Finite weights, losses and gradients for any finite α and β; the shapes of `Mixture`; the same weights every time
     at evaluation; a gradient that reaches α; cells with no more edges than their budget, of operations of the space.
     """
+    check_declaration(method if isinstance(method, type) else type(method))
     space = Space()
-    for budget in map(EdgeBudget.parse, budgets):
+    for budget in map(EdgeBudget.parse, one_or_more(budgets)):
         made = method if isinstance(method, Method) else _made(method, budget)
         if made.trains:
             check_start(made, space, budget)
@@ -58,11 +60,43 @@ def check_start(method: Method, space: Space, budget: EdgeBudget, epochs: int = 
         for epoch, part in product((1, epochs), PARTS):
             _terms(method, start, Moment(epoch, epochs, training=True, part=part, space=space))
         _check_measured(method, start, Moment(1, epochs, space=space))
+        _check_plan(method, start, space, epochs)
+        if type(method).architecture_gradients is Method.architecture_gradients:
+            _check_gradients(method, space, budget)
         last, draws = Moment(epochs, epochs, space=space), torch.Generator().manual_seed(0)
         _selected(method, start, budget.unlimited, last)
         if budget.limits:  # which a cell may meet by chance
             for _ in range(3):
                 rules.select(rules.OWN, method, {name: _drawn_like(start[name], draws) for name in start}, budget, last)
+
+
+def _check_plan(method: Method, start: Mapping[str, Architecture], space: Space, epochs: int) -> None:
+    """What a search asks of a method beside its mixtures."""
+    groups = [{"params": [torch.zeros_like(both[k]) for both in start.values()]} for k in range(2)]
+    optimizer = _call(method, "optimizer", method.optimizer, groups, lr=0.1, weight_decay=0.0, fused=False)
+    if not isinstance(optimizer, torch.optim.Optimizer) or len(optimizer.param_groups) != 2:
+        raise _broken(method, "optimizer", "returns no torch.optim.Optimizer of the two groups that it is given")
+    for epoch in (1, epochs):
+        at = Moment(epoch, epochs, space=space)
+        depth = _call(method, "depth", method.depth, 8, at)
+        if not isinstance(depth, int) or depth < 3:
+            raise _broken(
+                method, "depth", f"gives {depth!r} in epoch {epoch} of {epochs}, no number of cells, 3 or more"
+            )
+        place = _call(method, "annealing", method.annealing, at)
+        whole = isinstance(place, tuple) and len(place) == 2 and all(isinstance(number, int) for number in place)
+        if not whole or not 1 <= place[0] <= place[1]:
+            raise _broken(method, "annealing", f"gives {place!r} in epoch {epoch} of {epochs}, not (epoch, of epochs)")
+    stops = _call(method, "stops", method.stops, epochs, space)
+    if not isinstance(stops, Mapping):
+        raise _broken(method, "stops", f"returns {stops!r}, no mapping budget → epoch")
+    for text, stop in stops.items():
+        budget = _call(method, "stops", EdgeBudget.parse, text)
+        _call(method, "stops", budget.check, space)
+        if str(budget) != text:
+            raise _broken(method, "stops", f"names a budget {text!r}, which is written {str(budget)!r}")
+        if not isinstance(stop, int) or not 1 <= stop <= epochs:
+            raise _broken(method, "stops", f"is at {text} after epoch {stop!r}, none of 1 to {epochs}")
 
 
 def _made(method: type[Method], budget: EdgeBudget) -> Method:
@@ -166,9 +200,10 @@ def _check_gradients(method: Method, space: Space, budget: EdgeBudget) -> None:
     mixture = _mixture(method, leaves, "normal", at)
     weights = torch.linspace(-1, 1, mixture.operations.numel()).view_as(mixture.operations)
     total = (weights * mixture.operations).sum()
+    gradient = None
     if total.requires_grad:
         (gradient,) = torch.autograd.grad(total, [leaves.alphas], allow_unused=True)
-    if not total.requires_grad or gradient is None or not gradient.any():
+    if gradient is None or not gradient.any():
         raise _broken(method, "mix", "leaves α without a gradient")
 
 
@@ -199,8 +234,9 @@ def _call(method: type[Method] | Method, name: str, function: Callable, *argumen
     """The function's result; whatever it raises is said to be the method's, in one line."""
     try:
         return function(*arguments, **named)
-    except LabError:
-        raise
+    except LabError as error:
+        said = str(error)
+        raise (error if said.startswith("method ") else _broken(method, name, f"says: {said}")) from None
     except Exception as error:
         raise _broken(method, name, f"raises {error!r}") from error
 

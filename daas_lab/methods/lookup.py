@@ -3,7 +3,7 @@
 import importlib
 
 from daas_lab.errors import one_of, refuse
-from daas_lab.methods.method import Method
+from daas_lab.methods.method import Method, check_declaration
 from daas_lab.own_files import is_own, load_own, named_label, named_own
 
 # Name → module and class.
@@ -44,6 +44,7 @@ def method_class(name: str) -> type[Method]:
         found = load_own("method", name)
         if not (isinstance(found, type) and issubclass(found, Method)):
             raise refuse("method", name, "a subclass of daas_lab.Method")
+        check_declaration(found)
         return found
     return _built_in(name)
 
@@ -54,7 +55,7 @@ def recorded_class(name: str, digest: str) -> type[Method]:
 
 
 def _built_in(name: str) -> type[Method]:
-    one_of("method", name, METHODS)
+    one_of("method", name, (*METHODS, "FILE.py:Class"))
     module, _, class_name = _BUILT_IN[name].partition(".")
     return getattr(importlib.import_module(f"daas_lab.methods.{module}"), class_name)
 

@@ -4,13 +4,15 @@ Legend: E edges of a cell, O candidate operations, in the order of `Space.edges`
 """
 
 import hashlib
+import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from daas_lab.errors import refuse
 from daas_lab.fields import check_fields, number
 from daas_lab.methods.pruning import alive
 from daas_lab.space.budget import EdgeBudget, Group
@@ -230,6 +232,22 @@ class Method:
         stands beside weights as it is, for so they rank."""
         found = edges[[space.edges.index(edge) for edge in group.candidates()]]
         return found.log() if self.edges_rank_by_weights or max(group.nodes) < self.first_edge_node else found
+
+
+def check_declaration(method: type[Method]) -> None:
+    """Raise for a class whose numbers Python passes over in silence: those of a class that is no dataclass, and those
+    that are set anew without a type."""
+    for cls in method.__mro__[: method.__mro__.index(Method)]:
+        typed = inspect.get_annotations(cls)
+        numbers = [name for name, kind in typed.items() if "ClassVar" not in str(kind)]
+        if numbers and "__dataclass_fields__" not in vars(cls):
+            why = f"or {numbers[0]} is no number of it: @dataclass(frozen=True, kw_only=True)"
+            raise refuse("method", cls.__name__, f"a dataclass, {why}")
+        base: Any = cls.__base__
+        for spec in fields(base) if issubclass(base, Method) else ():
+            if spec.name in vars(cls) and spec.name not in typed:
+                kind = getattr(spec.type, "__name__", spec.type)
+                raise refuse("method", cls.__name__, f"one that says the type of what it sets: {spec.name}: {kind} = …")
 
 
 def strongest(

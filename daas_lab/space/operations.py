@@ -6,7 +6,8 @@ in the super-network, whose architecture weights take the part of the gain, True
 
 import functools
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -246,20 +247,30 @@ def named_operations(text: str, digest: str) -> tuple[str, ...]:
 def _register(part: str, make: Callable[[int, int, bool], nn.Module]) -> None:
     name = operation_name(part)
     if name not in OPERATIONS or OPERATIONS[name].make is not make:
-        free = _try_out(part, make)
+        free = _try_out(part, make, TRIED_CHANNELS)
         place = list(own_operations).index(name) if name in own_operations else len(own_operations)
         OPERATIONS[name] = Operation(make, OWN_COLOURS[place % len(OWN_COLOURS)], free)
     own_operations[name] = part
 
 
-def _try_out(part: str, make: Callable[[int, int, bool], nn.Module]) -> bool:
+TRIED_CHANNELS = 16  # when an operation is named; those of a configuration when it is made
+
+
+def try_operations(operations: Iterable[str], widths: Iterable[int]) -> None:
+    """Raise unless each of one's own among `operations`, FILE.py:function, works with so many channels."""
+    for part, channels in product(filter(is_own, operations), sorted(set(widths))):
+        _try_out(part, OPERATIONS[operation_name(part)].make, channels)
+
+
+@functools.lru_cache(maxsize=1024)
+def _try_out(part: str, make: Callable[[int, int, bool], nn.Module], channels: int) -> bool:
     """Raise unless the function makes an operation; returns whether that has no parameters at stride 1.
 
     Torch's random numbers go on as if nothing had been drawn.
     """
     if hasattr(nn.ModuleDict, operation_name(part)):
         raise refuse("operations", part, "a function of another name: torch has it for something else")
-    B, C, side, free = 2, 4, 8, True
+    B, C, side, free = 2, channels, 8, True
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         for stride in (1, 2):
@@ -269,7 +280,8 @@ def _try_out(part: str, make: Callable[[int, int, bool], nn.Module]) -> bool:
                     module = make(C, stride, affine)
                     if not isinstance(module, nn.Module):
                         raise TypeError(f"it returned a {type(module).__name__}, no torch.nn.Module")
-                    z = module(torch.randn(B, C, side, side))
+                    x = torch.randn(B, C, side, side)
+                    z = module(given := x.clone())
                 except Exception as error:
                     raise LabError(f"operations = {part!r}: fails with {case}: {_line(error)}") from error
                 shape = (B, C, side // stride, side // stride)
@@ -279,6 +291,8 @@ def _try_out(part: str, make: Callable[[int, int, bool], nn.Module]) -> bool:
                         f"operations = {part!r}: with {case} it makes {found} of {(B, C, side, side)}, "
                         f"must make {shape}"
                     )
+                if not torch.equal(given, x):  # which other operations read too
+                    raise LabError(f"operations = {part!r}: with {case} it changes its input (inplace=True?)")
                 if not z.isfinite().all():
                     raise LabError(f"operations = {part!r}: with {case} it makes numbers that are not finite")
                 free = free and (stride == 2 or not any(True for _ in module.parameters()))

@@ -162,13 +162,22 @@ def _make(ray: Any, sweep: Sweep, missing: list[Member], marker: Path) -> dict[s
                 try:
                     ray.get(reference)
                 except ray.exceptions.RayError as error:
-                    cause = getattr(error, "cause", error)
-                    failed[_name(config)] = (str(cause).strip().splitlines() or [repr(cause)])[-1]
+                    failed[_name(config)] = _said(error)
                     continue
                 if isinstance(config, SearchConfig):
                     following = dict.fromkeys(retraining for _, _, retraining in _retrainings(sweep, config))
                     submit(new for new in following if new not in begun and find_run(new, sweep.settings) is None)
     return failed
+
+
+def _said(error: Exception) -> str:
+    """What a process of Ray's says of its failure, in one line: of what is no word of ours also where it was raised."""
+    cause = getattr(error, "cause", error)
+    if isinstance(cause, LabError):
+        return str(cause)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(cause)]
+    frames = [line for line in lines if line.startswith('File "')]
+    return f"{lines[-1]} ({frames[-1]})" if frames else lines[-1]
 
 
 def _run(

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from daas_lab.config import EDGE_WEIGHTS, SearchConfig
 from daas_lab.data.batches import ImageSet, plain_batches
 from daas_lab.errors import LabError, one_of, refuse
+from daas_lab.fields import one_or_more
 from daas_lab.methods import rules
 from daas_lab.methods.masks import cell_mask, split_nodes
 from daas_lab.methods.method import Architecture, Mixture, Strengths
@@ -189,12 +190,13 @@ def accuracy_drops(
     names = config.space.operations
     # Many combinations are the same network, e.g. every budget with only its operations made discrete.
     rows, measured = [], {("as-trained", *_numbers(mixture)): before}
-    wanted = [str(EdgeBudget.parse(budget)) for budget in budgets]
+    wanted = [str(EdgeBudget.parse(budget)) for budget in one_or_more(budgets)]
+    combinations = list(product(*map(one_or_more, (edge_weights, batch_norms, stages))))
     cells = own_cells(network, config, wanted) if cells is None else cells
     for budget in wanted:
         genotype = cells[budget]
         check_remaining(network, genotype, budget)
-        for edge_weight, batch_norm, stage in product(edge_weights, batch_norms, stages):
+        for edge_weight, batch_norm, stage in combinations:
             discrete = {
                 name: discrete_weights(mixture[name], genotype.cell(name), edge_weight, stage, names)
                 for name in CELL_TYPES

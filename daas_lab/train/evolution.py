@@ -13,6 +13,7 @@ import torch
 from daas_lab.config import SearchConfig
 from daas_lab.errors import LabError, refuse
 from daas_lab.methods import rules
+from daas_lab.methods.method import Method
 from daas_lab.runs.folder import Run
 from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, SKIP, cell_edges, input_edges
@@ -169,9 +170,9 @@ def close_choices(run: Run, epoch: int = -1, budget: str | EdgeBudget | None = N
     differ by less than 0.01, `margin`. Two operation weights a and a' have the shares a / (a + a') and a' / (a + a');
     so have edges that rank by weights, and those that rank by a learned β have the shares of its softmax. Under a limit
     of cost the choice is between a kept edge with its operation and the best one that could take its place.
-    `cell`, `node`, `kept` and `next`, as texts.
+    `cell`, `node`, `kept` and `next`, as texts. Of a method of one's own that selects in its own way there are none.
     """
-    if not run.search.searcher.trains:
+    if not run.search.searcher.trains or _selects_in_its_own_way(run.search):
         return []
     budget = EdgeBudget.parse(budget or run.search.budget)
     epoch = _epoch(run, epoch, budget)
@@ -289,8 +290,15 @@ def _meets_with(cells: Genotype, cell_type: str, kept: Edge, other: Edge, budget
     return meets(replace(cells, **{cell_type: changed}), budget)
 
 
-def close_choices_sentence(rows: Sequence[dict]) -> str:
-    """What `close_choices` found, in one line."""
+def _selects_in_its_own_way(config: SearchConfig) -> bool:
+    """Whether strengths may say nothing of how close a choice is."""
+    return bool(config.method_digest) and config.method_class.select is not Method.select
+
+
+def close_choices_sentence(config: SearchConfig, rows: Sequence[dict]) -> str:
+    """What `close_choices` found in a search, in one line."""
+    if _selects_in_its_own_way(config):
+        return f"{config.label} selects cells in its own way: how close its choices are is not known."
     within = f"within {100 * COIN_TOSS:g} % of a coin toss"
     if not rows:
         return f"No choice of this cell is {within}."

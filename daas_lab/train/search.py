@@ -201,7 +201,9 @@ def make_optimizers(config: SearchConfig, network: SuperNetwork) -> tuple[torch.
     like = network.alphas(CELL_TYPES[0])
     rules: dict[str, Any] = {"momentum": config.momentum, "weight_decay": config.weight_decay}
     rules["fused"] = fuses_sgd(config, like)
-    weight_optimizer = torch.optim.SGD(network.weight_parameters(), lr=config.learning_rate, **rules)
+    if not (weights := network.weight_parameters()):
+        raise LabError(f"method {config.method}: trains_weight leaves no weight of the network to train")
+    weight_optimizer = torch.optim.SGD(weights, lr=config.learning_rate, **rules)
     groups = [{"params": [get(cell_type) for cell_type in CELL_TYPES]} for get in (network.alphas, network.betas)]
     rules = {"lr": config.arch_learning_rate, "weight_decay": config.arch_weight_decay, "fused": like.is_cuda}
     return weight_optimizer, config.searcher.optimizer(groups, **rules)

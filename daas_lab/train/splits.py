@@ -1,5 +1,6 @@
 """Which images a run trains on, holds out and is tested on: the data set cut once, by a split seed."""
 
+import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -59,6 +60,17 @@ def _read(training: list, others: list, config: SearchConfig | RetrainConfig) ->
     return in_memory(training, others, config.crop_padding)
 
 
+def _folder(config: SearchConfig | RetrainConfig, data: str | Path | Dataset) -> Path:
+    """Of a configuration's images; where it is gone the folder `data`, if that has them."""
+    folder = folder_of(config.dataset)
+    if folder.is_dir() or not isinstance(data, str | Path):
+        return folder
+    with contextlib.suppress(LabError):
+        if folder_digest(data, list_images(data)) == config.data_digest:
+            return Path(data).resolve()
+    raise refuse("data", str(data), f"the folder with the images of dataset = {config.dataset!r}, which is gone")
+
+
 def _load_for(config: SearchConfig | RetrainConfig, data: str | Path | Dataset):
     """`load`, if the data set is what the configuration was made for, in name, content, channels and classes."""
     if is_own(config.dataset):
@@ -67,18 +79,19 @@ def _load_for(config: SearchConfig | RetrainConfig, data: str | Path | Dataset):
         raise refuse("data", str(data), f"the images of dataset = {config.dataset!r}")
     if config.dataset.startswith("own:") and not isinstance(data, Dataset):
         raise refuse("data", str(data), f"the Dataset object of {config.dataset}")
-    names = ()
+    names, dataset = (), config.dataset
     if config.data_digest:
         # Not `facts_of` for a folder, which looks into every image of one that has changed.
         if isinstance(data, Dataset):
             digest = data.facts.digest
         else:
-            folder = folder_of(config.dataset)
+            folder = _folder(config, data)
             listing = list_images(folder)
             digest, names = folder_digest(folder, listing), listing.classes
+            dataset = f"folder:{folder}"
         if digest != config.data_digest:
             raise LabError(f"dataset = {config.dataset!r}: must hold the images that the configuration was made for")
-    train, test = load(config.dataset, data, config.side, config.split_seed, config.classes)
+    train, test = load(dataset, data, config.side, config.split_seed, config.classes)
     channels = train.image_channels
     if channels != config.image_channels:
         raise refuse("image_channels", config.image_channels, f"{channels}, as in the images of {config.dataset}")
