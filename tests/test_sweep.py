@@ -16,6 +16,7 @@ import pytest
 
 from daas_lab import cli
 from daas_lab.compose import search_config
+from daas_lab.errors import LabError
 from daas_lab.runs.folder import epochs_done, is_finished, read_checkpoint, read_run
 from daas_lab.runs.lock import writer
 from daas_lab.studies.make import run_folder, run_name
@@ -278,10 +279,9 @@ def cluster(monkeypatch):
 
 def test_what_a_process_says_of_its_failure_has_type_and_place():
     ray = pytest.importorskip("ray")
-    raised = ray.exceptions.RayTaskError(
-        "_run", 'Traceback:\n  File "own.py", line 7, in optimizer\nKeyError: 1', KeyError(1)
-    )
-    assert _said(raised) == 'KeyError: 1 (File "own.py", line 7, in optimizer)'
+    where = 'File "own.py", line 7, in optimizer'
+    raised = ray.exceptions.RayTaskError("_run", f"Traceback:\n  {where}\nKeyError: 1", KeyError(1))
+    assert _said(raised) == f"KeyError: 1 ({where})"
     ours = ray.exceptions.RayTaskError("_run", "Traceback:\n…", LabError("epochs = 0"))
     assert _said(ours) == "epochs = 0"
 
