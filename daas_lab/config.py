@@ -99,6 +99,7 @@ class SearchConfig:
     threads: int = number(at_least=0, at_most=1024)  # 0: torch's default
     tf32: bool = True  # TF32 in float32 products, on GPUs that have it
     deterministic: bool = False  # ask CUDA for the same bits every time; slower
+    checkpointed: bool = False  # keep what enters each cell, and run it again in the backward pass: less memory, slower
     compile: bool = False  # the network by torch.compile
 
     def __post_init__(self):

@@ -14,7 +14,7 @@ from daas_lab.space.cell_space import operation_name
 
 NOT_HASHED = (
     *("preset", "gap_every", "gap_budgets", "gap_edge_weight"),
-    *("device", "threads", "workers", "tf32", "deterministic", "compile"),
+    *("device", "threads", "workers", "tf32", "deterministic", "checkpointed", "compile"),
     "weights",  # a path: its content has a digest
 )
 

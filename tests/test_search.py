@@ -12,6 +12,7 @@ import torch
 
 from daas_lab.compose import retrain_config, search_config
 from daas_lab.errors import LabError
+from daas_lab.identity import config_hash
 from daas_lab.methods.lookup import method_class
 from daas_lab.runs.folder import epochs_done, is_finished, read_run
 from daas_lab.train.loop import evaluate, prepare, restore, set_learning_rate
@@ -215,3 +216,16 @@ def test_where_candidates_leave_after_an_epoch_its_gap_is_that_of_the_network_th
     record = read_run(tmp_path / "run").history[-1]
     assert [(row["budget"], row["before"]) for row in record["gap"]] == [("4/14", before)]
     assert record["held_out_accuracy"] != before
+
+
+def test_a_search_that_keeps_less_of_its_forward_pass_ends_like_another(tmp_path):
+    sizes = {"layers": 3, "channels": 2, "nodes": 4, "budget": "1,2", "held_out_images": 16, "steps": 2, "threads": 1}
+    configs = [
+        search_config("tiny", "digits", "da2s", epochs=2, checkpointed=kept_less, **sizes)
+        for kept_less in (True, False)
+    ]
+    assert config_hash(configs[0]) == config_hash(configs[1])
+    for config, name in zip(configs, ("less", "all"), strict=True):
+        search(config, tmp_path / name, progress=False)
+    for name in ("history.jsonl", "architecture.safetensors"):
+        assert (tmp_path / "less" / name).read_bytes() == (tmp_path / "all" / name).read_bytes()

@@ -33,6 +33,7 @@ from daas_lab.runs.provenance import machine
 from daas_lab.studies.estimate import peak_memory
 from daas_lab.train.discretize import accuracy_drops
 from daas_lab.train.distributed import keeping_freed_memory, open_device
+from daas_lab.train.loop import place
 from daas_lab.train.search import build_supernet
 
 SIZES = {
@@ -60,7 +61,7 @@ class Step:
             network = build_supernet(config, SuperNetwork)
         else:
             network = build_supernet(config, checkpointed=form == "checkpointed")
-        self.network = network.to(self.device)
+        self.network = place(network, config, self.device)
         images = torch.randn(config.batch_size, config.image_channels, config.side, config.side, device=self.device)
         self.images, self.classes = images, torch.randint(config.classes, (config.batch_size,), device=self.device)
         self.architecture, self.weights = network.arch_parameters(), network.weight_parameters()
@@ -211,7 +212,7 @@ def derived_seconds(config: RetrainConfig, device: str, repeats: int) -> dict[st
     classes = torch.randint(config.classes, (config.batch_size,), device=device)
     steps = {}
     for form, build in (("textbook_s", plain_network), ("fast_s", build_network)):
-        network = build(config).to(device)
+        network = place(build(config), config, open_device(device))
         optimizer = torch.optim.SGD(network.parameters(), config.learning_rate, config.momentum)
         steps[form] = partial(_retrain, network, optimizer, images, classes, config.gradient_clip)
     times: dict[str, list] = {form: [] for form in steps}

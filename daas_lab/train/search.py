@@ -77,6 +77,8 @@ def build_supernet(
     """The super-network as the search starts it, by default in the form that serves it best, with the cells that it
     has in `epoch`."""
     named_operations(config.operations, config.operations_digest)
+    if form is make_supernet:
+        options.setdefault("checkpointed", config.checkpointed)
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers go on as if nothing had been drawn
         torch.default_generator.manual_seed(seed_of(config.seed, "initial"))  # not those of the GPUs
         network = form(
