@@ -10,7 +10,7 @@ from daas_lab.compose import retrain_config, search_config
 from daas_lab.config import PRESETS, RetrainConfig, SearchConfig
 from daas_lab.data.sources import check_name
 from daas_lab.errors import LabError, one_of, refuse, suggestion
-from daas_lab.fields import check_text, coerce, number, truth
+from daas_lab.fields import check_fields, number
 from daas_lab.methods.lookup import BASELINE, PAPERS, method_class
 from daas_lab.methods.protocols import PROTOCOLS
 from daas_lab.own_files import expanded
@@ -38,6 +38,13 @@ class Settings:
     full_size: bool = False  # of beyond_the_gap: measure steps of a network of the paper's size as well
     workers: int = number(at_least=0, at_most=1024, default=0)  # runs side by side; 0: one a core, or one on a GPU
     device: str = "cpu"
+
+    def __post_init__(self):
+        check_fields(self)
+        one_of("preset", self.preset, PRESETS)
+        check_name(self.dataset)
+        one_of("protocol", self.protocol, PROTOCOLS)
+        object.__setattr__(self, "budget", str(EdgeBudget.parse(self.budget)))
 
     @property
     def folder(self) -> Path:
@@ -90,31 +97,15 @@ def read_settings(namespace: dict[str, Any]) -> Settings:
 
 def parse_settings(given: Mapping[str, Any]) -> Settings:
     """Settings from what users write, each value refused by name; whether data and device are there is not asked."""
-    kinds = {spec.name: spec.type for spec in fields(Settings)}
-    limits = {spec.name: spec.metadata for spec in fields(Settings) if spec.metadata}
-    values: dict[str, Any] = {}
-    for name, value in given.items():
-        if name == "seeds":
-            values[name] = _read_seeds(value)
-        elif kinds.get(name) is Path:
-            values[name] = _read_folder(name, value)
-        elif kinds.get(name) is bool:
-            values[name] = truth(name, value)
-        elif name in limits:  # papermill passes on "none" as a text
-            absent = name != "workers" and str(value).lower() == "none"
-            values[name] = None if absent else coerce(name, int, value, limits[name])
-        elif name == "dataset":
-            check_name(value)
-            values[name] = value
-        elif name == "budget":
-            values[name] = str(EdgeBudget.parse(value))
-        else:
-            check_text(name, value)
-            values[name] = value
-    settings = Settings(**values)
-    one_of("preset", settings.preset, PRESETS)
-    one_of("protocol", settings.protocol, PROTOCOLS)
-    return settings
+    values = dict(given)
+    for spec in fields(Settings):
+        if spec.name in values and spec.type is Path:
+            values[spec.name] = _read_folder(spec.name, values[spec.name])
+        elif "None" in str(spec.type) and str(values.get(spec.name)).lower() == "none":  # papermill passes on a text
+            values[spec.name] = None
+    if "seeds" in values:
+        values["seeds"] = _read_seeds(values["seeds"])
+    return Settings(**values)
 
 
 def _read_seeds(value: Any) -> tuple[int, ...]:
