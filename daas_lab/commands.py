@@ -309,7 +309,7 @@ def run_sweep(options: argparse.Namespace) -> None:
     if rows:
         command, settings = shlex.join(["daas-lab", "sweep", options.file]), asked.settings
         seconds, behind = time.perf_counter() - begun, sweep.finished(asked)
-        facts = provenance.provenance(settings.dataset, settings.preset, command, seconds, behind)
+        facts = provenance.provenance(str(settings.dataset), settings.preset, command, seconds, behind)
         folder, single = settings.runs / "sweeps", sweep.rows_of(asked)
         saved = tables.save_table(Path(options.file).stem, rows, facts, folder, shown, single)
         print(shown, *saved, sep="\n")

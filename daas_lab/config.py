@@ -158,7 +158,7 @@ class SearchConfig:
         if method.trains and travel < method.initial_noise:
             why = f"α, which starts from noise of {method.initial_noise:g}, can move by {travel:.2g} in this search"
             raise refuse("arch_learning_rate", self.arch_learning_rate, f"larger, or the noise decides: {why}")
-        if type(method).optimizer is Method.optimizer and travel > -GONE / 2:  # Adam, whose steps are that long at most
+        if type(method).optimizer is Method.optimizer and travel > -GONE / 2:  # Adam, whose steps are about that long
             why = f"α can move by {travel:.2g} in this search, and what is under {GONE / 2:g} has left it"
             raise refuse("arch_learning_rate", self.arch_learning_rate, f"smaller: {why}")
 

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, field, fields
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 from daas_lab.errors import LabError, refuse, suggestion
 
@@ -41,7 +42,7 @@ def _in_words(kind: type, limits: Mapping) -> str:
 
 def allowed_values(spec: Field) -> str:
     """What a field may hold, in the words of its refusals; nothing for a text."""
-    kind = _kind(spec)
+    kind, _ = _kind(spec)
     return "true or false" if kind is bool else _in_words(kind, spec.metadata) if kind in (int, float) else ""
 
 
@@ -49,18 +50,23 @@ _KINDS: dict[Any, Any] = {"int": int, "float": float, "bool": bool, "str": str}
 _BOUND_WORDS = {"at_least": "of at least", "at_most": "of at most", "above": "above"}
 
 
-def _kind(spec: Field) -> Any:
-    """The type of a field: of `float | None` float; annotations may be texts."""
-    text = spec.type.__name__ if isinstance(spec.type, type) else str(spec.type)
-    return _KINDS.get(re.sub(r"^None \| | \| None$", "", text), spec.type)
+def _kind(spec: Field) -> tuple[Any, bool]:
+    """The type of a field, and whether it may be None: of `float | None` (float, True). Annotations may be texts."""
+    if isinstance(spec.type, str):
+        text = re.sub(r"^None \| | \| None$|^(typing\.)?Optional\[|\]$", "", spec.type)
+        return _KINDS.get(text, spec.type), text != spec.type
+    parts = get_args(spec.type)
+    if len(parts) == 2 and NoneType in parts:
+        return next(part for part in parts if part is not NoneType), True
+    return spec.type, False
 
 
 def check_fields(config: Any) -> None:
     """Coerce every number and truth value of a frozen configuration; raises `LabError` naming a wrong one, and what
     stands where a text should."""
     for spec in fields(config):
-        value, kind = getattr(config, spec.name), _kind(spec)
-        if value is None and kind is not spec.type and "None" in str(spec.type):
+        value, (kind, may_be_none) = getattr(config, spec.name), _kind(spec)
+        if value is None and may_be_none:
             continue
         if kind in (int, float):
             object.__setattr__(config, spec.name, coerce(spec.name, kind, value, spec.metadata))

@@ -104,6 +104,7 @@ def load_own(field: str, text: str, digest: str = "") -> Any:
         if not hasattr(sys.modules[module_name], name):
             raise refuse(field, text, f"a name that {file} defines")
         _named[found, name] = getattr(sys.modules[module_name], name)
+    _named[found, name] = _named.pop((found, name))  # the last that was loaded
     return _named[found, name]
 
 

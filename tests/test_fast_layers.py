@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from daas_lab.networks.derived import Network, WholeMap
 from daas_lab.networks.fast_layers import Depthwise, speed_up
+from daas_lab.space.operations import FactorizedReduce
 from daas_lab.space.text_forms import PUBLISHED
 
 
@@ -85,11 +86,12 @@ def test_gradients_keep_their_maps_memory_format():
     def check(module, gradients, outputs):
         formats.append(outputs[0].is_contiguous(memory_format=torch.channels_last))
 
-    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    for norm in norms:
-        norm.register_full_backward_hook(check)
+    met = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    met += [module.relu for module in network.modules() if isinstance(module, FactorizedReduce)]
+    for module in met:
+        module.register_full_backward_hook(check)
     network(torch.randn(2, 3, 16, 16)).sum().backward()
-    assert formats == [True] * len(norms)
+    assert formats == [True] * len(met)
 
 
 def test_a_convolution_of_the_whole_map_is_one():

@@ -234,7 +234,7 @@ def test_a_run_folder_has_no_file_executed(files, tmp_path):
         ("def mix(self, architecture, cell_type, at): return Mixture(architecture.alphas.detach().softmax(1), "
          "torch.ones_like(architecture.betas))", ["mix leaves α without a gradient"]),
         ("def optimizer(self, groups, **rules): pass", ["optimizer returns no torch.optim.Optimizer"]),
-        ("def depth(self, layers, at): return layers / 2", ["depth gives 4.0 in epoch 1"]),
+        ("def depth(self, layers, at): return layers / 2", ["depth gives 1.5 in epoch 1"]),
         ("def annealing(self, at): return at.epoch", ["annealing gives 1 in epoch 1"]),
         ("def stops(self, epochs, space): return {'9/14': 1}", ["stops says: budget = '9/14'"]),
         ("def stops(self, epochs, space): return {'4/14': epochs + 1}", ["stops is at 4/14 after epoch 4"]),
@@ -262,16 +262,31 @@ def test_a_broken_method_stops_before_any_training_and_names_file_and_class(text
          "unknown search, in settings of method .*'epoch'.*did you mean epochs"),
         (f"{DECORATED}class Own(Method):\n    edge_weight: ClassVar[str] = 'renormalized'", "mean renormalised"),
         (f"{DECORATED}class Own(Method):\n    tau: float | None = 'abc'", "tau = 'abc': must be a number"),
+        (f"{DECORATED}class Own(Method):\n    tau: Optional[float] = 'abc'", "tau = 'abc': must be a number"),
+        (f"class Mixin:\n    initial_noise = 0.5\n\n{DECORATED}class Own(Mixin, Method): pass", "Mixin.*must be a d"),
+        (f"{DECORATED}class A(Method):\n    tau: float = 1.0\n\n{DECORATED}class Own(A):\n    tau = 2.0",
+         "says the type of what it sets: tau: float"),
     ],
 )  # fmt: skip
 def test_a_class_that_would_search_with_other_numbers_than_it_says_is_refused(text, words, tmp_path):
     path = tmp_path / "own.py"
     path.write_text(
-        "from dataclasses import dataclass\nfrom typing import ClassVar\n\nfrom daas_lab import Method\n\n"
+        "from dataclasses import dataclass\nfrom typing import ClassVar, Optional\n\nfrom daas_lab import Method\n\n"
         + text.replace("def settings(self", "@classmethod\n    def settings(cls")
     )
     with pytest.raises(LabError, match=words):
         search_config("tiny", "digits", f"{path}:Own")
+
+
+def test_slots_and_mixins_that_set_no_number_are_no_matter(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(
+        "from dataclasses import dataclass\nfrom daas_lab import Method\n"
+        "class Mixin:\n    initial_noise: float\n    def help(self): return self.initial_noise\n"
+        "@dataclass(frozen=True, kw_only=True, slots=True)\nclass Own(Mixin, Method):\n    tau: float = 2.0\n"
+        "    initial_noise: float = 0.5\n"
+    )
+    assert search_config("tiny", "digits", f"{path}:Own").searcher.help() == 0.5
 
 
 def test_a_number_that_may_be_missing_is_checked_where_it_is_there(tmp_path):

@@ -112,7 +112,7 @@ def test_what_was_measured_of_a_network_that_is_lost_is_not_said_of_the_one_that
         run.snapshot = {name: torch.zeros(2) for name in ("alphas_normal", "betas_normal")}
         run.begin()
     assert not is_finished(folder)
-    assert not any((folder / name).exists() for name in ("gap.json", folder_module.stop_name(1)))
+    assert not any((folder / name).exists() for name in ("gap.json", folder_module.stop_name(1), "genotype.json"))
 
 
 def finished_run(folder):

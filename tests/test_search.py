@@ -225,6 +225,10 @@ def test_a_search_that_keeps_less_of_its_forward_pass_ends_like_another(tmp_path
         for kept_less in (True, False)
     ]
     assert config_hash(configs[0]) == config_hash(configs[1])
+    assert [build_supernet(config).checkpointed for config in configs] == [True, False]
+    with pytest.raises(LabError, match=r"checkpointed = True: must be false: .*without affine batch-norm"):
+        search(search_config("tiny", "digits", "rf_darts", checkpointed=True), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
     for config, name in zip(configs, ("less", "all"), strict=True):
         search(config, tmp_path / name, progress=False)
     for name in ("history.jsonl", "architecture.safetensors"):

@@ -140,7 +140,7 @@ def test_a_set_that_cannot_be_is_refused(own, text, words):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("def op(channels, stride, affine): return nn.AvgPool2d(3, 1, 1)", ["stride 2", "makes (2, 16, 8, 8)"]),
+        ("def op(channels, stride, affine): return nn.AvgPool2d(3, 1, 1)", ["stride 2", "makes (2, 240, 8, 8)"]),
         ("def op(channels, stride, affine): return nn.Conv2d(channels, 3, 1, stride)", ["stride 1", "(2, 3, 8, 8)"]),
         ("def op(channels, stride, affine): return lambda x: x", ["no torch.nn.Module"]),
         ("def op(channels, stride): return nn.Identity()", ["stride 1", "TypeError"]),
@@ -169,6 +169,7 @@ def test_an_operation_that_does_not_fit_is_refused_before_anything_is_trained(ow
         (4, {"channels": 6}, "fails with 6 channels, stride 1"),
         (2, {"method": "pc_darts"}, "fails with 1 channels, stride 1"),
         (8, {"channels": 8}, ""),
+        (3, {"channels": 9}, ""),
     ],
 )
 def test_an_operation_is_tried_with_the_channels_that_it_will_have(own, groups, channels, words):
@@ -176,7 +177,7 @@ def test_an_operation_is_tried_with_the_channels_that_it_will_have(own, groups, 
     own.write_text(f"from torch import nn\n\ndef op(channels, stride, affine):\n    return {body}\n")
     made = partial(search_config, "tiny", "digits", operations=f"{own}:op,skip_connect", **channels)
     if not words:
-        assert made().channels == 8
+        assert made().channels == channels["channels"]
         return
     with pytest.raises(LabError, match=words):
         made()

@@ -73,7 +73,7 @@ def export(genotype: Genotype, path: str | Path, settings: Settings) -> str:
         raise refuse("file", str(path), f"in a folder that can be made ({error.strerror})") from error
     write_atomically(path, json.dumps(genotype.to_json(), indent=2) + "\n")
     own = own_texts(genotype)
-    where = ["--preset", settings.preset, "--dataset", settings.dataset, "--data", str(settings.data)]
+    where = ["--preset", settings.preset, "--dataset", str(settings.dataset), "--data", str(settings.data)]
     files = ["--genotype", str(path), "--out", str(path.with_suffix(""))]
     operations = ["--set", f"operations={','.join(own)}"] if own else []
     return shlex.join(["daas-lab", "retrain", *files, *where, *operations])

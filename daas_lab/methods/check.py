@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Callable, Collection, Mapping
 from itertools import product
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ def check_method(method: type[Method] | Method, budgets: tuple[str, ...] = tuple
         _check_cells(made, space, budget)
 
 
-def check_start(method: Method, space: Space, budget: EdgeBudget, epochs: int = EPOCHS) -> None:
+def check_start(method: Method, space: Space, budget: EdgeBudget, epochs: int = EPOCHS, layers: int = 8) -> None:
     """Raise unless the method gives a mixture of the right shape and finite numbers in the first and last epoch, and
     selects a genotype that keeps to the budget's limits; a search does this before it trains anything."""
     with torch.random.fork_rng(devices=[]):
@@ -60,8 +61,8 @@ def check_start(method: Method, space: Space, budget: EdgeBudget, epochs: int = 
         for epoch, part in product((1, epochs), PARTS):
             _terms(method, start, Moment(epoch, epochs, training=True, part=part, space=space))
         _check_measured(method, start, Moment(1, epochs, space=space))
-        _check_plan(method, start, space, epochs)
-        if type(method).architecture_gradients is Method.architecture_gradients:
+        _check_plan(method, start, space, epochs, layers)
+        if method.trains and type(method).architecture_gradients is Method.architecture_gradients:
             _check_gradients(method, space, budget)
         last, draws = Moment(epochs, epochs, space=space), torch.Generator().manual_seed(0)
         _selected(method, start, budget.unlimited, last)
@@ -70,7 +71,7 @@ def check_start(method: Method, space: Space, budget: EdgeBudget, epochs: int = 
                 rules.select(rules.OWN, method, {name: _drawn_like(start[name], draws) for name in start}, budget, last)
 
 
-def _check_plan(method: Method, start: Mapping[str, Architecture], space: Space, epochs: int) -> None:
+def _check_plan(method: Method, start: Mapping[str, Architecture], space: Space, epochs: int, layers: int) -> None:
     """What a search asks of a method beside its mixtures."""
     groups = [{"params": [torch.zeros_like(both[k]) for both in start.values()]} for k in range(2)]
     optimizer = _call(method, "optimizer", method.optimizer, groups, lr=0.1, weight_decay=0.0, fused=False)
@@ -78,13 +79,13 @@ def _check_plan(method: Method, start: Mapping[str, Architecture], space: Space,
         raise _broken(method, "optimizer", "returns no torch.optim.Optimizer of the two groups that it is given")
     for epoch in (1, epochs):
         at = Moment(epoch, epochs, space=space)
-        depth = _call(method, "depth", method.depth, 8, at)
-        if not isinstance(depth, int) or depth < 3:
+        depth = _call(method, "depth", method.depth, layers, at)
+        if not isinstance(depth, Integral) or depth < 3:
             raise _broken(
                 method, "depth", f"gives {depth!r} in epoch {epoch} of {epochs}, no number of cells, 3 or more"
             )
         place = _call(method, "annealing", method.annealing, at)
-        whole = isinstance(place, tuple) and len(place) == 2 and all(isinstance(number, int) for number in place)
+        whole = isinstance(place, tuple) and len(place) == 2 and all(isinstance(number, Integral) for number in place)
         if not whole or not 1 <= place[0] <= place[1]:
             raise _broken(method, "annealing", f"gives {place!r} in epoch {epoch} of {epochs}, not (epoch, of epochs)")
     stops = _call(method, "stops", method.stops, epochs, space)
@@ -95,7 +96,7 @@ def _check_plan(method: Method, start: Mapping[str, Architecture], space: Space,
         _call(method, "stops", budget.check, space)
         if str(budget) != text:
             raise _broken(method, "stops", f"names a budget {text!r}, which is written {str(budget)!r}")
-        if not isinstance(stop, int) or not 1 <= stop <= epochs:
+        if not isinstance(stop, Integral) or not 1 <= int(stop) <= epochs:
             raise _broken(method, "stops", f"is at {text} after epoch {stop!r}, none of 1 to {epochs}")
 
 
@@ -198,8 +199,9 @@ def _check_gradients(method: Method, space: Space, budget: EdgeBudget) -> None:
     leaves = Architecture(*(part.detach().clone().requires_grad_() for part in start))
     at = Moment(1, EPOCHS, training=True, part="architecture", space=space)
     mixture = _mixture(method, leaves, "normal", at)
+    terms = _terms(method, dict.fromkeys(CELL_TYPES, leaves), at) if budget.normal == budget.reduce else []
     weights = torch.linspace(-1, 1, mixture.operations.numel()).view_as(mixture.operations)
-    total = (weights * mixture.operations).sum()
+    total = sum(terms, start=(weights * mixture.operations).sum())
     gradient = None
     if total.requires_grad:
         (gradient,) = torch.autograd.grad(total, [leaves.alphas], allow_unused=True)

@@ -7,6 +7,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
@@ -237,17 +238,21 @@ class Method:
 def check_declaration(method: type[Method]) -> None:
     """Raise for a class whose numbers Python passes over in silence: those of a class that is no dataclass, and those
     that are set anew without a type."""
-    for cls in method.__mro__[: method.__mro__.index(Method)]:
-        typed = inspect.get_annotations(cls)
+    place = method.__mro__.index(Method)
+    for k, cls in enumerate(method.__mro__[:place]):
+        typed, decorated = inspect.get_annotations(cls), "__dataclass_fields__" in vars(cls)
         numbers = [name for name, kind in typed.items() if "ClassVar" not in str(kind)]
-        if numbers and "__dataclass_fields__" not in vars(cls):
+        if numbers and issubclass(cls, Method) and not decorated:
             why = f"or {numbers[0]} is no number of it: @dataclass(frozen=True, kw_only=True)"
             raise refuse("method", cls.__name__, f"a dataclass, {why}")
-        base: Any = cls.__base__
-        for spec in fields(base) if issubclass(base, Method) else ():
-            if spec.name in vars(cls) and spec.name not in typed:
-                kind = getattr(spec.type, "__name__", spec.type)
-                raise refuse("method", cls.__name__, f"one that says the type of what it sets: {spec.name}: {kind} = …")
+        # What a mixin sets is no field either.
+        bases = method.__mro__[k + 1 :] if issubclass(cls, Method) else method.__mro__
+        known = {spec.name: spec for base in bases if issubclass(base, Method) for spec in fields(base)}
+        for name, value in vars(cls).items():
+            if name in known and not (decorated and name in typed) and not isinstance(value, MemberDescriptorType):
+                kind = getattr(known[name].type, "__name__", known[name].type)
+                allowed = f"a dataclass that says the type of what it sets: {name}: {kind} = …"
+                raise refuse("method", cls.__name__, allowed)
 
 
 def strongest(

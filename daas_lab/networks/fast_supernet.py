@@ -282,18 +282,21 @@ def make_supernet(space: Space, method: Method, *, checkpointed: bool = False, *
 
     `arguments`: those of `SuperNetwork`. `checkpointed`: less memory for more time, which only the fast form can.
     """
-    # The fast form's weights have other names than those that a method chooses by.
-    chooses = type(method).trains_weight is not Method.trains_weight
-    if space.operations == PRIMITIVES and not method.affine and not chooses:
+    why = lacks_fast_form(space, method)
+    if not why:
         return FastSuperNetwork(space, method, checkpointed=checkpointed, **arguments)
     if checkpointed:
-        raise refuse("checkpointed", True, "false where the fast form does not take over")
-    why = "without affine batch-norm" if method.affine else f"not {', '.join(space.operations)}"
-    if chooses and space.operations == PRIMITIVES:
-        why = "and trains all of its weights"
-    print(
-        "super-network: the readable form, several times slower: the fast one computes the paper's seven operations, "
-        f"{why}",
-        file=sys.stderr,
-    )
+        raise refuse("checkpointed", True, f"false: the fast form, which can, is {why}")
+    print(f"super-network: the readable form, several times slower: the fast one is {why}", file=sys.stderr)
     return SuperNetwork(space, method, **arguments)
+
+
+def lacks_fast_form(space: Space, method: Method) -> str:
+    """What the fast form is of, where it cannot take over; else nothing."""
+    if space.operations != PRIMITIVES:
+        return f"of the paper's seven operations, not {', '.join(space.operations)}"
+    if method.affine:
+        return "of the paper's seven operations without affine batch-norm"
+    # Its weights have other names than those that a method chooses by.
+    chooses = type(method).trains_weight is not Method.trains_weight
+    return "of the paper's seven operations, and trains all of its weights" if chooses else ""

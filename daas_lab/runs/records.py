@@ -21,6 +21,7 @@ from daas_lab.runs.provenance import origin_in
 from daas_lab.space.genotype import Genotype
 
 FORMAT = 1
+DAMAGED = (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError)  # of a record when it is read
 DIGITS = 4  # of α and β, after the point
 LARGE = 1e3  # what is as large as this is written in whole numbers: a candidate that has left, by 1e4
 
@@ -63,12 +64,12 @@ def config_of(path: str | Path) -> SearchConfig | RetrainConfig:
     if Path(path).suffix != ".json":
         return read_config(path)
     head: dict[str, Any] = {}
-    with open(path, encoding="utf-8") as lines, contextlib.suppress(UnicodeDecodeError, json.JSONDecodeError):
+    with open(path, encoding="utf-8") as lines, contextlib.suppress(LabError, *DAMAGED):
         for line in itertools.islice(lines, 1, None):
             head |= json.loads("{" + line.rstrip().rstrip(",") + "}")
-            if {"kind", "hash", "config"} <= head.keys():
+            if {"format", "kind", "hash", "config"} <= head.keys() and head["format"] == FORMAT:
                 return checked_config(head)
-    return read_record(path).config  # of other lines, or damaged
+    return read_record(path).config  # of other lines, or damaged, which is said there
 
 
 def read_any(path: str | Path) -> Run:
@@ -98,5 +99,5 @@ def read_record(path: str | Path) -> Run:
         )
     except LabError as error:
         raise type(error)(f"{path}: {error}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except DAMAGED as error:
         raise LabError(f"damaged record {path}: {error!r}; without it, the run is made again") from error

@@ -253,7 +253,7 @@ def _register(part: str, make: Callable[[int, int, bool], nn.Module]) -> None:
     own_operations[name] = part
 
 
-TRIED_CHANNELS = 16  # when an operation is named; those of a configuration when it is made
+TRIED_CHANNELS = 240  # when an operation is named, for most groups divide it; those of a configuration when it is made
 
 
 def try_operations(operations: Iterable[str], widths: Iterable[int]) -> None:
@@ -262,7 +262,6 @@ def try_operations(operations: Iterable[str], widths: Iterable[int]) -> None:
         _try_out(part, OPERATIONS[operation_name(part)].make, channels)
 
 
-@functools.lru_cache(maxsize=1024)
 def _try_out(part: str, make: Callable[[int, int, bool], nn.Module], channels: int) -> bool:
     """Raise unless the function makes an operation; returns whether that has no parameters at stride 1.
 

@@ -61,7 +61,7 @@ def save_results(
     `dataset` what images of the notebook's own are called.
     """
     command, seconds = command_text(stem, settings), time.perf_counter() - begun
-    facts = provenance(dataset or settings.dataset, settings.preset, command, seconds, searches)
+    facts = provenance(dataset or str(settings.dataset), settings.preset, command, seconds, searches)
     tables.save_table(stem, rows, facts, settings.folder, markdown, runs, more)
     for name, others in (beside or {}).items():
         tables.save_table(name, others, facts, settings.folder)

@@ -8,7 +8,7 @@ from typing import Any
 
 from daas_lab.compose import retrain_config, search_config
 from daas_lab.config import PRESETS, RetrainConfig, SearchConfig
-from daas_lab.data.sources import check_name
+from daas_lab.data.sources import Dataset, check_name
 from daas_lab.errors import LabError, one_of, refuse, suggestion
 from daas_lab.fields import check_fields, number
 from daas_lab.methods.lookup import BASELINE, PAPERS, method_class
@@ -23,7 +23,7 @@ class Settings:
     """What a notebook's `parameters` cell may set; papermill's `-p name value` reaches the same names."""
 
     preset: str = "mini"
-    dataset: str = "fashion_mnist"
+    dataset: str | Dataset = "fashion_mnist"
     seeds: tuple[int, ...] = (0,)
     budget: str = "8/14"
     protocol: str = "authors"

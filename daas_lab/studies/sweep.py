@@ -98,7 +98,7 @@ def make(sweep: Sweep, address: str | None = None) -> dict[str, str]:
     if any(isinstance(member, NotebookRun) for member in missing):
         imported("papermill", "lab")
     if not all(isinstance(member, NotebookRun) for member in missing):
-        check_available(sweep.settings.dataset, sweep.settings.data)
+        check_available(str(sweep.settings.dataset), sweep.settings.data)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports home unless told not to
     if address is not None:
         os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # else it looks for a cluster for a quarter of an hour
@@ -175,9 +175,12 @@ def _said(error: Exception) -> str:
     cause = getattr(error, "cause", error)
     if isinstance(cause, LabError):
         return str(cause)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(cause)]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
     frames = [line for line in lines if line.startswith('File "')]
-    return f"{lines[-1]} ({frames[-1]})" if frames else lines[-1]
+    if cause is error:
+        return lines[-1]
+    said = f"{type(cause).__name__}: {next(iter(str(cause).strip().splitlines()), '')}"
+    return f"{said} ({frames[-1]})" if frames else said
 
 
 def _run(

@@ -69,10 +69,10 @@ def launch(count: int, function: Callable, *arguments: Any) -> None:
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         said = failure.message if isinstance(failure.message, str) else failure.message["message"]
-        kind, _, what = " ".join(said.split()).partition(": ")
-        if kind == BeingWritten.__name__:  # for which a caller may wait
-            raise BeingWritten(what) from None
-        said = what if kind == LabError.__name__ else f"{kind}: {what}"
+        said = " ".join(said.split())
+        if said.startswith(waited := f"{BeingWritten.__name__}: "):  # for which a caller may wait
+            raise BeingWritten(said.removeprefix(waited)) from None
+        said = said.removeprefix(f"{LabError.__name__}: ")
         raise LabError(f"process {rank} of {count}: {said}") from None
     finally:
         logging.disable(logging.NOTSET)

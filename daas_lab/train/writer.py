@@ -104,11 +104,9 @@ class RunWriter:
         if not distributed.is_main():
             return
         stops = (path.name for path in self.folder.glob("stop.*.pt"))
-        for name in ("DONE", *MEASURED, *stops):
+        for name in ("DONE", *MEASURED, *stops, *RESULTS[1:], "timing.jsonl"):  # all but its configuration
             (self.folder / name).unlink(missing_ok=True)
         write_entries(self.folder, [Entry(0, None, self.snapshot)])
-        for name in ("history.jsonl", "timing.jsonl"):
-            (self.folder / name).unlink(missing_ok=True)
 
     def save_epoch(self, record: dict, state: dict[str, Any], seconds: float) -> None:
         """Add an epoch's record and make `state` the checkpoint; `snapshot` was set by the trainer."""
