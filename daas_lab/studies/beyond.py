@@ -4,7 +4,7 @@ A *case* is a search as the study names it. Rows of single runs have its name as
 `make.names_of`; accuracies and drops are in percent of held-out images, errors in percent of test images.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -253,9 +253,9 @@ def time_sentence(took: Mapping[str, float]) -> str:
     return said
 
 
-def error_sentence(cells: Sequence[Row], ours: str) -> str:
-    """Test errors of retrained cells: of `ours` against every other case, pooled over the budgets below 8/14 that both
-    have, and at 8/14."""
+def error_sentence(cells: Sequence[Row], ours: str, others: Collection[str] | None = None) -> str:
+    """Test errors of retrained cells: of `ours` against every other case, or these, pooled over the budgets below 8/14
+    that both have, and at 8/14."""
     found: list[compare.Difference] = []
     had: dict[str, set[str]] = {}
     for row in cells:
@@ -263,7 +263,7 @@ def error_sentence(cells: Sequence[Row], ours: str) -> str:
     for budgets, where in ((FEWER, "below 8/14"), (("8/14",), "at 8/14")):
         for name in had:
             both = [budget for budget in budgets if budget in had[name] & had.get(ours, set())]
-            if name != ours and both:
+            if name != ours and both and (others is None or name in others):
                 own = [row for row in cells if row["budget"] in both]
                 place = where if len(both) == len(budgets) else f"at {', '.join(both)}"
                 found += compare.differences(own, "search", [(name, ours)], "error", f"test error {place}")
