@@ -16,7 +16,6 @@ from daas_lab.methods import schedules
 from daas_lab.methods.lookup import recorded_class
 from daas_lab.methods.method import Method, Moment
 from daas_lab.methods.protocols import PROTOCOLS
-from daas_lab.methods.pruning import GONE
 from daas_lab.own_files import digest_at_hand, is_own, load_own, named_own, own_name
 from daas_lab.presets import SEARCH_PRESETS
 from daas_lab.space.budget import EdgeBudget, every_edge, split_budgets
@@ -158,9 +157,6 @@ class SearchConfig:
         if method.trains and travel < method.initial_noise:
             why = f"α, which starts from noise of {method.initial_noise:g}, can move by {travel:.2g} in this search"
             raise refuse("arch_learning_rate", self.arch_learning_rate, f"larger, or the noise decides: {why}")
-        if type(method).optimizer is Method.optimizer and travel > -GONE / 2:  # Adam, whose steps are about that long
-            why = f"α can move by {travel:.2g} in this search, and what is under {GONE / 2:g} has left it"
-            raise refuse("arch_learning_rate", self.arch_learning_rate, f"smaller: {why}")
 
     def _freeze_numbers(self, numbers: dict[str, Any]) -> None:
         frozen = ((name, plain(name, value)) for name, value in sorted(numbers.items()))
