@@ -81,8 +81,7 @@ def search_config(
     values["numbers"] = tuple(numbers.items())
     name = canonical_own(method) if is_own(method) else method
     config = SearchConfig(preset=preset, dataset=canonical(dataset), method=name, protocol=protocol, **values)
-    width = config.channels // config.partial_channels
-    try_operations(split_operations(config.operations), (width, 2 * width, 4 * width))
+    try_operations(split_operations(config.operations), config.channels // config.partial_channels)
     for text in (config.budget, *config.gap_budgets.split()):
         check_limits(EdgeBudget.parse(text), config.space.operations)
     if config.retire or config.retire_after == RETIRE_AFTER:
@@ -179,7 +178,7 @@ def retrain_config(
     cells = json.dumps(genotype.to_json(), separators=(",", ":"))
     config = RetrainConfig(preset=preset, dataset=canonical(dataset), genotype=cells, **values)
     if not config.weights:  # with which they were tried when they were searched
-        try_operations(own, (config.channels, 2 * config.channels, 4 * config.channels))
+        try_operations(own, config.channels)
     return config
 
 

@@ -282,16 +282,22 @@ def make_supernet(space: Space, method: Method, *, checkpointed: bool = False, *
 
     `arguments`: those of `SuperNetwork`. `checkpointed`: less memory for more time, which only the fast form can.
     """
-    why = lacks_fast_form(space, method)
+    if checkpointed:
+        check_checkpointed(space, method)
+    why = _lacks_fast_form(space, method)
     if not why:
         return FastSuperNetwork(space, method, checkpointed=checkpointed, **arguments)
-    if checkpointed:
-        raise refuse("checkpointed", True, f"false: the fast form, which can, is {why}")
     print(f"super-network: the readable form, several times slower: the fast one is {why}", file=sys.stderr)
     return SuperNetwork(space, method, **arguments)
 
 
-def lacks_fast_form(space: Space, method: Method) -> str:
+def check_checkpointed(space: Space, method: Method) -> None:
+    """Raise where the fast form cannot take over: the readable one keeps all of its forward pass."""
+    if why := _lacks_fast_form(space, method):
+        raise refuse("checkpointed", True, f"false: the fast form, which can, is {why}")
+
+
+def _lacks_fast_form(space: Space, method: Method) -> str:
     """What the fast form is of, where it cannot take over; else nothing."""
     if space.operations != PRIMITIVES:
         return f"of the paper's seven operations, not {', '.join(space.operations)}"

@@ -256,10 +256,11 @@ def _register(part: str, make: Callable[[int, int, bool], nn.Module]) -> None:
 TRIED_CHANNELS = 240  # when an operation is named, for most groups divide it; those of a configuration when it is made
 
 
-def try_operations(operations: Iterable[str], widths: Iterable[int]) -> None:
-    """Raise unless each of one's own among `operations`, FILE.py:function, works with so many channels."""
-    for part, channels in product(filter(is_own, operations), sorted(set(widths))):
-        _try_out(part, OPERATIONS[operation_name(part)].make, channels)
+def try_operations(operations: Iterable[str], channels: int) -> None:
+    """Raise unless each of one's own among `operations`, FILE.py:function, works in all cells of a network whose first
+    ones have so many channels: every reduction doubles them."""
+    for part, times in product(filter(is_own, operations), (1, 2, 4)):
+        _try_out(part, OPERATIONS[operation_name(part)].make, times * channels)
 
 
 def _try_out(part: str, make: Callable[[int, int, bool], nn.Module], channels: int) -> bool:

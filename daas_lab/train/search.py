@@ -17,10 +17,10 @@ from torch import Tensor
 from daas_lab.config import SearchConfig
 from daas_lab.data.batches import ImageSet
 from daas_lab.data.sources import Dataset
-from daas_lab.errors import LabError, refuse
+from daas_lab.errors import LabError
 from daas_lab.methods.check import check_start
 from daas_lab.methods.method import seed_of
-from daas_lab.networks.fast_supernet import lacks_fast_form, make_supernet
+from daas_lab.networks.fast_supernet import check_checkpointed, make_supernet
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.folder import epochs_done, is_whole, read_checkpoint, read_search_config, read_stop
 from daas_lab.space.budget import EdgeBudget
@@ -60,8 +60,8 @@ def search(
     """
     if config.method_digest:  # of one's own: what it gives is looked at before images are read or a folder is made
         check_start(config.searcher, config.space, config.edge_budget, config.epochs, config.layers)
-    if config.checkpointed and (why := lacks_fast_form(config.space, config.searcher)):
-        raise refuse("checkpointed", True, f"false: the fast form, which can, is {why}")
+    if config.checkpointed:
+        check_checkpointed(config.space, config.searcher)
     splits = search_splits(config, data) if config.searcher.trains else None
     with prepare(config) as device, open_run(folder, config) as writer:
         if is_whole(folder):
