@@ -33,7 +33,7 @@ from daas_lab.train.discretize import accuracy_drops, discrete_weights
 from daas_lab.train.evolution import genotype_after, weight_evolution
 from daas_lab.train.retrain import retrain
 from daas_lab.train.search import build_supernet, load_supernet, make_optimizers, search
-from daas_lab.train.search_steps import ArchitectureStep, architecture_step
+from daas_lab.train.search_steps import ArchitectureStep, architecture_step, weight_step
 from daas_lab.train.splits import search_splits
 
 SAMPLED = (SNAS, GDAS, DrNAS, Proxyless, SDARTSRS)
@@ -336,6 +336,54 @@ def test_the_fast_network_agrees_where_most_candidates_weigh_nothing(cls):
         found.append((logits, *gradients))
     for readable, fast in zip(*found, strict=True):
         torch.testing.assert_close(fast, readable, rtol=1e-3, atol=1e-4 * readable.abs().max().item())
+
+
+@pytest.mark.parametrize("partial_channels", [1, 2])
+@pytest.mark.parametrize("form", [SuperNetwork, FastSuperNetwork])
+@pytest.mark.parametrize("cls", [GDAS, HardST, Proxyless])
+def test_a_step_of_the_weights_computes_nobody_who_weighs_nothing(cls, form, partial_channels):
+    """Against the network that computes all: the same outputs and gradients, and statistics of those that it needs."""
+    images, found = torch.randn(6, 1, 8, 8, dtype=torch.float64), []
+    for method in (cls(every_path=True), cls()):
+        torch.manual_seed(0)
+        sizes = {"channels": 4, "layers": 3, "classes": 10, "image_channels": 1, "partial_channels": partial_channels}
+        network = form(Space(), method, **sizes).double()
+        network.keep({name: torch.rand(E, O, generator=torch.Generator().manual_seed(1)) < 0.9 for name in CELL_TYPES})
+        network.at = drawing(part="weights")
+        logits = network(images)
+        logits.square().sum().backward()
+        found.append((network, logits))
+    (whole, expected), (network, logits) = found
+    torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-9)
+    for own, wanted in zip(network.weight_parameters(), whole.weight_parameters(), strict=True):
+        gradient = torch.zeros_like(own) if own.grad is None else own.grad
+        torch.testing.assert_close(gradient, wanted.grad, rtol=1e-7, atol=1e-9)
+    chosen = {name: mixture.operations > 0 for name, mixture in network.mixtures().items()}
+    moved, all_moved = network.state_dict(), whole.state_dict()
+    for name, value in moved.items():
+        if name.endswith(("running_mean", "running_var")):
+            _, cell, *rest = name.split(".")
+            of_candidate = "edges" in rest
+            k, operation = (int(rest[1]), PRIMITIVES.index(rest[2])) if of_candidate else (0, 0)
+            computed = not of_candidate or chosen[network.cells[int(cell)].cell_type][k, operation]
+            fresh = torch.full_like(value, float(name.endswith("running_var")))
+            torch.testing.assert_close(value, all_moved[name] if computed else fresh, rtol=1e-9, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("cls", ["gdas", "hard_st", "proxyless"])
+def test_both_forms_train_the_same_weights_where_few_are_computed(cls):
+    config, states = search_config("tiny", "digits", cls, threads=1, layers=3, channels=4), []
+    images = torch.randn(2, 6, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for form in (SuperNetwork, FastSuperNetwork):
+        network = build_supernet(config, form).double()
+        optimizer, scaler = make_optimizers(config, network)[0], torch.amp.GradScaler(enabled=False)
+        for step, x in enumerate(images):
+            network.at = drawing(step=step, part="weights")
+            weight_step(network, optimizer, x, torch.arange(6), config, scaler)
+        states.append(network.state_dict())
+    for name, readable in states[0].items():
+        if not name.endswith("num_batches_tracked"):  # of which a stack of batch-norms has one
+            torch.testing.assert_close(states[1][name], readable, rtol=1e-7, atol=1e-9, msg=name)
 
 
 def test_a_cut_to_two_operations_an_edge_is_finite_where_the_strongest_is_none():

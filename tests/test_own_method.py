@@ -233,6 +233,13 @@ def test_a_run_folder_has_no_file_executed(files, tmp_path):
         ("def mix(self, architecture, cell_type, at): raise RuntimeError('mine')", ["mix raises RuntimeError('mine')"]),
         ("def mix(self, architecture, cell_type, at): return Mixture(architecture.alphas.detach().softmax(1), "
          "torch.ones_like(architecture.betas))", ["mix leaves α without a gradient"]),
+        ("def mix(self, architecture, cell_type, at): return super().mix(architecture, cell_type, at)._replace("
+         "computed=torch.ones(14))", ["mix gives computed = tensor", "no tensor of truth values [14, 7]"]),
+        ("def mix(self, architecture, cell_type, at): return super().mix(architecture, cell_type, at)._replace("
+         "computed=architecture.alphas > 0)", ["mix gives a weight to a candidate that is not computed"]),
+        ("def mix(self, architecture, cell_type, at): a = architecture.alphas.softmax(1); hard = (a.detach() > 0.143)"
+         ".double(); return Mixture(hard + a - a.detach(), torch.ones_like(architecture.betas), computed=hard > 0)",
+         ["mix asks a candidate that is not computed for a gradient of α"]),
         ("def optimizer(self, groups, **rules): pass", ["optimizer returns no torch.optim.Optimizer"]),
         ("def depth(self, layers, at): return layers / 2", ["depth gives 1.5 in epoch 1"]),
         ("def annealing(self, at): return at.epoch", ["annealing gives 1 in epoch 1"]),

@@ -102,7 +102,7 @@ def test_partial_channels_by_a_plain_formula(stride):
     B, C, K, side = 2, 12, 3, 8
     edge = MixedEdge(PRIMITIVES, C, stride, K).double()
     x, weights = torch.randn(B, C, side, side, dtype=torch.float64), torch.rand(7, dtype=torch.float64)
-    out = edge(x, weights)
+    out = edge(x, dict(zip(PRIMITIVES, weights, strict=True)))
     mixed = torch.zeros(B, C // K, side // stride, side // stride, dtype=torch.float64)
     for weight, operation in zip(weights, edge.values(), strict=True):
         mixed += weight * operation(x[:, : C // K])

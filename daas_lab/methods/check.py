@@ -39,7 +39,8 @@ def check_method(method: type[Method] | Method, budgets: tuple[str, ...] = tuple
     """Raise `LabError` with what the method does not keep; say nothing if it keeps all.
 
     Finite weights, losses and gradients for any finite α and β; the shapes of `Mixture`; the same weights every time
-    at evaluation; a gradient that reaches α; cells with no more edges than their budget, of operations of the space.
+    at evaluation; a gradient that reaches α, by nobody who is not computed; cells with no more edges than their budget,
+    of operations of the space.
     """
     check_declaration(method if isinstance(method, type) else type(method))
     space = Space()
@@ -136,6 +137,12 @@ def _mixture(method: Method, architecture: Architecture, cell_type: str, at: Mom
             raise _broken(method, "mix", f"gives {name} of shape {shape}, not {wanted}")
         if not value.isfinite().all():
             raise _broken(method, "mix", f"gives {name} that are not finite in epoch {at.epoch} of {at.epochs}")
+    if (computed := mixture.computed) is not None:
+        shape = found[0][3]
+        if not isinstance(computed, Tensor) or computed.dtype != torch.bool or list(computed.shape) != shape:
+            raise _broken(method, "mix", f"gives computed = {computed!r}, which is no tensor of truth values {shape}")
+        if mixture.operations[~computed].any():
+            raise _broken(method, "mix", "gives a weight to a candidate that is not computed")
     return mixture
 
 
@@ -207,6 +214,11 @@ def _check_gradients(method: Method, space: Space, budget: EdgeBudget) -> None:
         (gradient,) = torch.autograd.grad(total, [leaves.alphas], allow_unused=True)
     if gradient is None or not gradient.any():
         raise _broken(method, "mix", "leaves α without a gradient")
+    if (computed := mixture.computed) is not None:
+        operations = _mixture(method, leaves, "normal", at).operations
+        (gradient,) = torch.autograd.grad(operations, [leaves.alphas], weights * ~computed)
+        if gradient.any():
+            raise _broken(method, "mix", "asks a candidate that is not computed for a gradient of α")
 
 
 def _check_evaluation(method: Method, space: Space, budget: EdgeBudget) -> None:

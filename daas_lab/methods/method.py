@@ -44,6 +44,8 @@ class Mixture(NamedTuple):
     # [E, O], a = softmax of these; or what a is drawn, rounded or sharpened from
     operation_logits: Tensor | None = None
     edge_logits: Tensor | None = None  # [E], of a node's softmax, or of σ
+    # [E, O], who is computed in training; by default all. Everyone else weighs 0, and α asks it for no gradient.
+    computed: Tensor | None = None
 
     @property
     def ranks(self) -> Tensor:

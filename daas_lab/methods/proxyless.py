@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from daas_lab.methods.method import Architecture, Method, Mixture, Moment
-from daas_lab.methods.sampling import DRAWN, gumbel, one_hot, straight_through
+from daas_lab.methods.sampling import DRAWN, computed_of, gumbel, one_hot, straight_through
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,12 +17,16 @@ class Proxyless(Method):
     For α two paths are drawn without replacement, p taken over the two, and one of the two computed by a draw from it:
     ∂L/∂α_i = Σ_j ∂L/∂g_j p_j (δ_ij − p_i), i and j of the two. When the optimizer has moved the two, both are shifted
     so that Σ exp(α) of the two is as before: the probabilities of all other paths stay. Evaluated at onehot(argmax α).
-    All cells of a type share a step's draws; the paper's penalty on latency is left out.
+    Who is not drawn is not computed. All cells of a type share a step's draws; the paper's penalty on latency is left
+    out.
     """
+
+    every_path: bool = False  # compute all, drawn or not: batch statistics of all at every step
 
     title: ClassVar[str] = "ProxylessNAS"
     colour: ClassVar[str] = "#000000"
     remark: ClassVar[str] = DRAWN
+    always: ClassVar[dict[str, Any]] = Method.always | {"every_path": True}
 
     @classmethod
     def settings(cls, protocol: str, epochs: int) -> dict[str, Any]:
@@ -33,14 +37,16 @@ class Proxyless(Method):
     def mix(self, architecture: Architecture, cell_type: str, at: Moment) -> Mixture:
         """The gates as operation weights; edges rank by softmax(α)."""
         alphas, betas = architecture
+        computed = None
         if not at.training:
             gates = one_hot(alphas)
         elif at.part == "weights":
             gates = one_hot(alphas + gumbel(alphas, at.generator(cell_type, alphas.device)))
+            computed = computed_of(gates, at)
         else:
-            two, path = two_paths(alphas.detach(), cell_type, at)
-            gates = straight_through(path, alphas.masked_fill(~two, -torch.inf).softmax(dim=1))
-        return Mixture(gates, torch.ones_like(betas), alphas)
+            computed, path = two_paths(alphas.detach(), cell_type, at)
+            gates = straight_through(path, alphas.masked_fill(~computed, -torch.inf).softmax(dim=1))
+        return Mixture(gates, torch.ones_like(betas), alphas, computed=None if self.every_path else computed)
 
     def optimizer(self, groups: list[dict], **rules: Any) -> torch.optim.Optimizer:
         """Adam without momentum, as published: a path that is not drawn does not move."""

@@ -6,6 +6,8 @@ Legend: E edges of a cell, O candidate operations.
 import torch
 from torch import Tensor
 
+from daas_lab.methods.method import Moment
+
 # What has to be said beside the drops of methods that train on one path an edge.
 DRAWN = (
     "GDAS, SNAS and ProxylessNAS are trained on drawn paths, and evaluated, with the statistics of these, on the "
@@ -23,6 +25,12 @@ def gumbel(like: Tensor, draws: torch.Generator) -> Tensor:
 def one_hot(scores: Tensor) -> Tensor:
     """[E, O] → 1 for the largest of each edge, 0 for the others."""
     return torch.zeros_like(scores).scatter(1, scores.argmax(dim=1, keepdim=True), 1.0)
+
+
+def computed_of(weights: Tensor, at: Moment) -> Tensor | None:
+    """Who is computed [E, O] where a step of the network's weights needs only what weighs something; α asks all of them
+    for a gradient, and statistics are estimated of all."""
+    return weights != 0 if at.training and at.part == "weights" else None
 
 
 def straight_through(hard: Tensor, soft: Tensor) -> Tensor:

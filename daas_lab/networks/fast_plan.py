@@ -48,6 +48,11 @@ class Plan(NamedTuple):
     eps: float
     candidates: tuple[Edges, ...]  # of each operation the edges, by their place in leaving order, that still have it
 
+    def only(self, chosen: list[list[bool]]) -> "Plan":
+        """With none but the `chosen` [E, O] of its candidates, edges in leaving order."""
+        having = (tuple(e for e in edges if chosen[e][o]) for o, edges in enumerate(self.candidates))
+        return self._replace(candidates=tuple(having))
+
     def leaving(self, source: int) -> tuple[int, int, int]:
         """The slice of edges that leave `source`, and the first of their nodes, counted from 0 at node 2."""
         return _leaving(self.nodes, source)

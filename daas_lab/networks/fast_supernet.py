@@ -9,6 +9,7 @@ A cell holds the weights of all its edges in a few stacks, and a training pass t
 import math
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -24,7 +25,7 @@ from daas_lab.networks.fast_cell import MixedCellFunction
 from daas_lab.networks.fast_evaluation import evaluate_cell
 from daas_lab.networks.fast_layers import CornersFunction, halves
 from daas_lab.networks.fast_plan import NORMED, Plan, leaving_order
-from daas_lab.networks.supernet import MixedCell, SuperNetwork
+from daas_lab.networks.supernet import Computed, MixedCell, SuperNetwork
 from daas_lab.space.cell_space import PRIMITIVES, Space
 from daas_lab.space.operations import FactorizedReduce
 
@@ -55,6 +56,15 @@ class StackedNorms(nn.BatchNorm2d):
             setattr(self, name, getattr(self, name).view(-1, channels)[rows].view(-1))
         self.num_features = len(rows) * channels
 
+    def among(self, rows: Tensor, batch: Tensor | None, channels: int) -> Tensor:
+        """Batch statistics [2, n channels] of these rows, with the running ones of all others, which so stay as they
+        are."""
+        running: Any = self.running_mean, self.running_var
+        both = torch.stack(running).view(2, -1, channels)
+        if batch is not None:
+            both[:, rows] = batch.view(2, -1, channels).to(both.dtype)
+        return both.view(2, -1)
+
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         pass
 
@@ -72,6 +82,33 @@ def update_statistics(norms: list[Any], batch: list[tuple[Tensor, Tensor]]) -> N
     for momentum, chosen in by_momentum.items():
         running = [value for k in chosen for value in (norms[k].running_mean, norms[k].running_var)]
         torch._foreach_lerp_(running, [value for k in chosen for value in batch[k]], momentum)
+
+
+@lru_cache(maxsize=64)
+def rows_of(plan: Plan) -> dict[str, list[tuple[str, int]]]:
+    """Stack → what its rows are of: the name in an edge of the readable form, and the edge's place in leaving order."""
+
+    def of(*names: str, edges: int = len(leaving_order(plan.nodes))) -> list[tuple[str, int]]:
+        having = [plan.candidates[PRIMITIVES.index(name.partition(".")[0])] for name in names]
+        return [(name, e) for name, own in zip(names, having, strict=True) for e in own if e < edges]
+
+    rows = {f"depthwise_{k}": of(*(name.format(k) for name in DEPTHWISE)) for k in (3, 5)}
+    rows |= {"pointwise": of(*(name.replace("norm", "pointwise") for name in NORMS[2:])), "norms": of(*NORMS)}
+    if plan.reduces:
+        strided = 2 * (plan.nodes - 2)
+        rows |= {f"skip_{n}": of(f"skip_connect.conv_{n}", edges=strided) for n in (1, 2)}
+        rows["skip_norms"] = of("skip_connect.norm", edges=strided)
+    return rows
+
+
+@lru_cache(maxsize=64)
+def rows_among(whole: Plan, part: Plan, device: torch.device) -> dict[str, Tensor]:
+    """Stack of `whole` → which of its rows `part` has."""
+    places = {stack: {row: k for k, row in enumerate(rows)} for stack, rows in rows_of(whole).items()}
+    return {
+        stack: torch.tensor([places[stack][row] for row in rows], dtype=torch.int64, device=device)
+        for stack, rows in rows_of(part).items()
+    }
 
 
 class FastCell(nn.Module):
@@ -96,7 +133,7 @@ class FastCell(nn.Module):
         self.register_buffer("living", torch.ones(len(order), len(PRIMITIVES)), persistent=False)
         self.norms = StackedNorms(C, sum(len(having[o]) for o in NORMED))
         self.plan = Plan(space.nodes, reduces, partial_channels, self.norms.eps, tuple(having))
-        rows = {stack: len(names) for stack, names in self.rows().items()}
+        rows = {stack: len(names) for stack, names in rows_of(self.plan).items()}
         self.depthwise_3 = nn.Parameter(torch.empty(rows["depthwise_3"], C, 9))
         self.depthwise_5 = nn.Parameter(torch.empty(rows["depthwise_5"], C, 25))
         self.pointwise = nn.Parameter(torch.empty(rows["pointwise"], C, C))
@@ -107,27 +144,10 @@ class FastCell(nn.Module):
         self.layout = self._lay_out()
         self.load_state_dict(cell.state_dict())
 
-    def rows(self) -> dict[str, list[tuple[str, int]]]:
-        """Stack → what its rows are of: the name in an edge of the readable form, and the edge's place in leaving
-        order."""
-        plan = self.plan
-
-        def of(*names: str, edges: int = len(self.order_of_edges)) -> list[tuple[str, int]]:
-            having = [plan.candidates[PRIMITIVES.index(name.partition(".")[0])] for name in names]
-            return [(name, e) for name, own in zip(names, having, strict=True) for e in own if e < edges]
-
-        rows = {f"depthwise_{k}": of(*(name.format(k) for name in DEPTHWISE)) for k in (3, 5)}
-        rows |= {"pointwise": of(*(name.replace("norm", "pointwise") for name in NORMS[2:])), "norms": of(*NORMS)}
-        if plan.reduces:
-            strided = 2 * (plan.nodes - 2)
-            rows |= {f"skip_{n}": of(f"skip_connect.conv_{n}", edges=strided) for n in (1, 2)}
-            rows["skip_norms"] = of("skip_connect.norm", edges=strided)
-        return rows
-
     def _lay_out(self) -> dict[str, tuple[str, int, tuple[int, ...]]]:
         """Name in the readable form → where it is here: tensor, place of its first number, shape."""
         layout: dict[str, tuple[str, int, tuple[int, ...]]] = {}
-        for stack, rows in self.rows().items():
+        for stack, rows in rows_of(self.plan).items():
             for row, (name, position) in enumerate(rows):
                 name = f"edges.{self.order_of_edges[position]}.{name}"
                 if stack.endswith("norms"):
@@ -143,13 +163,9 @@ class FastCell(nn.Module):
     def keep(self, candidates: Tensor) -> dict[nn.Parameter, tuple[nn.Parameter, Tensor]]:
         """Retires all but `candidates` [E, O]: old stacks → the new ones, and which of the old rows they have."""
         candidates = candidates[self.order_of_edges]  # on the CPU, as a rule, where `order` need not be
-        before, chosen, moved = self.rows(), candidates.t().tolist(), {}
         self.living = candidates.to(self.living)
-        having = zip(self.plan.candidates, chosen, strict=True)
-        self.plan = self.plan._replace(candidates=tuple(tuple(e for e in edges if own[e]) for edges, own in having))
-        for stack, rows in self.rows().items():
-            place = {row: k for k, row in enumerate(before[stack])}
-            index = torch.tensor([place[row] for row in rows], dtype=torch.int64, device=self.order.device)
+        before, self.plan, moved = self.plan, self.plan.only(candidates.tolist()), {}
+        for stack, index in rows_among(before, self.plan, self.order.device).items():
             if stack.endswith("norms"):
                 getattr(self, stack).keep(index, self.C)
             else:
@@ -187,8 +203,9 @@ class FastCell(nn.Module):
             if key.startswith(prefix) and not key.startswith(known) and key.removeprefix(prefix) not in self.layout
         ]
 
-    def forward(self, input_0: Tensor, input_1: Tensor, operations: Tensor, edges: Tensor):
-        """Operation weights a [E, O], edge weights b [E] → [B, (N-2) C, H, W], and batch statistics if training."""
+    def forward(self, input_0: Tensor, input_1: Tensor, operations: Tensor, edges: Tensor, computed: Computed = None):
+        """Operation weights a [E, O], edge weights b [E], who is `computed` [E, O] → [B, (N-2) C, H, W], and batch
+        statistics if training."""
         states = [
             _preprocess(module, x, self.training)
             for module, x in ((self.preprocess_0, input_0), (self.preprocess_1, input_1))
@@ -196,27 +213,33 @@ class FastCell(nn.Module):
         zs, batch = [z for z, _ in states], [statistics for _, statistics in states]
         gains = (edges.unsqueeze(1) * operations)[self.order] * self.living
         edges = edges[self.order] * self.living.amax(dim=1)
-        skips = (self.skip_1, self.skip_2) if self.plan.reduces else ()
-        stacks = (self.depthwise_3, self.depthwise_5, self.pointwise, *skips)
+        names = ("depthwise_3", "depthwise_5", "pointwise", *(("skip_1", "skip_2") if self.plan.reduces else ()))
+        stacks = [getattr(self, name) for name in names]
         if not self.training:
             norms = [self.norms, self.skip_norms] if self.plan.reduces else [self.norms]
             running = [(norm.running_mean, norm.running_var) for norm in norms]
             return evaluate_cell(self.plan, *zs, gains, edges, *stacks, running=running), ()
+        plan, rows = self.plan, None
+        if computed is not None:
+            plan = plan.only([computed[e] for e in self.order_of_edges])
+            rows = rows_among(self.plan, plan, zs[0].device)
+            stacks = [stack[rows[name]] for name, stack in zip(names, stacks, strict=True)]
         device = zs[0].device.type
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
             zs, stacks = [z.to(dtype) for z in zs], [stack.to(dtype) for stack in stacks]
         with torch.autocast(device, enabled=False):
-            output, statistics, skip_statistics = MixedCellFunction.apply(self.plan, *zs, gains, edges, *stacks)
-        batch.append(statistics.unbind())
-        if skip_statistics is not None:
-            batch.append(skip_statistics.unbind())
+            output, *statistics = MixedCellFunction.apply(plan, *zs, gains, edges, *stacks)
+        for norm, own, name in zip(self._stacked_norms(), statistics, ("norms", "skip_norms"), strict=False):
+            batch.append((own if rows is None else norm.among(rows[name], own, self.C)).unbind())
         return output, batch
 
     def all_norms(self) -> list[nn.BatchNorm2d]:
         """In the order of the batch statistics."""
-        norms = [self.preprocess_0.norm, self.preprocess_1.norm, self.norms]
-        return [*norms, self.skip_norms] if self.plan.reduces and len(self.skip_1) else norms
+        return [self.preprocess_0.norm, self.preprocess_1.norm, *self._stacked_norms()]
+
+    def _stacked_norms(self) -> list[Any]:
+        return [self.norms, self.skip_norms] if self.plan.reduces and len(self.skip_1) else [self.norms]
 
 
 def _preprocess(module: Any, r: Tensor, training: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -261,9 +284,9 @@ class FastSuperNetwork(SuperNetwork):
         mixtures = self.mixtures() if mixtures is None else mixtures
         x = self.stem(kernels.as_pixels_last(x))
         states = (F.relu(x),) * 2  # both cells after a cell begin with this ReLU
-        norms, statistics = [], []
+        norms, statistics, computed = [], [], self.computed(mixtures)
         for cell in self.cells:
-            arguments = (*states, *mixtures[cell.cell_type][:2])
+            arguments = (*states, *mixtures[cell.cell_type][:2], computed[cell.cell_type])
             if self.checkpointed and torch.is_grad_enabled():
                 x, batch = checkpoint(cell, *arguments, use_reentrant=False)
             else:

@@ -7,6 +7,7 @@ terms that are zero. In a `state_dict` every weight has its name in the super-ne
 pools have a batch-norm, edges and operations have weights, and of partial channels some pass by.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,10 @@ class KeptEdge(MixedEdge):
 
     drop_path = 0.0  # the probability in force
 
-    def mix(self, x: Tensor, weights: Tensor) -> Tensor:
+    def mix(self, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
         """Σ_o a^o o(x), of which training drops whole samples, as in a derived network."""
-        return sum(
-            weight * self._passed(operation, x) for weight, operation in zip(weights, self.values(), strict=True)
-        )
+        mixed: Any = (weight * self._passed(self[name], x) for name, weight in weights.items())
+        return sum(mixed)
 
     def _passed(self, operation: nn.Module, x: Tensor) -> Tensor:
         z = operation(x)
@@ -84,7 +84,7 @@ class KeptCell(nn.Module):
         shares = self.operation_weights.split(self.counts)
         for (source, node), edge, b, a in zip(self.wiring, edges, self.edge_weights, shares, strict=True):
             edge.drop_path = drop_path
-            z = b * edge(states[source], a)
+            z = b * edge(states[source], dict(zip(edge, a, strict=True)))
             states[node] = states[node] + z if node in states else z
         return self.join(*(states[node] for node in self.concat))
 

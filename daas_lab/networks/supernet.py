@@ -12,6 +12,7 @@ paper's seven, and is tested against this one.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ from daas_lab.space.cell_space import CELL_TYPES, Space
 from daas_lab.space.operations import make_candidate, preprocessing
 from daas_lab.space.skeleton import layers_of, make_stem
 
+Computed = list[list[bool]] | None  # who is computed [E, O]; None: all
+
 
 class MixedEdge(nn.ModuleDict):
     """The candidate operations of one edge, by name; with K partial channels only C / K pass through them."""
@@ -34,20 +37,20 @@ class MixedEdge(nn.ModuleDict):
     ):
         passed = channels // partial_channels
         super().__init__({name: make_candidate(name, passed, stride, affine) for name in operations})
-        self.operations = tuple(operations)
         self.stride, self.partial_channels = stride, partial_channels
 
-    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """x [B, C, H, W], weights a_ij [O] → [B, C, H / stride, W / stride]."""
+    def forward(self, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+        """x [B, C, H, W], candidates that are computed with their weights a_ij → [B, C, H / stride, W / stride]."""
         if self.partial_channels == 1:
             return self.mix(x, weights)
         passed = x.shape[1] // self.partial_channels
         bypass = x[:, passed:] if self.stride == 1 else F.max_pool2d(x[:, passed:], 2)
         return F.channel_shuffle(torch.cat([self.mix(x[:, :passed], weights), bypass], dim=1), self.partial_channels)
 
-    def mix(self, x: Tensor, weights: Tensor) -> Tensor:
-        """Σ_o a^o o(x), over those that have not retired."""
-        return sum(weights[self.operations.index(name)] * operation(x) for name, operation in self.items())
+    def mix(self, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+        """Σ_o a^o o(x)."""
+        mixed = [weight * self[name](x) for name, weight in weights.items()]
+        return sum(mixed[1:], start=mixed[0]) if mixed else torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
 
 
 class MixedCell(nn.Module):
@@ -66,22 +69,28 @@ class MixedCell(nn.Module):
         before_reduces, self_reduces = reduces
         self.edges: Any
         self.cell_type, self.nodes = "reduce" if self_reduces else "normal", space.nodes
+        self.operations = space.operations
         self.preprocess_0, self.preprocess_1 = preprocessing(channels_in, channels, before_reduces, affine)
         self.edges = nn.ModuleList(
             MixedEdge(space.operations, channels, 2 if self_reduces and source < 2 else 1, partial_channels, affine)
             for source, _ in space.edges
         )
 
-    def forward(self, input_0: Tensor, input_1: Tensor, operations: Tensor, edges: Tensor) -> Tensor:
-        """Operation weights a [E, O], edge weights b [E] → [B, (N-2) C, H, W]."""
+    def forward(self, input_0: Tensor, input_1: Tensor, operations: Tensor, edges: Tensor, computed: Computed = None):
+        """Operation weights a [E, O], edge weights b [E], who is `computed` [E, O] → [B, (N-2) C, H, W]."""
         states = [self.preprocess_0(input_0), self.preprocess_1(input_1)]
         e = 0
         for _ in range(2, self.nodes):
             inputs = [(e + source, z) for source, z in enumerate(states) if len(self.edges[e + source])]
-            mixed = [edges[k] * self.edges[k](z, operations[k]) for k, z in inputs]
+            mixed = [edges[k] * self.edges[k](z, self._weights(k, operations[k], computed)) for k, z in inputs]
             e += len(states)
             states.append(sum(mixed[1:], start=mixed[0]) if mixed else self._nothing(states[0]))
         return torch.cat(states[2:], dim=1)
+
+    def _weights(self, k: int, weights: Tensor, computed: Computed) -> dict[str, Tensor]:
+        """Of edge k the candidates that have not retired and are `computed`, with their weights."""
+        chosen = self.operations if computed is None else compress(self.operations, computed[k])
+        return {name: weights[self.operations.index(name)] for name in chosen if name in self.edges[k]}
 
     def _nothing(self, x: Tensor) -> Tensor:
         """What a node is that no edge enters any more."""
@@ -158,10 +167,16 @@ class SuperNetwork(nn.Module):
         """Images [B, image channels, H, W] → logits [B, classes]; mixed by `mixtures`, by default those of α and β."""
         mixtures = self.mixtures() if mixtures is None else mixtures
         states = (self.stem(x),) * 2
+        computed = self.computed(mixtures)
         for cell in self.cells:
             operations, edges = mixtures[cell.cell_type][:2]
-            states = (states[1], cell(*states, operations, edges))
+            states = (states[1], cell(*states, operations, edges, computed[cell.cell_type]))
         return self.classifier(states[1].mean(dim=(2, 3)))
+
+    def computed(self, mixtures: Mapping[str, Mixture]) -> dict[str, Computed]:
+        """Cell type → who is computed in this pass: in evaluation all."""
+        chosen = {name: mixture.computed if self.training else None for name, mixture in mixtures.items()}
+        return {name: None if own is None else own.tolist() for name, own in chosen.items()}
 
     def architectures(self) -> dict[str, Architecture]:
         """Cell type → its α and β."""

@@ -4,6 +4,7 @@ Time is taken as proportional to the images, and memory as linear in those of a 
 evaluation are not in it.
 """
 
+import itertools
 import resource
 import statistics
 import sys
@@ -187,7 +188,8 @@ def search_step(
     form: Callable[..., SuperNetwork] = make_supernet,
 ) -> Callable:
     """A step of a search on a batch x, y: α and β, then the weights, as in `epoch` (default: the last one) and with its
-    cells; with α and β as in `parameters`, and without the candidates that have left by then."""
+    cells; with α and β as in `parameters`, and without the candidates that have left by then. Of a method that draws,
+    every step has draws of its own."""
     epoch = config.epochs if epoch is None else epoch
     network = place(build_supernet(config, form, epoch), config, device)
     if parameters is not None:
@@ -198,11 +200,14 @@ def search_step(
     weight_optimizer, arch_optimizer = make_optimizers(config, network)
     scaler = make_scaler(config, device)
     architecture, weights = network.arch_parameters(), network.weight_parameters()
-    network.at = config.moment(epoch, training=True)
+    moments = (config.moment(epoch, training=True)._replace(step=step) for step in itertools.count())
 
     def step(x, y):
+        at = next(moments)
+        network.at = at._replace(part="architecture")
         train_only(trained=architecture, resting=weights)
         architecture_step(ArchitectureStep(network, config, (x, y), (x, y), weight_optimizer, scaler), arch_optimizer)
+        network.at = at._replace(part="weights")
         train_only(trained=weights, resting=architecture)
         weight_step(network, weight_optimizer, x, y, config, scaler)
 

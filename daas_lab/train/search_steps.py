@@ -94,6 +94,9 @@ def weight_step(
         scaler.scale(loss).backward()
         mean += loss.detach()
         correct += (logits.argmax(dim=1) == part_y).sum()
+    for parameter in optimizer.param_groups[0]["params"]:
+        if parameter.grad is None:  # of who was not computed: decay and momentum go on, as in the stacks of a fast cell
+            parameter.grad = torch.zeros_like(parameter)
     apply_gradients(optimizer, scaler, config.gradient_clip)
     return mean, correct
 
