@@ -200,7 +200,7 @@ def test_a_step_is_taken_with_the_cells_of_its_epoch(tmp_path):
         return SuperNetwork(*given, layers=layers, **options)
 
     for epoch in (1, 4, None):
-        estimate.search_step(config, torch.device("cpu"), epoch, form=form)
+        estimate.make_search_step(config, torch.device("cpu"), epoch, form=form)
     assert cells == [5, 11, 17]
 
 

@@ -130,7 +130,7 @@ def test_a_search_goes_on_from_its_checkpoint(precision, tmp_path):
 def test_no_step_waits_for_the_gpu():
     config = config_of(device="cuda")
     with prepare(config) as device:
-        step, batch = estimate.search_step(config, device), images(config, device)
+        step, batch = estimate.make_search_step(config, device), images(config, device)
         step(*batch)
         torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode("error")

@@ -3,11 +3,13 @@
 import re
 
 import pytest
+import torch
 
 from daas_lab import cli
 from daas_lab.compose import retrain_config, search_config
 from daas_lab.errors import LabError
-from daas_lab.studies.estimate import describe, estimate
+from daas_lab.networks.supernet import SuperNetwork
+from daas_lab.studies.estimate import describe, estimate, make_search_step
 
 
 @pytest.mark.slow
@@ -27,6 +29,26 @@ def test_memory_grows_with_the_images_that_pass_at_a_time_and_time_does_not():
     whole = retrain_config("DARTS_V2", "tiny", "digits", side=32, channels=16, batch_size=64)
     parts = retrain_config("DARTS_V2", "tiny", "digits", side=32, channels=16, batch_size=64, micro_batches=16)
     assert estimate(whole, images=16)["peak_bytes"] > estimate(parts, images=16)["peak_bytes"]
+
+
+def test_a_step_is_measured_as_a_search_takes_it():
+    """Each with draws of its own, in either part those of the part, and without α and β where these rest."""
+    seen = []
+
+    class Noted(SuperNetwork):
+        def forward(self, x, mixtures=None):
+            seen.append((self.at.part, self.at.step))
+            return super().forward(x, mixtures)
+
+    config = search_config("tiny", "digits", "proxyless", epochs=8, layers=3, channels=2, batch_size=4)
+    assert config.warmup == 2
+    batch = torch.rand(4, 1, 8, 8), torch.arange(4)
+    for epoch in (2, 3):
+        step = make_search_step(config, torch.device("cpu"), epoch, form=Noted)
+        step(*batch)
+        step(*batch)
+    both = [(part, step) for step in range(2) for part in ("architecture", "weights")]
+    assert seen == [("weights", 0), ("weights", 1), *both]
 
 
 def test_estimate_on_the_command_line_trains_nothing(capsys, tmp_path):

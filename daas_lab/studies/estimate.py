@@ -18,7 +18,6 @@ import torch
 
 from daas_lab.config import RetrainConfig, SearchConfig
 from daas_lab.errors import refuse
-from daas_lab.methods.unrolled import train_only
 from daas_lab.networks.build import build_network
 from daas_lab.networks.fast_supernet import make_supernet
 from daas_lab.networks.supernet import SuperNetwork
@@ -31,7 +30,7 @@ from daas_lab.train.loop import make_scaler, place, prepare
 from daas_lab.train.retirement import remaining
 from daas_lab.train.retrain import make_optimizer, train_step
 from daas_lab.train.search import build_supernet, make_optimizers
-from daas_lab.train.search_steps import ArchitectureStep, architecture_step, weight_step
+from daas_lab.train.search_steps import search_step
 
 
 def estimate(config: SearchConfig | RetrainConfig, images: int = 8, steps: int = 2) -> dict:
@@ -79,7 +78,7 @@ def _duration(seconds: float) -> str:
 def _measure(config, images: int, steps: int, device: torch.device) -> tuple[float, int]:
     """(seconds of a step of one micro-batch of `images` images, peak memory in bytes)."""
     config = replace(config, batch_size=images, micro_batches=1)
-    step = (search_step if isinstance(config, SearchConfig) else _retrain_step)(config, device)
+    step = (make_search_step if isinstance(config, SearchConfig) else _make_retrain_step)(config, device)
     torch.default_generator.manual_seed(0)
     x, y = _noise(config, device)
     _reset_peak(device)
@@ -100,9 +99,9 @@ def _noise(config: SearchConfig | RetrainConfig, device: torch.device) -> tuple[
 
 
 def warm_step(config: SearchConfig, *arguments: Any) -> Callable[[], None]:
-    """`search_step` with `arguments` on a batch of noise, taken once already."""
+    """`make_search_step` with `arguments` on a batch of noise, taken once already."""
     with prepare(config) as device:
-        step, batch = search_step(config, device, *arguments), _noise(config, device)
+        step, batch = make_search_step(config, device, *arguments), _noise(config, device)
         step(*batch)
     return lambda: step(*batch)
 
@@ -156,8 +155,8 @@ def search_seconds(
 
 
 def _stages(run: Run, at_most: int | None) -> list[tuple[int, dict[str, torch.Tensor], int]]:
-    """(epoch, α and β then, steps with these candidates) for every set of candidates that a search went through, or of
-    `at_most`, evenly chosen, each with the steps up to the next."""
+    """(epoch, α and β then, steps as in it) for every set of candidates that a search went through, epochs in which α
+    rests apart, or of `at_most`, evenly chosen, each with the steps up to the next."""
     config = run.search
     found: list[tuple[int, dict[str, torch.Tensor], int]] = []
     before = None
@@ -165,10 +164,10 @@ def _stages(run: Run, at_most: int | None) -> list[tuple[int, dict[str, torch.Te
         # What a method prunes after an epoch is in that epoch's α, what retires before one in that one's.
         recorded = run.architecture(epoch if config.retire else epoch - 1)
         start = {key: torch.as_tensor(value) for key, value in recorded.items()}
-        candidates = [own.tolist() for own in remaining(start).values()]
-        if candidates != before:
+        alike = epoch > config.warmup, [own.tolist() for own in remaining(start).values()]
+        if alike != before:
             found.append((epoch, start, 0))
-            before = candidates
+            before = alike
         first, own, count = found[-1]
         found[-1] = first, own, count + config.steps
     if at_most is None or at_most >= len(found):
@@ -180,7 +179,7 @@ def _stages(run: Run, at_most: int | None) -> list[tuple[int, dict[str, torch.Te
     ]
 
 
-def search_step(
+def make_search_step(
     config: SearchConfig,
     device: torch.device,
     epoch: int | None = None,
@@ -197,24 +196,13 @@ def search_step(
             for name, value in parameters.items():
                 getattr(network, name).copy_(torch.as_tensor(value))
         network.keep(remaining(architecture_of(network)))
-    weight_optimizer, arch_optimizer = make_optimizers(config, network)
-    scaler = make_scaler(config, device)
-    architecture, weights = network.arch_parameters(), network.weight_parameters()
+    optimizers, scaler = make_optimizers(config, network), make_scaler(config, device)
     moments = (config.moment(epoch, training=True)._replace(step=step) for step in itertools.count())
 
-    def step(x, y):
-        at = next(moments)
-        network.at = at._replace(part="architecture")
-        train_only(trained=architecture, resting=weights)
-        architecture_step(ArchitectureStep(network, config, (x, y), (x, y), weight_optimizer, scaler), arch_optimizer)
-        network.at = at._replace(part="weights")
-        train_only(trained=weights, resting=architecture)
-        weight_step(network, weight_optimizer, x, y, config, scaler)
-
-    return step
+    return lambda x, y: search_step(network, config, next(moments), (x, y), (x, y), *optimizers, scaler)
 
 
-def _retrain_step(config: RetrainConfig, device: torch.device) -> Callable:
+def _make_retrain_step(config: RetrainConfig, device: torch.device) -> Callable:
     network = place(build_network(config), config, device)
     network.drop_path = config.drop_path
     optimizer, scaler = make_optimizer(config, network), make_scaler(config, device)

@@ -13,6 +13,7 @@ from torch import Tensor
 from daas_lab.config import SearchConfig
 from daas_lab.data.batches import ImageSet, training_batches
 from daas_lab.methods import losses
+from daas_lab.methods.method import Moment
 from daas_lab.methods.unrolled import train_only
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.space.cell_space import CELL_TYPES
@@ -101,6 +102,36 @@ def weight_step(
     return mean, correct
 
 
+def search_step(
+    network: SuperNetwork,
+    config: SearchConfig,
+    at: Moment,
+    arch_batch: tuple[Tensor, Tensor],
+    batch: tuple[Tensor, Tensor],
+    weight_optimizer: torch.optim.Optimizer,
+    arch_optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    movement: RegulariserShare | None = None,
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """α and β by `arch_batch`, unless they rest in this epoch, then the weights by `batch`; returns the terms of the
+    objective, the loss of the weights, and the number of images that were right before."""
+    architecture_parameters = network.arch_parameters()
+    weight_parameters = weight_optimizer.param_groups[0]["params"]  # of a group that a resume has replaced
+    terms = {}
+    if at.epoch > config.warmup:
+        network.at = at._replace(part="architecture")
+        train_only(trained=architecture_parameters, resting=weight_parameters)
+        update = ArchitectureStep(network, config, arch_batch, batch, weight_optimizer, scaler)
+        if movement is not None:
+            movement.before_step()
+        terms = architecture_step(update, arch_optimizer)
+        if movement is not None:
+            movement.after_step()
+    network.at = at._replace(part="weights")
+    train_only(trained=weight_parameters, resting=architecture_parameters)
+    return terms, *weight_step(network, weight_optimizer, *batch, config, scaler)
+
+
 def train_steps(
     network: SuperNetwork,
     config: SearchConfig,
@@ -113,8 +144,6 @@ def train_steps(
 ) -> dict[str, Any]:
     """The steps of an epoch, each an update of α and β and one of the weights; what its record has of them."""
     device = images["weights"].targets.device
-    architecture_parameters = network.arch_parameters()
-    weight_parameters = weight_optimizer.param_groups[0]["params"]  # of a group that a resume has replaced
     streams = zip(
         *(
             training_batches(
@@ -134,18 +163,9 @@ def train_steps(
     correct = torch.zeros((), device=device)
     at = config.moment(epoch, training=True)
     movement = RegulariserShare(network, arch_optimizer)
-    for step, ((arch_x, arch_y), (x, y)) in enumerate(streams):
-        terms = {}
-        if epoch > config.warmup:
-            network.at = at._replace(step=step, part="architecture")
-            train_only(trained=architecture_parameters, resting=weight_parameters)
-            update = ArchitectureStep(network, config, (arch_x, arch_y), (x, y), weight_optimizer, scaler)
-            movement.before_step()
-            terms = architecture_step(update, arch_optimizer)
-            movement.after_step()
-        network.at = at._replace(step=step, part="weights")
-        train_only(trained=weight_parameters, resting=architecture_parameters)
-        loss, hits = weight_step(network, weight_optimizer, x, y, config, scaler)
+    for step, (arch_batch, batch) in enumerate(streams):
+        now, optimizers = at._replace(step=step), (weight_optimizer, arch_optimizer)
+        terms, loss, hits = search_step(network, config, now, arch_batch, batch, *optimizers, scaler, movement)
         # In the order in which a step computes them: the first that is not finite is the one to blame.
         step_losses.add(terms | {"train_loss": loss})
         correct += hits
