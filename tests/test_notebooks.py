@@ -56,7 +56,7 @@ def root(tmp_path_factory):
 BRIEFLY = ("-p", "epochs", "1", "-p", "retrain_epochs", "1")  # where many searches are but the same, ten times
 
 
-def results(name, root, *parameters, seeds=(0,), pictures=(), dataset="digits", edits=None):
+def results(name, root, *parameters, seeds=(0,), pictures=(), dataset="digits", edits=None, table=None):
     """Run a notebook; the rows of its table. Its pictures must be there, drawn and shown."""
     done = papermill(name, root, "-p", "seeds", json.dumps(list(seeds)), *parameters, edits=edits)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -64,7 +64,7 @@ def results(name, root, *parameters, seeds=(0,), pictures=(), dataset="digits", 
     for picture in pictures:
         svg = (folder / f"{picture}.svg").read_text()
         assert "<svg" in svg and 1000 < (folder / f"{picture}.png").stat().st_size < 300_000
-    document = json.loads((folder / f"{name}.json").read_text())
+    document = json.loads((folder / f"{table or name}.json").read_text())
     facts = document["provenance"]
     assert facts["preset"] == "tiny" and facts["dataset"] == dataset and f"notebooks/{name}.ipynb" in facts["command"]
     assert facts["versions"]["torch"] and facts["machine"]["cores"] >= 1 and facts["wall_s"] > 0
@@ -315,7 +315,8 @@ def test_the_field(root):
     assert sorted(listed) == sorted(set(METHODS) - {"da2s_descent"})  # for one budget it is exact budgets again
     every = {"darts", "da2s", "da2s_exact", "random", "darts2", "p_darts", "gold_nas", "gdas"}
     edits = {groups: repr({"some": sorted(every)})}
-    rows = results("the_field", root, *BRIEFLY, pictures=["the_field", "the_field_parts"], edits=edits)
+    names = {"pictures": ["the_field_digits", "the_field_digits_parts"], "table": "the_field_digits"}
+    rows = results("the_field", root, *BRIEFLY, edits=edits, **names)
     methods = [row for row in ours(rows) if row["method"] != "random"]
     found = {(row["method"], row["budget"]) for row in methods}
     assert found == {(name, budget) for name in every - {"random"} for budget in ("8/14", "4/14")}

@@ -53,14 +53,15 @@ def save_results(
     beside: Mapping[str, Sequence[Row]] | None = None,
     more: Mapping[str, Any] | None = None,
     dataset: str | None = None,
+    notebook: str | None = None,
 ) -> None:
     """How a notebook ends: its table as `<stem>.json` and `<stem>.md` in `settings.folder`, where its pictures are.
 
     `markdown`, `runs` and `more` are those of `tables.save_table`, `searches` the runs behind the numbers, `begun` what
     `time.perf_counter` said at the notebook's start, `beside` further tables of the same provenance by their stems,
-    `dataset` what images of the notebook's own are called.
+    `dataset` what images of the notebook's own are called, `notebook` the notebook's stem, where it is not the table's.
     """
-    command, seconds = command_text(stem, settings), time.perf_counter() - begun
+    command, seconds = command_text(notebook or stem, settings), time.perf_counter() - begun
     facts = provenance(dataset or str(settings.dataset), settings.preset, command, seconds, searches)
     tables.save_table(stem, rows, facts, settings.folder, markdown, runs, more)
     for name, others in (beside or {}).items():
