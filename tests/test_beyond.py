@@ -188,6 +188,21 @@ def test_times_are_divided_by_what_they_are_compared_with(tmp_path, monkeypatch)
     assert asked[-1] == ({"textbook"}, beyond.FULL_SIZE, beyond.FULL_STAGES)
 
 
+def test_what_retirement_changes_is_told_at_the_budgets_of_both():
+    rows = [
+        {"search": name, "seed": seed, "budget": budget, "edge_weight": weight}
+        | {"before": 80.0 + seed, "drop": 1.0 + (name == "retired") + seed, "error": 12.0 + seed / 2, "method": "da2s"}
+        for name, budgets in (("plain", ("8/14", "4/14")), ("retired", ("4/14",)))
+        for budget in budgets
+        for seed in (0, 1, 2)
+        for weight in ("one", "learned")
+    ]
+    said = beyond.retired_sentence(rows, [row for row in rows if row["edge_weight"] == "one"], "plain", "retired")
+    assert said.count("(4/14)") == 3 and "3 pairs" in said
+    assert "drop (4/14) of retired is 1.00 points higher than that of plain" in said
+    assert beyond.retired_sentence(rows, [], "plain", "other") == ""
+
+
 def test_of_no_search_there_is_no_time():
     assert estimate.search_seconds({}, Settings()) == {}
 

@@ -21,9 +21,7 @@ SEARCHING = ("00_quickstart", "discretization_lab")  # always: they show more th
 # Table → its notebook, where it has another name.
 OTHERWISE = {"the_field_digits": "the_field"}
 FROM_RECORDS = [
-    name
-    for name in [*NOTEBOOKS, *OTHERWISE]
-    if (ROOT / "figures" / f"{name}.json").is_file() and name not in SEARCHING
+    name for name in [*NOTEBOOKS, *OTHERWISE] if (ROOT / "figures" / f"{name}.json").is_file() and name not in SEARCHING
 ]
 
 

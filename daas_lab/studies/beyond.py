@@ -253,6 +253,19 @@ def time_sentence(took: Mapping[str, float]) -> str:
     return said
 
 
+def retired_sentence(gaps: Sequence[Row], cells: Sequence[Row], plain: str, retired: str) -> str:
+    """What retirement changes beside the time, at the budgets that both have: accuracy before the cut, drop with kept
+    edges at 1, test error. Nothing where one of the two is missing."""
+    whole = [row for row in gaps if row["edge_weight"] == "one"]
+    told = ((whole, "before", "accuracy before the cut"), (whole, "drop", "drop"), (cells, "error", "test error"))
+    found = [
+        one
+        for rows, quantity, title in told
+        for one in compare.differences(rows, "search", [(plain, retired)], quantity, title)
+    ]
+    return f"What else retirement changes:\n\n{compare.listed(found)}" if found else ""
+
+
 def error_sentence(cells: Sequence[Row], ours: str, others: Collection[str] | None = None) -> str:
     """Test errors of retrained cells: of `ours` against every other case, or these, pooled over the budgets below 8/14
     that both have, and at 8/14."""
