@@ -138,6 +138,7 @@ def test_mean_std_text():
     assert tables.mean_std_text(2.514, 0.09) == "2.51 ± 0.09"
     assert tables.mean_std_text(2.5, None) == "2.50"
     assert tables.mean_std_text(None, None) == "–"
+    assert tables.mean_std_text(-0.004, 0.09) == "0.00 ± 0.09"
 
 
 def test_to_markdown():

@@ -245,7 +245,7 @@ def describe_ranks(found: RankCorrelation, corrected: float | None = None) -> st
 
 def _evidence(found: Difference | RankCorrelation, p: float, corrected: float | None) -> str:
     by_holm = "" if corrected is None else f", by Holm {_p(corrected)}"
-    return f"{found.low:.2f} to {found.high:.2f}; p {_p(p)}{by_holm}"
+    return f"{found.low:z.2f} to {found.high:z.2f}; p {_p(p)}{by_holm}"
 
 
 def _verdict(p: float) -> str:

@@ -143,7 +143,7 @@ def _state(run: Run) -> str:
 
 
 def _number(value: Any, digits: int = 1) -> str:
-    return "–" if value is None else f"{float(value):.{digits}f}"
+    return "–" if value is None else f"{float(value):z.{digits}f}"
 
 
 def _differing(kind: str, runs: Iterable[Run]) -> list[str]:

@@ -227,7 +227,7 @@ def mean_std_text(mean: float | None, std: float | None, digits: int = 2) -> str
     """`"2.51 ± 0.09"`; a single seed has no deviation and is printed alone, nothing as "–"."""
     if mean is None:
         return "–"
-    return f"{mean:.{digits}f}" if std is None else f"{mean:.{digits}f} ± {std:.{digits}f}"
+    return f"{mean:z.{digits}f}" if std is None else f"{mean:z.{digits}f} ± {std:.{digits}f}"
 
 
 def columns_of(rows: Sequence[Row]) -> list[str]:

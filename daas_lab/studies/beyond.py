@@ -191,7 +191,7 @@ def drop_sentence(gaps: Sequence[Row]) -> str:
         drops, budgets = [row["drop"] for row in own], {row["budget"] for row in own}
         where = "" if budgets == set(BUDGETS) else f" of {', '.join(sorted(budgets))}"
         cuts = f"{len(drops)} cut{'s' * (len(drops) > 1)}"
-        parts.append(f"{name} {np.mean(drops):.2f} (at worst {max(drops):.2f}, {cuts}{where})")
+        parts.append(f"{name} {np.mean(drops):z.2f} (at worst {max(drops):z.2f}, {cuts}{where})")
     lost = "Points of accuracy lost at the cut, kept edges at 1, in the mean over budgets and seeds"
     return f"{lost}: {'; '.join(parts)}."
 

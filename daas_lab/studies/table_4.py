@@ -169,7 +169,7 @@ def prediction_sentence(rows: Sequence[Row]) -> str:
     rest = [row["one"] - row["predicted"] for row in rows if not row["dropped"]]
     return (
         f"Setting them to 1 and removing nothing costs {', '.join(parts)}. What the cut then removes adds "
-        f"{np.mean(rest):.2f} points in the mean of {len(rest)} cuts, between {min(rest):.2f} and {max(rest):.2f}."
+        f"{np.mean(rest):z.2f} points in the mean of {len(rest)} cuts, between {min(rest):z.2f} and {max(rest):z.2f}."
     )
 
 
@@ -179,7 +179,7 @@ def learned_sentence(rows: Sequence[Row]) -> str:
     worst = max(cuts, key=lambda row: row["learned"])
     return (
         f"With the weights that the search learned the same {len(cuts)} cuts cost {_mean(cuts, 'learned')} points, "
-        f"at the worst {worst['learned']:.2f} ({worst['budget']}, seed {worst['seed']})."
+        f"at the worst {worst['learned']:z.2f} ({worst['budget']}, seed {worst['seed']})."
     )
 
 
