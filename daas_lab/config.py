@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
-from daas_lab.data.sources import check_name, facts_of
+from daas_lab.data.sources import check_name
 from daas_lab.errors import LabError, one_of, refuse
 from daas_lab.fields import check_fields, number, plain
 from daas_lab.methods import schedules
@@ -238,7 +238,7 @@ def name_own_files(config: "SearchConfig | RetrainConfig") -> None:
     """Execute the files of one's own that a configuration names, in a process that was started to work on it. Whoever
     made the configuration has named them; a file that has changed since is refused."""
     if is_own(config.dataset):
-        facts_of(config.dataset)
+        load_own("dataset", config.dataset, digest_at_hand("dataset", config.dataset))
     if isinstance(config, SearchConfig) and config.method_digest:
         load_own("method", config.method, config.method_digest)
     load_operations(config.operations, config.operations_digest)

@@ -5,6 +5,7 @@ into the configuration, and with it into the hash. A run's folder only remembers
 executed; what it needs must have been named in this process before (`load_own`), or it says so.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 from daas_lab.errors import LabError, refuse
 
 _named: dict[tuple[str, str], Any] = {}  # (digest, name) → what it is, of every file that was named in this process
+_places: dict[tuple[str, str], str] = {}  # the same → FILE.py:NAME, where it was read
 
 
 def is_own(text: object) -> bool:
@@ -75,9 +77,11 @@ def _content(field: str, text: str) -> bytes:
 def load_own(field: str, text: str, digest: str = "") -> Any:
     """What FILE.py:NAME names; its file is executed, once for every content it has had.
 
-    `digest`: what the file must still have. Raises `LabError` naming field and file for a file that cannot be executed,
-    has no such name, or has another content.
+    `digest`: what the file must have; who was named with it need not be where it was. Raises `LabError` naming field
+    and file for a file that cannot be executed, has no such name, or has another content.
     """
+    if (digest, own_name(text)) in _named:
+        return _named[digest, own_name(text)]
     content = _content(field, text)
     found = _digest(content)
     if digest and found != digest:
@@ -104,8 +108,21 @@ def load_own(field: str, text: str, digest: str = "") -> Any:
         if not hasattr(sys.modules[module_name], name):
             raise refuse(field, text, f"a name that {file} defines")
         _named[found, name] = getattr(sys.modules[module_name], name)
+    _places[found, name] = f"{file}:{name}"
     _named[found, name] = _named.pop((found, name))  # the last that was loaded
     return _named[found, name]
+
+
+def named_files() -> list[tuple[str, str]]:
+    """FILE.py:NAME and digest of all that was named in this process, the last one last: for `name_again`."""
+    return [(_places[key], key[0]) for key in _named]
+
+
+def name_again(files: list[tuple[str, str]]) -> None:
+    """Name in a process what was named in the one that started it, but for files that have changed since."""
+    for text, digest in files:
+        with contextlib.suppress(LabError):
+            load_own("file", text, digest)
 
 
 def named_label(name: str, kind: type) -> Any:

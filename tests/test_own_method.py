@@ -163,6 +163,28 @@ def test_a_function_of_data_that_was_moved_is_named_again(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_run_whose_files_were_moved_is_measured_by_worker_processes_that_know_them_too(settings, tmp_path):
+    data = "import numpy as np\n\n\ndef grey():\n    x, y = np.full((400, 8, 8), 99, np.uint8), np.arange(400) % 2\n"
+    (tmp_path / "grey.py").write_text(f"{data}    return x, y, x[:20], y[:20]\n")
+    (tmp_path / "wandering.py").write_text(GUMBEL.replace("Gumbel", "Wandering"))
+    names = {"grey": "dataset", "wandering": "method"}
+    texts = {part: f"{tmp_path}/{stem}.py:{stem if part == 'dataset' else 'Wandering'}" for stem, part in names.items()}
+    own = replace(settings, dataset=texts["dataset"])
+    (run,) = make_runs([own.search(texts["method"], 0, epochs=1, **SHORT)], own)
+    (tmp_path / "elsewhere").mkdir()
+    for stem, part in names.items():
+        (tmp_path / f"{stem}.py").rename(tmp_path / "elsewhere" / f"{stem}.py")
+        own_files.load_own(part, texts[part].replace(f"{stem}.py", f"elsewhere/{stem}.py"))
+    [row] = [
+        row for row in drops([run], ["4/14"], own) if (row["edge_weight"], row["batch_norm"]) == ("one", "as-trained")
+    ]
+    assert 0 <= row["after"] <= 100
+    os.remove(tmp_path / "elsewhere" / "wandering.py")
+    with pytest.raises(LabError, match=r"method = .*Wandering.*can be read"):
+        drops([run], ["3/14"], own)
+
+
+@pytest.mark.slow
 def test_searched_in_worker_processes_cut_drawn_retrained_and_searched_anew_when_edited(files, settings, tmp_path):
     configs = [settings.search(name, 0, **SHORT) for name in files.values()]
     runs = make_runs(configs, settings)
