@@ -236,7 +236,7 @@ def is_named(config: SearchConfig) -> bool:
 
 def name_own_files(config: "SearchConfig | RetrainConfig") -> None:
     """Execute the files of one's own that a configuration names, in a process that was started to work on it. Whoever
-    made the configuration has named them; a file that has changed since is refused."""
+    made the configuration has named them; a file that has changed since is refused where it has to be read."""
     if is_own(config.dataset):
         load_own("dataset", config.dataset, digest_at_hand("dataset", config.dataset))
     if isinstance(config, SearchConfig) and config.method_digest:

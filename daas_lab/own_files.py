@@ -5,7 +5,6 @@ into the configuration, and with it into the hash. A run's folder only remembers
 executed; what it needs must have been named in this process before (`load_own`), or it says so.
 """
 
-import contextlib
 import hashlib
 import importlib.util
 import sys
@@ -16,7 +15,7 @@ from typing import Any
 from daas_lab.errors import LabError, refuse
 
 _named: dict[tuple[str, str], Any] = {}  # (digest, name) → what it is, of every file that was named in this process
-_places: dict[tuple[str, str], str] = {}  # the same → FILE.py:NAME, where it was read
+_places: dict[tuple[str, str], str] = {}  # the same → FILE.py:NAME, here or in the process that started this one
 
 
 def is_own(text: object) -> bool:
@@ -53,7 +52,7 @@ def digest_at_hand(field: str, text: str) -> str:
     try:
         return digest_of(field, text)
     except LabError:
-        loaded = [digest for digest, name in _named if name == own_name(text)]
+        loaded = [digest for digest, name in _places if name == own_name(text)]
         if not loaded:
             raise
         return loaded[-1]
@@ -80,8 +79,11 @@ def load_own(field: str, text: str, digest: str = "") -> Any:
     `digest`: what the file must have; who was named with it need not be where it was. Raises `LabError` naming field
     and file for a file that cannot be executed, has no such name, or has another content.
     """
-    if (digest, own_name(text)) in _named:
-        return _named[digest, own_name(text)]
+    key = digest, own_name(text)
+    if key in _named:
+        return _last(*key)
+    if digest and not _is_at(text, digest):
+        text = _places.get(key, text)
     content = _content(field, text)
     found = _digest(content)
     if digest and found != digest:
@@ -109,20 +111,31 @@ def load_own(field: str, text: str, digest: str = "") -> Any:
             raise refuse(field, text, f"a name that {file} defines")
         _named[found, name] = getattr(sys.modules[module_name], name)
     _places[found, name] = f"{file}:{name}"
-    _named[found, name] = _named.pop((found, name))  # the last that was loaded
-    return _named[found, name]
+    return _last(found, name)
 
 
-def named_files() -> list[tuple[str, str]]:
-    """FILE.py:NAME and digest of all that was named in this process, the last one last: for `name_again`."""
-    return [(_places[key], key[0]) for key in _named]
+def _last(digest: str, name: str) -> Any:
+    """What is named so, from now on what was loaded last."""
+    for known in (_named, _places):
+        known[digest, name] = known.pop((digest, name))
+    return _named[digest, name]
 
 
-def name_again(files: list[tuple[str, str]]) -> None:
-    """Name in a process what was named in the one that started it, but for files that have changed since."""
-    for text, digest in files:
-        with contextlib.suppress(LabError):
-            load_own("file", text, digest)
+def _is_at(text: str, digest: str) -> bool:
+    try:
+        return digest_of("file", text) == digest
+    except LabError:
+        return False
+
+
+def known_places() -> dict[tuple[str, str], str]:
+    """Where the files are that were named in this process, for `find_at` in one that works for it."""
+    return dict(_places)
+
+
+def find_at(places: dict[tuple[str, str], str]) -> None:
+    """Where a file is that has moved since a configuration was made; nothing is executed."""
+    _places.update(places)
 
 
 def named_label(name: str, kind: type) -> Any:

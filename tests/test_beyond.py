@@ -157,6 +157,8 @@ def test_of_some_stages_each_stands_for_the_steps_up_to_the_next(tmp_path):
     assert [(epoch, count) for epoch, _, count in every] == [(1, 7), (2, 7), (3, 14), (5, 7)]
     assert [(epoch, count) for epoch, _, count in estimate._stages(run, 2)] == [(1, 14), (3, 21)]
     assert [(epoch, count) for epoch, _, count in estimate._stages(run, 9)] == [(1, 7), (2, 7), (3, 14), (5, 7)]
+    resting = replace(run, config=replace(run.config, warmup=2))  # they stand for no others
+    assert [(epoch, count) for epoch, _, count in estimate._stages(resting, 1)] == [(1, 7), (2, 7), (3, 21)]
     assert [int((start["alphas_reduce"][0] == GONE).sum()) for _, start, _ in every] == [0, 1, 2, 3]
 
 

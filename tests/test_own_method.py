@@ -245,6 +245,38 @@ def test_a_run_folder_has_no_file_executed(files, tmp_path):
     assert read_run(tmp_path / "run").genotype is not None  # what needs no method needs no file
 
 
+def test_who_is_computed_is_checked_away_from_the_start_and_where_no_gradient_comes_that_way(tmp_path):
+    path = tmp_path / "paths.py"
+    path.write_text(f"""
+from dataclasses import dataclass
+import torch
+from daas_lab import Method, Mixture
+from daas_lab.methods.sampling import straight_through
+
+{DECORATED}class Later(Method):
+    def mix(self, architecture, cell_type, at):
+        soft = architecture.alphas.softmax(dim=1)
+        kept = soft >= 0.1  # at the start everybody
+        hard = soft.detach() * kept
+        edges = torch.ones_like(architecture.betas)
+        return Mixture(straight_through(hard, soft), edges, computed=kept if at.training else None)
+
+{DECORATED}class ByTerm(Method):
+    def mix(self, architecture, cell_type, at):
+        draws = torch.rand(architecture.alphas.shape, generator=at.generator(cell_type))
+        gates = torch.zeros_like(draws).scatter(1, draws.argmax(dim=1, keepdim=True), 1.0).to(architecture.alphas)
+        computed = gates > 0 if at.training else None
+        gates = gates if at.training else gates * 0 + 1 / 7
+        return Mixture(gates, torch.ones_like(architecture.betas), computed=computed)
+
+    def regularise(self, architectures, mixtures, at):
+        return {{"decay": sum(both.alphas.square().sum() for both in architectures.values())}}
+""")
+    with pytest.raises(LabError, match="asks a candidate that is not computed for a gradient of α"):
+        check_method(method_class(f"{path}:Later"))
+    check_method(method_class(f"{path}:ByTerm"))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -256,11 +288,15 @@ def test_a_run_folder_has_no_file_executed(files, tmp_path):
         ("def mix(self, architecture, cell_type, at): return Mixture(architecture.alphas.detach().softmax(1), "
          "torch.ones_like(architecture.betas))", ["mix leaves α without a gradient"]),
         ("def mix(self, architecture, cell_type, at): return super().mix(architecture, cell_type, at)._replace("
-         "computed=torch.ones(14))", ["mix gives computed = tensor", "no tensor of truth values [14, 7]"]),
+         "computed=torch.ones(14))", ["mix gives computed = torch.float32 [14]", "no tensor of truth values [14, 7]"]),
         ("def mix(self, architecture, cell_type, at): return super().mix(architecture, cell_type, at)._replace("
-         "computed=architecture.alphas > 0)", ["mix gives a weight to a candidate that is not computed"]),
+         "computed=architecture.alphas < 9)", ["mix says who is computed where nothing is trained"]),
+        ("def mix(self, architecture, cell_type, at): return super().mix(architecture, cell_type, at)._replace("
+         "computed=(architecture.alphas > 0) if at.training else None)",
+         ["mix gives a weight to a candidate that is not computed"]),
         ("def mix(self, architecture, cell_type, at): a = architecture.alphas.softmax(1); hard = (a.detach() > 0.143)"
-         ".double(); return Mixture(hard + a - a.detach(), torch.ones_like(architecture.betas), computed=hard > 0)",
+         ".double(); return Mixture(hard + a - a.detach(), torch.ones_like(architecture.betas), "
+         "computed=hard > 0 if at.training else None)",
          ["mix asks a candidate that is not computed for a gradient of α"]),
         ("def optimizer(self, groups, **rules): pass", ["optimizer returns no torch.optim.Optimizer"]),
         ("def depth(self, layers, at): return layers / 2", ["depth gives 1.5 in epoch 1"]),

@@ -140,7 +140,10 @@ def _mixture(method: Method, architecture: Architecture, cell_type: str, at: Mom
     if (computed := mixture.computed) is not None:
         shape = found[0][3]
         if not isinstance(computed, Tensor) or computed.dtype != torch.bool or list(computed.shape) != shape:
-            raise _broken(method, "mix", f"gives computed = {computed!r}, which is no tensor of truth values {shape}")
+            found = f"{computed.dtype} {list(computed.shape)}" if isinstance(computed, Tensor) else repr(computed)
+            raise _broken(method, "mix", f"gives computed = {found}, which is no tensor of truth values {shape}")
+        if not at.training:
+            raise _broken(method, "mix", "says who is computed where nothing is trained: all are")
         if mixture.operations[~computed].any():
             raise _broken(method, "mix", "gives a weight to a candidate that is not computed")
     return mixture
@@ -194,6 +197,8 @@ def _check_extremes(method: Method, space: Space, budget: EdgeBudget) -> None:
         at = Moment(epoch, EPOCHS, training=True, part=part, space=space)
         terms = _terms(method, architectures, at)
         mixture = _mixture(method, architectures["normal"], "normal", at)
+        if part == "architecture":
+            _check_computed(method, architectures["normal"], mixture)
         total = sum(terms, start=mixture.operations.sum() + mixture.edges.sum())
         if total.requires_grad:
             gradients = torch.autograd.grad(total, leaves, allow_unused=True)
@@ -214,11 +219,19 @@ def _check_gradients(method: Method, space: Space, budget: EdgeBudget) -> None:
         (gradient,) = torch.autograd.grad(total, [leaves.alphas], allow_unused=True)
     if gradient is None or not gradient.any():
         raise _broken(method, "mix", "leaves α without a gradient")
-    if (computed := mixture.computed) is not None:
-        operations = _mixture(method, leaves, "normal", at).operations
-        (gradient,) = torch.autograd.grad(operations, [leaves.alphas], weights * ~computed)
-        if gradient.any():
-            raise _broken(method, "mix", "asks a candidate that is not computed for a gradient of α")
+    _check_computed(method, leaves, _mixture(method, leaves, "normal", at))
+
+
+def _check_computed(method: Method, leaves: Architecture, mixture: Mixture) -> None:
+    """In a step of α, which are the `leaves` of the mixture."""
+    computed, operations = mixture.computed, mixture.operations
+    if computed is None or not operations.requires_grad:
+        return
+    weights = torch.linspace(-1, 1, operations.numel()).view_as(operations) * ~computed
+    given = {"allow_unused": True, "retain_graph": True}
+    (gradient,) = torch.autograd.grad(operations, [leaves.alphas], weights.to(operations), **given)
+    if gradient is not None and gradient.any():
+        raise _broken(method, "mix", "asks a candidate that is not computed for a gradient of α")
 
 
 def _check_evaluation(method: Method, space: Space, budget: EdgeBudget) -> None:

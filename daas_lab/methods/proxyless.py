@@ -37,15 +37,14 @@ class Proxyless(Method):
     def mix(self, architecture: Architecture, cell_type: str, at: Moment) -> Mixture:
         """The gates as operation weights; edges rank by softmax(α)."""
         alphas, betas = architecture
-        computed = None
         if not at.training:
-            gates = one_hot(alphas)
+            gates, computed = one_hot(alphas), None
         elif at.part == "weights":
             gates = one_hot(alphas + gumbel(alphas, at.generator(cell_type, alphas.device)))
             computed = computed_of(gates, at)
         else:
-            computed, path = two_paths(alphas.detach(), cell_type, at)
-            gates = straight_through(path, alphas.masked_fill(~computed, -torch.inf).softmax(dim=1))
+            two, path = two_paths(alphas.detach(), cell_type, at)
+            gates, computed = straight_through(path, alphas.masked_fill(~two, -torch.inf).softmax(dim=1)), two
         return Mixture(gates, torch.ones_like(betas), alphas, computed=None if self.every_path else computed)
 
     def optimizer(self, groups: list[dict], **rules: Any) -> torch.optim.Optimizer:

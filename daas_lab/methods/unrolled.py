@@ -34,7 +34,7 @@ def unrolled_gradients(
     saved_weights, saved_buffers = ([tensor.detach().clone() for tensor in part] for part in (weights, buffers))
 
     train_only(trained=weights, resting=architecture)
-    change = list(torch.autograd.grad(train_loss(), weights))
+    change = list(torch.autograd.grad(train_loss(), weights, materialize_grads=True))
     velocities = [optimizer.state.get(weight, {}).get("momentum_buffer") for weight in weights]
     with torch.no_grad():
         torch._foreach_add_(change, saved_weights, alpha=decay)

@@ -12,7 +12,8 @@ The sums over edges and operations of `supernet.py` are taken in another order:
     4. b_ij a_ij^o is the gain of the batch-norm in which operation o ends (kernels.py, 4 to 6).
     5. What enters a node on sub-grids is added up there, and brought back once.
 
-A candidate that has left the search (`Plan.candidates`) is not computed, and has no rows in the stacks of weights.
+A candidate that is not in `Plan.candidates`, for it has left the search or is not drawn in this step, is not computed,
+and has no rows in the stacks of weights.
 
 Kept for the backward pass are, for each edge, the two maps in the middle of its separable convolutions; for each node
 its pools. All else is computed again: a depthwise convolution costs less than the memory to keep its result.

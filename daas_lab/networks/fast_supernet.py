@@ -58,7 +58,7 @@ class StackedNorms(nn.BatchNorm2d):
 
     def among(self, rows: Tensor, batch: Tensor | None, channels: int) -> Tensor:
         """Batch statistics [2, n channels] of these rows, with the running ones of all others, which so stay as they
-        are."""
+        are: if they move by a momentum, for they count batches together."""
         running: Any = self.running_mean, self.running_var
         both = torch.stack(running).view(2, -1, channels)
         if batch is not None:
@@ -105,10 +105,9 @@ def rows_of(plan: Plan) -> dict[str, list[tuple[str, int]]]:
 def rows_among(whole: Plan, part: Plan, device: torch.device) -> dict[str, Tensor]:
     """Stack of `whole` → which of its rows `part` has."""
     places = {stack: {row: k for k, row in enumerate(rows)} for stack, rows in rows_of(whole).items()}
-    return {
-        stack: torch.tensor([places[stack][row] for row in rows], dtype=torch.int64, device=device)
-        for stack, rows in rows_of(part).items()
-    }
+    found = {stack: [places[stack][row] for row in rows] for stack, rows in rows_of(part).items()}
+    with torch.inference_mode(False):
+        return {stack: torch.tensor(rows, dtype=torch.int64, device=device) for stack, rows in found.items()}
 
 
 class FastCell(nn.Module):
@@ -230,16 +229,17 @@ class FastCell(nn.Module):
             zs, stacks = [z.to(dtype) for z in zs], [stack.to(dtype) for stack in stacks]
         with torch.autocast(device, enabled=False):
             output, *statistics = MixedCellFunction.apply(plan, *zs, gains, edges, *stacks)
-        for norm, own, name in zip(self._stacked_norms(), statistics, ("norms", "skip_norms"), strict=False):
+        for (name, norm), own in zip(self._stacked_norms().items(), statistics, strict=False):
             batch.append((own if rows is None else norm.among(rows[name], own, self.C)).unbind())
         return output, batch
 
     def all_norms(self) -> list[nn.BatchNorm2d]:
         """In the order of the batch statistics."""
-        return [self.preprocess_0.norm, self.preprocess_1.norm, *self._stacked_norms()]
+        return [self.preprocess_0.norm, self.preprocess_1.norm, *self._stacked_norms().values()]
 
-    def _stacked_norms(self) -> list[Any]:
-        return [self.norms, self.skip_norms] if self.plan.reduces and len(self.skip_1) else [self.norms]
+    def _stacked_norms(self) -> dict[str, Any]:
+        skips = {"skip_norms": self.skip_norms} if self.plan.reduces and len(self.skip_1) else {}
+        return {"norms": self.norms} | skips
 
 
 def _preprocess(module: Any, r: Tensor, training: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -284,7 +284,7 @@ class FastSuperNetwork(SuperNetwork):
         mixtures = self.mixtures() if mixtures is None else mixtures
         x = self.stem(kernels.as_pixels_last(x))
         states = (F.relu(x),) * 2  # both cells after a cell begin with this ReLU
-        norms, statistics, computed = [], [], self.computed(mixtures)
+        norms, statistics, computed = [], [], self.who_is_computed(mixtures)
         for cell in self.cells:
             arguments = (*states, *mixtures[cell.cell_type][:2], computed[cell.cell_type])
             if self.checkpointed and torch.is_grad_enabled():

@@ -12,7 +12,6 @@ paper's seven, and is tested against this one.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import compress
 from typing import Any
 
 import torch
@@ -89,8 +88,8 @@ class MixedCell(nn.Module):
 
     def _weights(self, k: int, weights: Tensor, computed: Computed) -> dict[str, Tensor]:
         """Of edge k the candidates that have not retired and are `computed`, with their weights."""
-        chosen = self.operations if computed is None else compress(self.operations, computed[k])
-        return {name: weights[self.operations.index(name)] for name in chosen if name in self.edges[k]}
+        chosen = [True] * len(self.operations) if computed is None else computed[k]
+        return {name: weights[o] for o, name in enumerate(self.operations) if chosen[o] and name in self.edges[k]}
 
     def _nothing(self, x: Tensor) -> Tensor:
         """What a node is that no edge enters any more."""
@@ -167,16 +166,18 @@ class SuperNetwork(nn.Module):
         """Images [B, image channels, H, W] → logits [B, classes]; mixed by `mixtures`, by default those of α and β."""
         mixtures = self.mixtures() if mixtures is None else mixtures
         states = (self.stem(x),) * 2
-        computed = self.computed(mixtures)
+        computed = self.who_is_computed(mixtures)
         for cell in self.cells:
             operations, edges = mixtures[cell.cell_type][:2]
             states = (states[1], cell(*states, operations, edges, computed[cell.cell_type]))
         return self.classifier(states[1].mean(dim=(2, 3)))
 
-    def computed(self, mixtures: Mapping[str, Mixture]) -> dict[str, Computed]:
+    def who_is_computed(self, mixtures: Mapping[str, Mixture]) -> dict[str, Computed]:
         """Cell type → who is computed in this pass: in evaluation all."""
-        chosen = {name: mixture.computed if self.training else None for name, mixture in mixtures.items()}
-        return {name: None if own is None else own.tolist() for name, own in chosen.items()}
+        return {
+            name: mixture.computed.tolist() if self.training and mixture.computed is not None else None
+            for name, mixture in mixtures.items()
+        }
 
     def architectures(self) -> dict[str, Architecture]:
         """Cell type → its α and β."""

@@ -240,7 +240,7 @@ def describe_ranks(found: RankCorrelation, corrected: float | None = None) -> st
     if found.p is None:
         return f"n = {found.n}: nothing can be said"
     held = found.p if corrected is None else corrected
-    return f"ρ = {found.rho:.2f} ({_evidence(found, found.p, corrected)}; n = {found.n}), {_verdict(held)}"
+    return f"ρ = {found.rho:z.2f} ({_evidence(found, found.p, corrected)}; n = {found.n}), {_verdict(held)}"
 
 
 def _evidence(found: Difference | RankCorrelation, p: float, corrected: float | None) -> str:

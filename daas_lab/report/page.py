@@ -304,7 +304,7 @@ def _heading(stage: str, batch_norm: str) -> str:
 
 
 def _change(before: float, after: float | None) -> str:
-    return "–" if after is None else f"{after:.1f} ({after - before:+.1f})".replace("-", "−")
+    return "–" if after is None else f"{after:.1f} ({after - before:+z.1f})".replace("-", "−")
 
 
 def _result(run: Run) -> list[tuple[str, str, bool]]:

@@ -27,6 +27,7 @@ from daas_lab.studies.settings import Settings
 from daas_lab.train.discretize import architecture_of
 from daas_lab.train.distributed import parallel
 from daas_lab.train.loop import make_scaler, place, prepare
+from daas_lab.train.movement import RegulariserShare
 from daas_lab.train.retirement import remaining
 from daas_lab.train.retrain import make_optimizer, train_step
 from daas_lab.train.search import build_supernet, make_optimizers
@@ -37,7 +38,7 @@ def estimate(config: SearchConfig | RetrainConfig, images: int = 8, steps: int =
     """`{"step_s", "epoch_s", "run_s", "peak_bytes", "images", "machine"}` of a run in one process.
 
     Measured in `steps` steps after a first one, with micro-batches of `images` images (or fewer, if the run's are
-    smaller) and of half as many, on the configuration's device.
+    smaller) and of half as many, on the configuration's device. Every epoch counts as one in which α is trained.
     """
     if isinstance(config, SearchConfig) and not config.searcher.trains:
         raise refuse("method", config.method, "one that trains a super-network")
@@ -155,8 +156,9 @@ def search_seconds(
 
 
 def _stages(run: Run, at_most: int | None) -> list[tuple[int, dict[str, torch.Tensor], int]]:
-    """(epoch, α and β then, steps as in it) for every set of candidates that a search went through, epochs in which α
-    rests apart, or of `at_most`, evenly chosen, each with the steps up to the next."""
+    """(epoch, α and β then, steps as in it) for the epochs in which the weights alone are trained, and for every set of
+    candidates that the search went through after them, or for `at_most`, evenly chosen, each with the steps up to the
+    next."""
     config = run.search
     found: list[tuple[int, dict[str, torch.Tensor], int]] = []
     before = None
@@ -170,12 +172,14 @@ def _stages(run: Run, at_most: int | None) -> list[tuple[int, dict[str, torch.Te
             before = alike
         first, own, count = found[-1]
         found[-1] = first, own, count + config.steps
-    if at_most is None or at_most >= len(found):
+    resting = [stage for stage in found if stage[0] <= config.warmup]
+    moving = found[len(resting) :]
+    if at_most is None or at_most >= len(moving):
         return found
-    chosen = [k * len(found) // at_most for k in range(at_most)]
-    return [
-        (*found[k][:2], sum(count for _, _, count in found[k:stop]))
-        for k, stop in zip(chosen, [*chosen[1:], len(found)], strict=True)
+    chosen = [k * len(moving) // at_most for k in range(at_most)]
+    return resting + [
+        (*moving[k][:2], sum(count for _, _, count in moving[k:stop]))
+        for k, stop in zip(chosen, [*chosen[1:], len(moving)], strict=True)
     ]
 
 
@@ -197,9 +201,9 @@ def make_search_step(
                 getattr(network, name).copy_(torch.as_tensor(value))
         network.keep(remaining(architecture_of(network)))
     optimizers, scaler = make_optimizers(config, network), make_scaler(config, device)
+    movement = RegulariserShare(network, optimizers[1])
     moments = (config.moment(epoch, training=True)._replace(step=step) for step in itertools.count())
-
-    return lambda x, y: search_step(network, config, next(moments), (x, y), (x, y), *optimizers, scaler)
+    return lambda x, y: search_step(network, config, next(moments), (x, y), (x, y), *optimizers, scaler, movement)
 
 
 def _make_retrain_step(config: RetrainConfig, device: torch.device) -> Callable:

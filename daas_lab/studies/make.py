@@ -25,7 +25,7 @@ from daas_lab.data.sources import short_name
 from daas_lab.errors import LabError, refuse
 from daas_lab.identity import config_hash
 from daas_lab.methods import rules
-from daas_lab.own_files import name_again, named_files
+from daas_lab.own_files import find_at, known_places
 from daas_lab.runs.folder import Run, epochs_done, keep_measured, read_finished, read_run
 from daas_lab.runs.lock import BeingWritten, locked, writer
 from daas_lab.runs.records import read_record, write_record
@@ -155,7 +155,7 @@ def _side_by_side(
     late = [*LATE_PARTS, *(["sklearn.datasets"] * (settings.dataset == "digits"))]
     context.set_forkserver_preload(["daas_lab.studies.make", *late])
     pids = context.SimpleQueue()  # of the processes that are ours: a notebook may have others
-    pool = ProcessPoolExecutor(workers, context, _begin, (pids, named_files()), max_tasks_per_child=1)
+    pool = ProcessPoolExecutor(workers, context, _begin, (pids, known_places()), max_tasks_per_child=1)
     started = [pool.submit(function, *arguments, threads) for function, arguments in tasks]
     pending = set(started)
     try:
@@ -179,11 +179,11 @@ def _side_by_side(
         pool.shutdown()  # not before: its thread may still be about to start a process, and would miss its list of them
 
 
-def _begin(pids: Any, files: list[tuple[str, str]]) -> None:
-    """In a new process: say its number, know the `files` of one's own that the one knows that asked for it, and end
-    with that, however it ends."""
+def _begin(pids: Any, places: dict[tuple[str, str], str]) -> None:
+    """In a new process: say its number, know the `places` of files of one's own, and end with the process that asked
+    for it, however that ends."""
     pids.put(os.getpid())
-    name_again(files)
+    find_at(places)
     threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
 
 

@@ -95,9 +95,10 @@ def weight_step(
         scaler.scale(loss).backward()
         mean += loss.detach()
         correct += (logits.argmax(dim=1) == part_y).sum()
-    for parameter in optimizer.param_groups[0]["params"]:
-        if parameter.grad is None:  # of who was not computed: decay and momentum go on, as in the stacks of a fast cell
-            parameter.grad = torch.zeros_like(parameter)
+    if any(mixture.computed is not None for mixture in network.mixtures().values()):
+        for parameter in optimizer.param_groups[0]["params"]:
+            if parameter.grad is None:  # decay and momentum go on, as in the stacks of a fast cell
+                parameter.grad = torch.zeros_like(parameter)
     apply_gradients(optimizer, scaler, config.gradient_clip)
     return mean, correct
 
@@ -111,7 +112,7 @@ def search_step(
     weight_optimizer: torch.optim.Optimizer,
     arch_optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    movement: RegulariserShare | None = None,
+    movement: RegulariserShare,
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """α and β by `arch_batch`, unless they rest in this epoch, then the weights by `batch`; returns the terms of the
     objective, the loss of the weights, and the number of images that were right before."""
@@ -122,11 +123,9 @@ def search_step(
         network.at = at._replace(part="architecture")
         train_only(trained=architecture_parameters, resting=weight_parameters)
         update = ArchitectureStep(network, config, arch_batch, batch, weight_optimizer, scaler)
-        if movement is not None:
-            movement.before_step()
+        movement.before_step()
         terms = architecture_step(update, arch_optimizer)
-        if movement is not None:
-            movement.after_step()
+        movement.after_step()
     network.at = at._replace(part="weights")
     train_only(trained=weight_parameters, resting=architecture_parameters)
     return terms, *weight_step(network, weight_optimizer, *batch, config, scaler)
@@ -164,8 +163,10 @@ def train_steps(
     at = config.moment(epoch, training=True)
     movement = RegulariserShare(network, arch_optimizer)
     for step, (arch_batch, batch) in enumerate(streams):
-        now, optimizers = at._replace(step=step), (weight_optimizer, arch_optimizer)
-        terms, loss, hits = search_step(network, config, now, arch_batch, batch, *optimizers, scaler, movement)
+        now = at._replace(step=step)
+        terms, loss, hits = search_step(
+            network, config, now, arch_batch, batch, weight_optimizer, arch_optimizer, scaler, movement
+        )
         # In the order in which a step computes them: the first that is not finite is the one to blame.
         step_losses.add(terms | {"train_loss": loss})
         correct += hits
