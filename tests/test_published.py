@@ -17,7 +17,7 @@ from daas_lab.studies.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = [path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
-SEARCHING = ("00_quickstart", "discretization_lab")  # always: they show more than records hold
+SEARCHING = ("00_quickstart", "discretization_lab", "kept_weights")  # always: they show more than records hold
 # Table → its notebook, where it has another name.
 OTHERWISE = {"the_field_digits": "the_field"}
 FROM_RECORDS = [
