@@ -211,6 +211,7 @@ def _check_gradients(method: Method, space: Space, budget: EdgeBudget) -> None:
     leaves = Architecture(*(part.detach().clone().requires_grad_() for part in start))
     at = Moment(1, EPOCHS, training=True, part="architecture", space=space)
     mixture = _mixture(method, leaves, "normal", at)
+    _check_computed(method, leaves, mixture)
     terms = _terms(method, dict.fromkeys(CELL_TYPES, leaves), at) if budget.normal == budget.reduce else []
     weights = torch.linspace(-1, 1, mixture.operations.numel()).view_as(mixture.operations)
     total = sum(terms, start=(weights * mixture.operations).sum())
@@ -219,7 +220,6 @@ def _check_gradients(method: Method, space: Space, budget: EdgeBudget) -> None:
         (gradient,) = torch.autograd.grad(total, [leaves.alphas], allow_unused=True)
     if gradient is None or not gradient.any():
         raise _broken(method, "mix", "leaves α without a gradient")
-    _check_computed(method, leaves, _mixture(method, leaves, "normal", at))
 
 
 def _check_computed(method: Method, leaves: Architecture, mixture: Mixture) -> None:

@@ -87,15 +87,15 @@ def weight_step(
 ) -> tuple[Tensor, Tensor]:
     """One update of the network weights by Eq. (1); returns the loss and the number of images it had right before."""
     optimizer.zero_grad()
-    parts = micro_batches(config, x, y)
+    parts, mixtures = micro_batches(config, x, y), network.mixtures()
     mean, correct = x.new_zeros(()), x.new_zeros(())
     for part_x, part_y in parts:
-        logits = forward(network, config.precision, part_x)
+        logits = forward(network, config.precision, part_x, mixtures)
         loss = losses.classification_loss(logits, part_y) / len(parts)
         scaler.scale(loss).backward()
         mean += loss.detach()
         correct += (logits.argmax(dim=1) == part_y).sum()
-    if any(mixture.computed is not None for mixture in network.mixtures().values()):
+    if any(mixture.computed is not None for mixture in mixtures.values()):
         for parameter in optimizer.param_groups[0]["params"]:
             if parameter.grad is None:  # decay and momentum go on, as in the stacks of a fast cell
                 parameter.grad = torch.zeros_like(parameter)
