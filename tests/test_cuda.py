@@ -4,6 +4,7 @@ is for whoever has one, `make test-cuda`."""
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,13 +12,16 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from daas_lab.compose import search_config
+from daas_lab.compose import retrain_config, search_config
+from daas_lab.methods.lookup import METHODS, method_class
 from daas_lab.networks.fast_supernet import FastSuperNetwork
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.folder import read_run
 from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.studies import estimate
-from daas_lab.train.loop import forward, fuses_sgd, prepare
+from daas_lab.train.cut import cut
+from daas_lab.train.loop import forward, fuses_sgd, place, prepare
+from daas_lab.train.retrain import retrain
 from daas_lab.train.search import build_supernet, search
 from tests.killing import Stopped, stop
 
@@ -113,17 +117,66 @@ def test_logits_and_gradients_are_those_of_the_cpu(precision, within):
         assert (one - other).norm() <= within * other.norm()
 
 
+def stopped_and_not(config, root):
+    """The same search twice: stopped after its first epoch and begun again, and undisturbed."""
+    search(config, root / "whole", progress=False)
+    with pytest.raises(Stopped):
+        search(config, root / "parts", progress=False, on_epoch=stop)
+    search(config, root / "parts", progress=False)
+    return [read_run(root / name) for name in ("parts", "whole")]
+
+
 @needs_gpu
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_search_goes_on_from_its_checkpoint(precision, tmp_path):
     config = config_of(device="cuda", precision=precision, deterministic=True, epochs=3)
-    search(config, tmp_path / "whole", progress=False)
-
-    with pytest.raises(Stopped):
-        search(config, tmp_path / "parts", progress=False, on_epoch=stop)
-    search(config, tmp_path / "parts", progress=False)
-    whole, parts = (read_run(tmp_path / name) for name in ("whole", "parts"))
+    parts, whole = stopped_and_not(config, tmp_path)
     assert whole.history == parts.history and whole.genotype == parts.genotype
+
+
+# Every method can be searched so: four channels, for a quarter of them may pass, and cells of two nodes.
+SHORT = {"channels": 4, "nodes": 4, "budget": "1,2", "steps": 2, "epochs": 3, "held_out_images": 32}
+SEARCHES = [(name, {}) for name in METHODS if method_class(name).trains] + [
+    ("da2s_exact", {"retire": 0.05}),
+    ("da2s", {"checkpointed": True}),
+    ("da2s", {"precision": "bfloat16", "partial_channels": 4}),
+]
+
+
+@needs_gpu
+@pytest.mark.parametrize(("method", "changes"), SEARCHES)
+def test_every_method_goes_on_from_its_checkpoint(method, changes, tmp_path):
+    gap = {"gap_every": 1, "gap_budgets": "1,2 1,1"}
+    config = config_of(method, device="cuda", deterministic=True, **SHORT | gap | changes)
+    parts, whole = stopped_and_not(config, tmp_path)
+    assert whole.history == parts.history and whole.genotype == parts.genotype
+    for name in ("architecture.safetensors", "genotype.json"):
+        assert (parts.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
+
+
+@needs_gpu
+@pytest.mark.filterwarnings("ignore")  # what torch says of its own parts while it compiles
+@pytest.mark.parametrize("method", ["da2s", "gdas"])
+def test_a_compiled_network_is_the_same_network(method):
+    config, found = config_of(method, **SHORT), {}
+    for compiled in (False, True):
+        with prepare(config := replace(config, device="cuda", tf32=False, compile=compiled)) as device:
+            network = place(build_supernet(config, FastSuperNetwork), config, device)
+            network.at = config.moment(1)
+            found[compiled] = gradients(network, *images(config, device))
+    for one, other in zip(found[True], found[False], strict=True):
+        assert (one - other).norm() <= 1e-3 * other.norm()
+
+
+@needs_gpu
+def test_a_network_that_was_cut_is_trained_on(tmp_path):
+    sizes = {"layers": 3, "channels": 4, "epochs": 2, "steps": 2, "threads": 1, "device": "cuda"}
+    search(config_of(device="cuda", **SHORT), tmp_path / "run", progress=False)
+    cut(tmp_path / "run", "1,1", tmp_path / "net")
+    for name, start in (("kept", {"weights": str(tmp_path / "net")}), ("new", {})):
+        genotype = None if start else read_run(tmp_path / "run").genotype
+        retrain(retrain_config(genotype, "tiny", "digits", **sizes, **start), tmp_path / name, progress=False)
+        assert 0 <= read_run(tmp_path / name).result["test_error"] <= 100
 
 
 @needs_gpu
