@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from daas_lab.compose import values_of
 from daas_lab.methods.protocols import PROTOCOLS
@@ -103,3 +104,13 @@ def test_the_bars_of_a_drop_are_its_parts():
         # On from the selection part, or from 0 where the two parts have different signs.
         assert [(bar.get_x(), bar.get_width()) for bar in computation] == [(70.0, 10.0), (0.0, 3.0)]
         assert list(ax.lines[0].get_xdata()) == [80.0, 2.0]
+
+
+@pytest.mark.parametrize("budgets", [("8/14",), ("8/14", "4/14")])
+def test_the_legend_of_the_parts_fits_below_them(budgets):
+    parts = {"drop_mean": 80.0, "selection_part_mean": 70.0, "computation_part_mean": 10.0}
+    figure = plots_field.gap_parts([{"method": "darts", "budget": budget} | parts for budget in budgets])
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    box = figure.legends[0].get_window_extent(canvas.get_renderer())
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width

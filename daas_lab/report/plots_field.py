@@ -48,7 +48,8 @@ def gap_parts(rows: Sequence[Mapping], *, title: str = "") -> Figure:
     budgets = list(dict.fromkeys(row["budget"] for row in rows))
     first = {row["method"]: row["drop_mean"] for row in rows if row["budget"] in budgets[:1]}
     methods = sorted(dict.fromkeys(row["method"] for row in rows), key=lambda name: first.get(name, 0))
-    figure = Figure(figsize=(4.4 * max(1, len(budgets)) + 1.2, 1.5 + 0.27 * len(methods)), layout="constrained")
+    size = max(7.8, 4.4 * len(budgets) + 1.2), 1.5 + 0.27 * len(methods)  # the legend is a line as long as that
+    figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(1, max(1, len(budgets)), sharey=True, sharex=True, squeeze=False)[0]
     for ax, budget in zip(panels, budgets, strict=False):
         own = [row for row in rows if row["budget"] == budget]
