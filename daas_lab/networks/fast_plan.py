@@ -4,6 +4,7 @@ Edges are named by their place in *leaving order*: by source, then by node, so t
 neighbours. Of the edges of a group each operation has its own: all of them until candidates leave the search.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from daas_lab.space.cell_space import PRIMITIVES, cell_edges
@@ -54,8 +55,7 @@ class Plan(NamedTuple):
 
     def leaving(self, source: int) -> tuple[int, int, int]:
         """The slice of edges that leave `source`, and the first of their nodes, counted from 0 at node 2."""
-        counts = [self.nodes - max(2, i + 1) for i in range(source + 1)]
-        return sum(counts[:-1]), sum(counts), max(0, source - 1)
+        return _leaving(self.nodes, source)
 
     def stride(self, source: int) -> int:
         """Of the edges that leave `source`."""
@@ -89,3 +89,9 @@ class Plan(NamedTuple):
             if any(own.values()):
                 groups.append({o: edges for o, edges in own.items() if edges})
         return groups
+
+
+@lru_cache(maxsize=256)
+def _leaving(nodes: int, source: int) -> tuple[int, int, int]:
+    positions = [k for k, (i, _) in enumerate(leaving_order(nodes)) if i == source]
+    return positions[0], positions[-1] + 1, max(0, source - 1)
