@@ -4,7 +4,6 @@ is for whoever has one, `make test-cuda`."""
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +12,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from daas_lab.compose import retrain_config, search_config
-from daas_lab.methods.lookup import METHODS, method_class
 from daas_lab.networks.fast_supernet import FastSuperNetwork
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.folder import read_run
@@ -23,7 +21,8 @@ from daas_lab.train.cut import cut
 from daas_lab.train.loop import forward, fuses_sgd, place, prepare
 from daas_lab.train.retrain import retrain
 from daas_lab.train.search import build_supernet, search
-from tests.killing import Stopped, stop
+from tests.killing import stopped_in_every_epoch
+from tests.test_field_sampled import BUDGETS, SHORT, TRAINED
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 SIZES = {"threads": 1, "layers": 3, "channels": 8, "side": 16, "batch_size": 8}
@@ -117,27 +116,25 @@ def test_logits_and_gradients_are_those_of_the_cpu(precision, within):
         assert (one - other).norm() <= within * other.norm()
 
 
-def stopped_and_not(config, root):
-    """The same search twice: stopped after its first epoch and begun again, and undisturbed."""
-    search(config, root / "whole", progress=False)
-    with pytest.raises(Stopped):
-        search(config, root / "parts", progress=False, on_epoch=stop)
-    search(config, root / "parts", progress=False)
-    return [read_run(root / name) for name in ("parts", "whole")]
+def parts_and_whole(config, root):
+    """The same search twice: stopped after every epoch and begun again, and undisturbed."""
+
+    def train(folder, on_epoch):
+        search(config, folder, progress=False, on_epoch=on_epoch)
+
+    return map(read_run, stopped_in_every_epoch(train, root))
 
 
 @needs_gpu
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_search_goes_on_from_its_checkpoint(precision, tmp_path):
     config = config_of(device="cuda", precision=precision, deterministic=True, epochs=3)
-    parts, whole = stopped_and_not(config, tmp_path)
+    parts, whole = parts_and_whole(config, tmp_path)
     assert whole.history == parts.history and whole.genotype == parts.genotype
 
 
-# Every method can be searched so: four channels, for a quarter of them may pass, and cells of two nodes.
-SHORT = {"channels": 4, "nodes": 4, "budget": "1,2", "steps": 2, "epochs": 3, "held_out_images": 32}
-SEARCHES = [(name, {}) for name in METHODS if method_class(name).trains] + [
-    ("da2s_exact", {"retire": 0.05}),
+SEARCHES = [(name, {}) for name in TRAINED] + [
+    ("da2s_exact", {"retire": 0.05, "steps": 8, "arch_learning_rate": 1.0}),
     ("da2s", {"checkpointed": True}),
     ("da2s", {"precision": "bfloat16", "partial_channels": 4}),
 ]
@@ -146,9 +143,9 @@ SEARCHES = [(name, {}) for name in METHODS if method_class(name).trains] + [
 @needs_gpu
 @pytest.mark.parametrize(("method", "changes"), SEARCHES)
 def test_every_method_goes_on_from_its_checkpoint(method, changes, tmp_path):
-    gap = {"gap_every": 1, "gap_budgets": "1,2 1,1"}
-    config = config_of(method, device="cuda", deterministic=True, **SHORT | gap | changes)
-    parts, whole = stopped_and_not(config, tmp_path)
+    gap = {"gap_every": 1, "gap_budgets": " ".join(BUDGETS)}
+    given = SHORT | {"budget": BUDGETS[0]} | gap | changes
+    parts, whole = parts_and_whole(config_of(method, device="cuda", deterministic=True, **given), tmp_path)
     assert whole.history == parts.history and whole.genotype == parts.genotype
     for name in ("architecture.safetensors", "genotype.json"):
         assert (parts.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
@@ -158,9 +155,10 @@ def test_every_method_goes_on_from_its_checkpoint(method, changes, tmp_path):
 @pytest.mark.filterwarnings("ignore")  # what torch says of its own parts while it compiles
 @pytest.mark.parametrize("method", ["da2s", "gdas"])
 def test_a_compiled_network_is_the_same_network(method):
-    config, found = config_of(method, **SHORT), {}
+    found = {}
     for compiled in (False, True):
-        with prepare(config := replace(config, device="cuda", tf32=False, compile=compiled)) as device:
+        config = config_of(method, device="cuda", tf32=False, compile=compiled, **SHORT, budget=BUDGETS[0])
+        with prepare(config) as device:
             network = place(build_supernet(config, FastSuperNetwork), config, device)
             network.at = config.moment(1)
             found[compiled] = gradients(network, *images(config, device))
@@ -171,8 +169,8 @@ def test_a_compiled_network_is_the_same_network(method):
 @needs_gpu
 def test_a_network_that_was_cut_is_trained_on(tmp_path):
     sizes = {"layers": 3, "channels": 4, "epochs": 2, "steps": 2, "threads": 1, "device": "cuda"}
-    search(config_of(device="cuda", **SHORT), tmp_path / "run", progress=False)
-    cut(tmp_path / "run", "1,1", tmp_path / "net")
+    search(config_of(device="cuda", budget=BUDGETS[0], **SHORT), tmp_path / "run", progress=False)
+    cut(tmp_path / "run", BUDGETS[1], tmp_path / "net")
     for name, start in (("kept", {"weights": str(tmp_path / "net")}), ("new", {})):
         genotype = None if start else read_run(tmp_path / "run").genotype
         retrain(retrain_config(genotype, "tiny", "digits", **sizes, **start), tmp_path / name, progress=False)
