@@ -66,6 +66,11 @@ class Plan(NamedTuple):
         first, stop, _ = self.leaving(source)
         return tuple(e for e in self.candidates[operation] if first <= e < stop)
 
+    def rows(self, operation: int, source: int) -> slice:
+        """Of the edges that still have `operation`, one after the other, those that leave `source`."""
+        start = sum(e < self.leaving(source)[0] for e in self.candidates[operation])
+        return slice(start, start + len(self.having(operation, source)))
+
     def pooled(self, source: int) -> Pooled | None:
         """What is left of the pools, and at stride 1 of the skip, of what leaves `source`."""
         kinds = (MAX_POOL, AVERAGE_POOL, *([SKIP] if self.stride(source) == 1 else []))
@@ -76,9 +81,8 @@ class Plan(NamedTuple):
 
     def reduced_skips(self, source: int) -> tuple[Edges, slice]:
         """At stride 2 the edges that leave `source` and still have a skip, and their rows in the stack of skips."""
-        having = self.having(SKIP, source) if self.stride(source) == 2 else ()
-        start = sum(e < self.leaving(source)[0] for e in self.candidates[SKIP])
-        return having, slice(start, start + len(having))
+        rows = self.rows(SKIP, source)
+        return (self.having(SKIP, source), rows) if self.stride(source) == 2 else ((), slice(rows.start, rows.start))
 
     def groups(self, source: int, size: int) -> list[Group]:
         """The edges that leave `source`, `size` at a time, by the convolutions that they still have."""
