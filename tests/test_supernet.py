@@ -10,7 +10,7 @@ from daas_lab.compose import search_config
 from daas_lab.methods.method import Mixture
 from daas_lab.networks.fast_supernet import FastSuperNetwork
 from daas_lab.networks.supernet import MixedEdge, SuperNetwork
-from daas_lab.space.cell_space import PRIMITIVES
+from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES
 from daas_lab.train.search import build_supernet
 from tests.reference import gradients
 
@@ -93,6 +93,37 @@ def test_training_and_evaluation(dtype, changes):
     oracle, fast, images, classes = pair(dtype, **changes)
     assert_same(oracle, fast, images, classes)
     assert_same(oracle.eval(), fast.eval(), images, classes)
+
+
+@pytest.mark.parametrize("partial_channels", [1, 2])
+@pytest.mark.parametrize(
+    "operations",
+    ["no_skip", ",".join(("none", *PRIMITIVES)), "dil_conv_5x5,none,skip_connect", "avg_pool_3x3,none,max_pool_3x3"],
+)
+def test_some_of_the_seven_operations_in_any_order_and_none(operations, partial_channels):
+    """All of them, what is left when many have retired (of some edges nobody but `none`), and who is computed alone."""
+    changes = {"operations": operations, "partial_channels": partial_channels, "side": 12}
+    oracle, fast, images, classes = pair(torch.float64, **changes)
+    assert type(build_supernet(search_config("tiny", "cifar10", **changes, channels=4))) is FastSuperNetwork
+    generator = torch.Generator().manual_seed(0)
+
+    def some(name, share):
+        return torch.rand(oracle.alphas(name).shape, generator=generator) < share
+
+    for candidates in (None, {name: some(name, 0.4) for name in CELL_TYPES}):
+        for network in (oracle, fast):
+            if candidates is not None:
+                network.keep(candidates)
+        assert_same(oracle, fast, images, classes)
+        assert_same(oracle.eval(), fast.eval(), images, classes)
+        oracle.train(), fast.train()
+    drawn = {name: some(name, 0.5) for name in CELL_TYPES}
+    weights = {
+        name: Mixture(drawn[name] * mixture.operations, mixture.edges, computed=drawn[name])
+        for name, mixture in oracle.mixtures().items()
+    }
+    logits = [network(images, weights) for network in (oracle, fast)]
+    torch.testing.assert_close(*logits, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -1,6 +1,7 @@
-"""The super-network of the paper's seven operations, computed in another order than supernet.py's: the same function.
+"""The super-network of the paper's seven operations, or some of them, computed in another order than supernet.py's: the
+same function.
 
-Legend: B batch, C channels of a cell, H = W side of its map, E edges of a cell, O operations.
+Legend: B batch, C channels of a cell, H = W side of its map, E edges of a cell, O operations of the space.
 
 A cell holds the weights of all its edges in a few stacks, and a training pass through it is one function
 (fast_cell.py). A `state_dict` has the names of the readable form. A candidate that retires leaves the stacks.
@@ -26,7 +27,7 @@ from daas_lab.networks.fast_evaluation import evaluate_cell
 from daas_lab.networks.fast_layers import CornersFunction, halves
 from daas_lab.networks.fast_plan import NORMED, Plan, leaving_order
 from daas_lab.networks.supernet import Computed, MixedCell, SuperNetwork
-from daas_lab.space.cell_space import PRIMITIVES, Space
+from daas_lab.space.cell_space import NONE, PRIMITIVES, Space
 from daas_lab.space.operations import FactorizedReduce
 
 # What the rows of a cell's stacks are called, one kind after the other, as fast_plan.py orders them: of the kernels,
@@ -116,7 +117,9 @@ class FastCell(nn.Module):
     preprocess_0: Any  # a FactorizedReduce or what relu_conv_norm makes
     preprocess_1: Any
     order: Tensor
+    columns: Tensor
     living: Tensor
+    living_edges: Tensor
 
     def __init__(self, cell: MixedCell, space: Space, partial_channels: int):
         """With the weights of the readable `cell`, so that a seed gives both forms the same."""
@@ -126,10 +129,15 @@ class FastCell(nn.Module):
         reduces, C = cell.cell_type == "reduce", self.preprocess_1.conv.out_channels // partial_channels
         order = [space.edges.index(edge) for edge in leaving_order(space.nodes)]
         having = [tuple(k for k, e in enumerate(order) if name in cell.edges[e]) for name in PRIMITIVES]
-        self.C, self.order_of_edges = C, order
+        # Which of the space's operations the paper's seven are, in their order; O: it has none such.
+        places = {name: o for o, name in enumerate(space.operations)}
+        columns = [places.get(name, len(places)) for name in PRIMITIVES]
+        self.C, self.order_of_edges, self.order_of_operations = C, order, columns
         self.register_buffer("order", torch.tensor(order), persistent=False)
-        # [E, O]: 0 for who has left, whatever weight a method gives it.
+        self.register_buffer("columns", torch.tensor(columns), persistent=False)
+        # [E, 7] and [E]: 0 for who has left, whatever weight a method gives it. An edge that still has `none` has not.
         self.register_buffer("living", torch.ones(len(order), len(PRIMITIVES)), persistent=False)
+        self.register_buffer("living_edges", torch.ones(len(order)), persistent=False)
         self.norms = StackedNorms(C, sum(len(having[o]) for o in NORMED))
         self.plan = Plan(space.nodes, reduces, partial_channels, self.norms.eps, tuple(having))
         rows = {stack: len(names) for stack, names in rows_of(self.plan).items()}
@@ -161,9 +169,10 @@ class FastCell(nn.Module):
 
     def keep(self, candidates: Tensor) -> dict[nn.Parameter, tuple[nn.Parameter, Tensor]]:
         """Retires all but `candidates` [E, O]: old stacks → the new ones, and which of the old rows they have."""
-        candidates = candidates[self.order_of_edges]  # on the CPU, as a rule, where `order` need not be
-        self.living = candidates.to(self.living)
-        before, self.plan, moved = self.plan, self.plan.only(candidates.tolist()), {}
+        chosen = self._of_the_seven(candidates.tolist())
+        self.living = torch.tensor(chosen).to(self.living)
+        self.living_edges = candidates[self.order_of_edges].any(dim=1).to(self.living)
+        before, self.plan, moved = self.plan, self.plan.only(chosen), {}
         for stack, index in rows_among(before, self.plan, self.order.device).items():
             if stack.endswith("norms"):
                 getattr(self, stack).keep(index, self.C)
@@ -174,6 +183,10 @@ class FastCell(nn.Module):
                 moved[old] = new, index
         self.layout = self._lay_out()
         return moved
+
+    def _of_the_seven(self, chosen: list[list[bool]]) -> list[list[bool]]:
+        """Who of [E, O] is chosen, edges in leaving order, operations in that of the paper's seven."""
+        return [[(*chosen[e], False)[o] for o in self.order_of_operations] for e in self.order_of_edges]
 
     def entry(self, key: str, stack: Tensor | None = None) -> Tensor:
         """What the readable form calls `key`: a view of its stack here, or of a `stack` of the same shape."""
@@ -210,8 +223,9 @@ class FastCell(nn.Module):
             for module, x in ((self.preprocess_0, input_0), (self.preprocess_1, input_1))
         ]
         zs, batch = [z for z, _ in states], [statistics for _, statistics in states]
+        operations = F.pad(operations, (0, 1))[:, self.columns]
         gains = (edges.unsqueeze(1) * operations)[self.order] * self.living
-        edges = edges[self.order] * self.living.amax(dim=1)
+        edges = edges[self.order] * self.living_edges
         names = ("depthwise_3", "depthwise_5", "pointwise", *(("skip_1", "skip_2") if self.plan.reduces else ()))
         stacks = [getattr(self, name) for name in names]
         if not self.training:
@@ -220,7 +234,7 @@ class FastCell(nn.Module):
             return evaluate_cell(self.plan, *zs, gains, edges, *stacks, running=running), ()
         plan, rows = self.plan, None
         if computed is not None:
-            plan = plan.only([computed[e] for e in self.order_of_edges])
+            plan = plan.only(self._of_the_seven(computed))
             rows = rows_among(self.plan, plan, zs[0].device)
             stacks = [stack[rows[name]] for name, stack in zip(names, stacks, strict=True)]
         device = zs[0].device.type
@@ -322,8 +336,9 @@ def check_checkpointed(space: Space, method: Method) -> None:
 
 def _lacks_fast_form(space: Space, method: Method) -> str:
     """What the fast form is of, where it cannot take over; else nothing."""
-    if space.operations != PRIMITIVES:
-        return f"of the paper's seven operations, not {', '.join(space.operations)}"
+    others = [name for name in space.operations if name not in (*PRIMITIVES, NONE)]
+    if others:
+        return f"of the paper's seven operations, not {', '.join(others)}"
     if method.affine:
         return "of the paper's seven operations without affine batch-norm"
     # Its weights have other names than those that a method chooses by.

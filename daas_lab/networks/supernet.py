@@ -7,8 +7,8 @@ Legend: B batch, C channels of a cell, H = W side of its map, E edges of a cell,
     cell         concat(z_2, …, z_{N-1})
 
 a and b are what a method makes of α and β (`Method.mix`); the network mixes with them and knows no method. Here the
-three lines are loops, for any space. `fast_supernet.py` computes the same function sooner where the operations are the
-paper's seven, and is tested against this one.
+three lines are loops, for any space. `fast_supernet.py` computes the same function sooner where the operations are of
+the paper's seven, and is tested against this one.
 """
 
 from collections.abc import Mapping, Sequence
