@@ -107,6 +107,8 @@ def run_gap(options: argparse.Namespace) -> None:
             cells = within
         given = network, run_config, splits.held_out, splits.weights
         rows += discretize.accuracy_drops(*given, cells, cells=cells, **lists)
+    if not rows:
+        raise refuse("budget", ", ".join(map(str, budgets)), "another one: each of these keeps what has retired")
     if options.select != rules.OWN:
         rows = [{"select": options.select} | row for row in rows]
     _note_unfinished(options.run_folder, run_config)
@@ -180,6 +182,8 @@ def _note_unfinished(folder: str | Path, run_config: config.SearchConfig) -> Non
 
 def _make_folder(option: str, path: str) -> None:
     """Have the folder of a file that is written after long work, or raise before it."""
+    if Path(path).is_dir():
+        raise refuse(option, path, "a file, not a folder")
     folder = Path(path).resolve().parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -351,5 +355,7 @@ def _changes(options: argparse.Namespace, config_class: type) -> dict:
             raise refuse("--set", assignment, "FIELD=VALUE")
         if name in named and hasattr(options, name):
             raise refuse("--set", assignment, f"of another field: this one is given as --{name}")
+        if name.replace("-", "_") in changes:
+            raise refuse("--set", assignment, "of a field that is given once")
         changes[name.replace("-", "_")] = value
     return changes

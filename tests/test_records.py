@@ -127,6 +127,19 @@ def test_what_a_record_has_measured_outlives_a_run_that_lacks_it(published, tmp_
     assert rows == make.drops([full], ["4/14"], own)
 
 
+def test_what_a_record_measured_of_another_training_is_not_this_run_s(published, tmp_path):
+    """The hash leaves the machine out: the same configuration may have been trained elsewhere, to other weights."""
+    settings, runs = published
+    own = replace(settings, figures=tmp_path)
+    record = tmp_path / "records" / f"{make.run_name(runs[0].config)}.json"
+    full = read_run(runs[0].folder)
+    history = [entry | {"classification_loss": 1.0} for entry in full.history]
+    write_record(replace(full, history=history, gap=[row | {"budget": "2,2,1,1"} for row in full.gap]), record)
+    make.make_runs([full.config], own)
+    again = read_record(record)
+    assert again.history == full.history and again.gap == full.gap
+
+
 def test_a_study_of_what_is_finished_begins_nothing(published, tmp_path):
     settings, runs = published
     there = replace(elsewhere(settings, tmp_path), finished_only=True)
@@ -199,6 +212,21 @@ def test_a_damaged_record_is_named(published, tmp_path):
     document["config"]["seed"] = 7
     cut.write_text(json.dumps(document))
     with pytest.raises(LabError, match="hash"):
+        read_record(cut)
+
+
+@pytest.mark.parametrize(
+    "alphas", [{"normal": [[[1.0]]]}, {"normal": [[[1], []]], "reduce": [[[1]]]}, {"normal": 1}, 1]
+)
+def test_a_record_whose_alphas_are_none_is_named(published, tmp_path, alphas):
+    settings, runs = published
+    path = settings.figures / "records" / f"{make.run_name(runs[0].config)}.json"
+    cut = tmp_path / "cut.json"
+    cut.write_text(json.dumps(json.loads(path.read_text()) | {"alphas": alphas}))
+    with pytest.raises(LabError, match=r"damaged record .*cut\.json"):
+        read_record(cut)
+    cut.write_text("[" * 100_000)
+    with pytest.raises(LabError, match=r"damaged record .*cut\.json"):
         read_record(cut)
 
 

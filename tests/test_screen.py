@@ -80,13 +80,30 @@ def test_changes_are_compared_with_their_own_side():
     assert "2 comparisons" in words
 
 
+def test_a_side_that_has_but_one_of_the_budgets_says_so():
+    more = [row | {"budget": "5/14"} for row in ROWS if row["side"] == "authors"]
+    words = screen.sentences([*ROWS, *more], "error", "test error")
+    assert "The test error (8/14) of noise changed, paper" in words
+    assert "The test error of noise changed, authors" in words
+
+
 def test_a_point_for_every_change_and_side_in_every_panel():
     means = summarise(ROWS, ("side", "changed", "budget"), ("error", "drop_one"))
-    figure = plots_field.changes(means, {"error": "error (%)", "drop_one": "points lost"})
+    figure = plots_field.changes(means, {"error": "error (%)", "drop_one": "points lost"}, base="nothing")
     assert [len(ax.containers) for ax in figure.axes] == [4, 4]
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["nothing", "noise"]
+    # A side without the search in which nothing is changed has no line.
+    figure = plots_field.changes(means[1:], {"error": "error (%)", "drop_one": "lost"}, base="nothing")
+    assert [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_linestyle() == "--"] == [
+        means[2]["error_mean"]
+    ]
     series = {"x": {"parameter_free": np.ones(4), "share": np.full(3, np.nan)}}
     assert len(plots_evolution.collapse(series).axes) == 2
+
+
+def test_the_map_leaves_out_who_has_no_error_yet():
+    rows = [{"method": "darts", "drop_mean": 70.0, "error_mean": 12.0}, {"method": "da2s", "drop_mean": 0.0}]
+    assert plots_field.gap_map(rows).axes[0].get_legend_handles_labels()[1] == ["darts"]
 
 
 def test_the_bars_of_a_drop_are_its_parts():

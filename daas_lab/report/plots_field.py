@@ -17,10 +17,11 @@ def gap_map(
     """What the cut costs across, retrained error up, a point for each method with a bar of one standard deviation
     either way.
 
-    `rows`: `method`, `drop_mean`, `error_mean` and their `_std`. `lines`: name → (error, deviation) of cells that were
-    not searched here, across the whole picture.
+    `rows`: `method`, `drop_mean`, `error_mean` and their `_std`; those that lack one are left out. `lines`: name →
+    (error, deviation) of cells that were not searched here, across the whole picture.
     """
     ax = new_axes((9.2, 5.6))
+    rows = [row for row in rows if None not in (row.get("drop_mean"), row.get("error_mean"))]
     for m, row in enumerate(rows):
         colour = method_colour(row["method"], m)
         deviations: dict[str, Any] = {"xerr": row.get("drop_std") or 0, "yerr": row.get("error_std") or 0}
@@ -96,22 +97,23 @@ def error_over_epochs(rows: Sequence[Mapping], *, title: str = "") -> Figure:
 
 
 @themed
-def changes(rows: Sequence[Mapping], quantities: Mapping[str, str], *, title: str = "") -> Figure:
+def changes(rows: Sequence[Mapping], quantities: Mapping[str, str], *, base: str, title: str = "") -> Figure:
     """What one changed constant does: a panel for each of `quantities` (name → label), a line for each constant, a
-    point with a bar of one standard deviation for each side; dashed where that side is with nothing changed.
+    point with a bar of one standard deviation for each side; dashed where that side is with `base` changed: nothing.
 
-    `rows`: `side`, `changed`, and mean and `_std` of each quantity; the first `changed` is nothing.
+    `rows`: `side`, `changed`, and mean and `_std` of each quantity.
     """
     names, sides = (list(dict.fromkeys(row[key] for row in rows)) for key in ("changed", "side"))
     figure = Figure(figsize=(3.1 * len(quantities) + 2.2, 1.4 + 0.42 * len(names)), layout="constrained")
     for ax, (quantity, label) in zip(figure.subplots(1, len(quantities), sharey=True), quantities.items(), strict=True):
         for s, side in enumerate(sides):
             style: dict[str, Any] = {"color": LINE_COLOURS[s], "fmt": MARKERS[s], "elinewidth": 0.9}
-            for row in (row for row in rows if row["side"] == side and row.get(f"{quantity}_mean") is not None):
+            own = [row for row in rows if row["side"] == side and row.get(f"{quantity}_mean") is not None]
+            for k, row in enumerate(own):
                 y = names.index(row["changed"]) + 0.24 * (s - (len(sides) - 1) / 2)
-                seen = side if row["changed"] == names[0] else None
+                seen = None if k else side
                 ax.errorbar(row[f"{quantity}_mean"], y, xerr=row.get(f"{quantity}_std") or 0, label=seen, **style)
-                if row["changed"] == names[0]:
+                if row["changed"] == base:
                     ax.axvline(row[f"{quantity}_mean"], color=LINE_COLOURS[s], linestyle=DASHES[1], alpha=0.6)
         ax.set(xlabel=label)
         ax.grid(axis="y", visible=False)

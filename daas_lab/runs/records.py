@@ -7,6 +7,7 @@ digits after the point, versions, machine and seconds. It stands for its run whe
 import contextlib
 import itertools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from daas_lab.identity import checked_config, config_hash, to_document
 from daas_lab.runs.files import write_atomically
 from daas_lab.runs.folder import Run, kind_of, read_config, read_run
 from daas_lab.runs.provenance import origin_in
+from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.space.genotype import Genotype
 
 FORMAT = 1
-DAMAGED = (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError)  # of a record when it is read
+DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # of a record when it is read
 DIGITS = 4  # of α and β, after the point
 LARGE = 1e3  # what is as large as this is written in whole numbers: a candidate that has left, by 1e4
 
@@ -77,6 +79,14 @@ def read_any(path: str | Path) -> Run:
     return read_record(path) if Path(path).suffix == ".json" else read_run(path)
 
 
+def _arrays(document: Mapping[str, list], dimensions: int) -> dict[str, np.ndarray]:
+    """Cell type → α [T, E, O] or β [T, E]; of a run without them nothing."""
+    arrays = {name: np.array(values, dtype=float) for name, values in document.items()}
+    if arrays and (arrays.keys() != set(CELL_TYPES) or any(own.ndim != dimensions for own in arrays.values())):
+        raise ValueError(f"α and β must be of {' and '.join(CELL_TYPES)} cells, with {dimensions} dimensions")
+    return arrays
+
+
 def read_record(path: str | Path) -> Run:
     """The run that a record stands for; its `folder` is None, for there are no weights."""
     try:
@@ -89,8 +99,8 @@ def read_record(path: str | Path) -> Run:
             history=document["history"],
             seconds=document["seconds"],
             finished=True,
-            alphas={name: np.array(values) for name, values in document["alphas"].items()},
-            betas={name: np.array(values) for name, values in document["betas"].items()},
+            alphas=_arrays(document["alphas"], 3),
+            betas=_arrays(document["betas"], 2),
             genotype=document["genotype"] and Genotype.from_json(document["genotype"]),
             gap=document["gap"],
             result=document["result"],

@@ -162,9 +162,10 @@ def open_run(folder: str | Path, config: SearchConfig | RetrainConfig) -> Iterat
         yield RunWriter(folder)
         return
     with locked(folder):
+        path = folder / "config.json"
+        _check_free(folder)
         for half_written in folder.glob(".*.tmp"):
             half_written.unlink()
-        path = folder / "config.json"
         if path.is_file() and not _is_there(config, folder):
             path.unlink()
         if not path.is_file():
@@ -172,6 +173,18 @@ def open_run(folder: str | Path, config: SearchConfig | RetrainConfig) -> Iterat
             header |= {"versions": versions(), "machine": machine()}
             write_atomically(path, json.dumps(header, indent=2) + "\n")
         yield RunWriter(folder, config_hash(config))
+
+
+def _check_free(folder: Path) -> None:
+    """Raise if files that a new run would replace lie in a folder that is no run's, nor what is left of one."""
+    if any((folder / name).exists() for name in ("config.json", "DONE", *CHECKPOINTS, *LOGS)):
+        return
+    names = [name for name in (*RESULTS, *MEASURED, "timing.jsonl") if (folder / name).exists()]
+    names += sorted(path.name for path in folder.glob(".*.tmp") if not path.name.startswith(".config.json."))
+    if names:
+        raise LabError(
+            f"{folder} holds {', '.join(names)} and no run: a new one would replace that; choose another --out"
+        )
 
 
 def _is_there(config: SearchConfig | RetrainConfig, folder: Path) -> bool:
