@@ -355,7 +355,5 @@ def _changes(options: argparse.Namespace, config_class: type) -> dict:
             raise refuse("--set", assignment, "FIELD=VALUE")
         if name in named and hasattr(options, name):
             raise refuse("--set", assignment, f"of another field: this one is given as --{name}")
-        if name.replace("-", "_") in changes:
-            raise refuse("--set", assignment, "of a field that is given once")
         changes[name.replace("-", "_")] = value
     return changes

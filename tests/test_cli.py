@@ -40,7 +40,6 @@ def searched(tmp_path_factory):
         (["--lambda-c", "cubic"], ["lambda_c", "cubic", "linear"]),
         (["--set", "chanels=4"], ["chanels", "channels"]),
         (["--set", "method=darts"], ["method=darts", "--method"]),
-        (["--epochs", "2", "--set", "epochs=3"], ["epochs=3", "given once"]),
         (["--set", "sync_batch_norm=true"], ["sync_batch_norm", "false for a search"]),
         (["--set", "split_seed=99999999999999999999"], ["split_seed", "at most"]),
         (["--threads", "100000000000"], ["threads", "at most 1024"]),
@@ -97,12 +96,9 @@ def test_another_configuration_in_the_same_folder_is_refused(capsys, searched):
 
 
 def test_a_file_is_asked_for_before_long_work_where_a_folder_is_given(searched, capsys, tmp_path):
-    """Nor is a field set twice."""
     (tmp_path / "dir.svg").mkdir()
     said = refused(capsys, "attribution", str(searched), "--out", str(tmp_path / "dir.svg"))
     assert "dir.svg" in said and "a file, not a folder" in said
-    twice = ("--set", "steps=3", "--set", "steps=4")
-    assert "given once" in refused(capsys, "search", "--preset", "tiny", *twice, "--out", str(tmp_path / "x"))
 
 
 def test_settings_that_may_be_meant_are_named_in_one_order(capsys, tmp_path):

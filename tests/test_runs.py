@@ -115,13 +115,18 @@ def test_what_was_measured_of_a_network_that_is_lost_is_not_said_of_the_one_that
     assert not any((folder / name).exists() for name in ("gap.json", folder_module.stop_name(1), "genotype.json"))
 
 
-@pytest.mark.parametrize("name", ["genotype.json", "gap.json", ".draft.tmp"])
+@pytest.mark.parametrize("name", ["genotype.json", "gap.json"])
 def test_a_new_run_replaces_no_file_of_a_folder_that_is_no_run_s(tmp_path, name):
     (tmp_path / name).write_text("mine")
+    (tmp_path / ".draft.tmp").write_text("mine")
     said = pytest.raises(LabError, match=rf"holds .*{name} and no run: .* choose another --out")
     with said, open_run(tmp_path, search_config("tiny", "digits")):
         pass
     assert (tmp_path / name).read_text() == "mine" and not (tmp_path / "config.json").exists()
+    (tmp_path / name).unlink()
+    with open_run(tmp_path, search_config("tiny", "digits")):
+        pass
+    assert (tmp_path / ".draft.tmp").read_text() == "mine"
 
 
 def finished_run(folder):

@@ -164,7 +164,7 @@ def open_run(folder: str | Path, config: SearchConfig | RetrainConfig) -> Iterat
     with locked(folder):
         path = folder / "config.json"
         _check_free(folder)
-        for half_written in folder.glob(".*.tmp"):
+        for half_written in folder.glob(".?*.[0-9]*.tmp"):  # as files.py names them
             half_written.unlink()
         if path.is_file() and not _is_there(config, folder):
             path.unlink()
@@ -180,7 +180,6 @@ def _check_free(folder: Path) -> None:
     if any((folder / name).exists() for name in ("config.json", "DONE", *CHECKPOINTS, *LOGS)):
         return
     names = [name for name in (*RESULTS, *MEASURED, "timing.jsonl") if (folder / name).exists()]
-    names += sorted(path.name for path in folder.glob(".*.tmp") if not path.name.startswith(".config.json."))
     if names:
         raise LabError(
             f"{folder} holds {', '.join(names)} and no run: a new one would replace that; choose another --out"
