@@ -225,6 +225,10 @@ def test_a_record_whose_alphas_are_none_is_named(published, tmp_path, alphas):
     cut.write_text(json.dumps(json.loads(path.read_text()) | {"alphas": alphas}))
     with pytest.raises(LabError, match=r"damaged record .*cut\.json"):
         read_record(cut)
+
+
+def test_a_record_of_too_many_brackets_is_named(tmp_path):
+    cut = tmp_path / "cut.json"
     cut.write_text("[" * 100_000)
     with pytest.raises(LabError, match=r"damaged record .*cut\.json"):
         read_record(cut)

@@ -6,7 +6,7 @@ Legend: p two-sided; intervals of 95 %; `None` wherever too little was measured 
 """
 
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -96,22 +96,17 @@ def difference(groups: Mapping[str, Group], first: str, second: str, quantity: s
 
 
 def differences(
-    rows: Iterable[Row],
-    key: str,
-    pairs: Iterable[tuple[str, str]],
-    quantity: str,
-    title: str = "test error",
-    every: Collection[str] | None = None,
+    rows: Iterable[Row], key: str, pairs: Iterable[tuple[str, str]], quantity: str, title: str = "test error"
 ) -> list[Difference]:
     """`difference` for each of `pairs`, two values of `key` in rows of single runs, of the means over the budgets that
-    both were measured at; which, where these are not `every` one (default: of the rows). A seed that lacks one of these
-    does not count: its mean is of something else."""
+    both were measured at; which, where these are not all. A seed that lacks one of these does not count: its mean is of
+    something else."""
     values: dict[str, dict[int, dict[str, list[float]]]] = {}
     for row in rows:
         if row.get(quantity) is not None:
             at = values.setdefault(row[key], {}).setdefault(row["seed"], {})
             at.setdefault(row["budget"], []).append(row[quantity])
-    every = {budget for own in values.values() for at in own.values() for budget in at} if every is None else set(every)
+    every = {budget for own in values.values() for at in own.values() for budget in at}
     found = []
     for pair in pairs:
         seeds = {name: values.get(name, {}) for name in pair}

@@ -31,6 +31,12 @@ def write_keeping(path: Path, content: bytes, previous: Path | None = None) -> N
         raise LabError(f"cannot write {path}: {error.strerror}; what was there before is intact") from error
 
 
+def remove_half_written(folder: Path) -> None:
+    """Remove what `write_keeping` left when its process was killed, and no other file."""
+    for temporary in folder.glob(".?*.[0-9]*.tmp"):
+        temporary.unlink()
+
+
 def _keep_as(path: Path, previous: Path) -> None:
     """Have what is at `path` at `previous` too, so that a kill right after finds both; where the file system has no
     hard links it is moved."""

@@ -135,10 +135,9 @@ def _publish(run: Run, settings: Settings) -> None:
         if record.is_file():  # what it has measured and the folder has not is not lost
             with contextlib.suppress(LabError):
                 known = read_record(record)
-                if known.history != run.history:  # of another training, on another machine: other networks
-                    known = replace(known, gap=[], cells={})
-                cells = {rule: own | run.cells.get(rule, {}) for rule, own in known.cells.items()}
-                run = replace(run, gap=_with_cuts_of(run.gap, known.gap), cells=run.cells | cells)
+                if known.history == run.history:  # else of another training, on another machine: other networks
+                    cells = {rule: own | run.cells.get(rule, {}) for rule, own in known.cells.items()}
+                    run = replace(run, gap=_with_cuts_of(run.gap, known.gap), cells=run.cells | cells)
         write_record(run, record)
 
 

@@ -97,10 +97,10 @@ def collapse_series(runs: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, np
 
 def sentences(rows: Sequence[Row], quantity: str, title: str) -> str:
     """Side by side, every change against the side with nothing changed; `quantity` of the rows, called `title`."""
-    found, every = [], {row["budget"] for row in rows}
+    named, pairs = [], []
     for side in PROTOCOLS:
         own = [row | {"name": f"{row['changed']} changed, {side}"} for row in rows if row["side"] == side]
         base = f"{NOTHING} changed, {side}"
-        pairs = [(base, name) for name in dict.fromkeys(row["name"] for row in own) if name != base]
-        found += compare.differences(own, "name", pairs, quantity, title, every)
-    return compare.listed(found)
+        pairs += [(base, name) for name in dict.fromkeys(row["name"] for row in own) if name != base]
+        named += own
+    return compare.listed(compare.differences(named, "name", pairs, quantity, title))

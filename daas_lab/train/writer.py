@@ -22,7 +22,7 @@ from daas_lab.config import RetrainConfig, SearchConfig
 from daas_lab.errors import LabError, NewerVersion
 from daas_lab.identity import NOT_HASHED, config_hash, to_document
 from daas_lab.runs.epoch_log import LOGS, Entry, add_entry, read_entries, records_of, stacked, write_entries
-from daas_lab.runs.files import append, write_atomically, write_keeping
+from daas_lab.runs.files import append, remove_half_written, write_atomically, write_keeping
 from daas_lab.runs.folder import (
     CHECKPOINTS,
     MEASURED,
@@ -103,9 +103,8 @@ class RunWriter:
         is of another network."""
         if not distributed.is_main():
             return
-        stops = (path.name for path in self.folder.glob("stop.*.pt"))
-        for name in ("DONE", *MEASURED, *stops, *RESULTS[1:], "timing.jsonl"):  # all but its configuration
-            (self.folder / name).unlink(missing_ok=True)
+        for path in _replaced(self.folder):
+            path.unlink()
         write_entries(self.folder, [Entry(0, None, self.snapshot)])
 
     def save_epoch(self, record: dict, state: dict[str, Any], seconds: float) -> None:
@@ -164,8 +163,7 @@ def open_run(folder: str | Path, config: SearchConfig | RetrainConfig) -> Iterat
     with locked(folder):
         path = folder / "config.json"
         _check_free(folder)
-        for half_written in folder.glob(".?*.[0-9]*.tmp"):  # as files.py names them
-            half_written.unlink()
+        remove_half_written(folder)
         if path.is_file() and not _is_there(config, folder):
             path.unlink()
         if not path.is_file():
@@ -179,11 +177,15 @@ def _check_free(folder: Path) -> None:
     """Raise if files that a new run would replace lie in a folder that is no run's, nor what is left of one."""
     if any((folder / name).exists() for name in ("config.json", "DONE", *CHECKPOINTS, *LOGS)):
         return
-    names = [name for name in (*RESULTS, *MEASURED, "timing.jsonl") if (folder / name).exists()]
-    if names:
-        raise LabError(
-            f"{folder} holds {', '.join(names)} and no run: a new one would replace that; choose another --out"
-        )
+    if found := ", ".join(path.name for path in _replaced(folder)):
+        raise LabError(f"{folder} holds {found} and no run: a new one would replace that; choose another --out")
+
+
+def _replaced(folder: Path) -> list[Path]:
+    """What lies there of a run, but its configuration, log and checkpoints: a new one begins without it."""
+    names = "DONE", *RESULTS[1:], *MEASURED, "timing.jsonl"
+    paths = [*(folder / name for name in names), *folder.glob("stop.*.pt")]
+    return [path for path in paths if path.exists() or path.is_symlink()]
 
 
 def _is_there(config: SearchConfig | RetrainConfig, folder: Path) -> bool:
