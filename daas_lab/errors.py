@@ -84,6 +84,25 @@ def ending_well() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
+@contextlib.contextmanager
+def unbroken() -> Iterator[None]:
+    """Inside, Ctrl-C and SIGTERM wait, if this process answers them by code of its own: for the end of what takes
+    little time and must not be left half done."""
+    came: list[int] = []
+    mine = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if mine}
+    before = {number: handler for number, handler in before.items() if callable(handler)}
+    try:
+        for number in before:
+            signal.signal(number, lambda number, frame: came.append(number))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
+
+
 def _flush() -> None:
     try:
         sys.stdout.flush()

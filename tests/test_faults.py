@@ -32,9 +32,10 @@ from daas_lab.cli import main
 from daas_lab.config import SearchConfig
 from daas_lab.errors import LabError
 from daas_lab.lab import live
-from daas_lab.runs.epoch_log import LOGS
+from daas_lab.runs.epoch_log import LOGS, add_entry
 from daas_lab.runs.folder import CHECKPOINTS, epochs_done, is_finished, is_whole, load_checkpoint, read_config, read_run
 from daas_lab.runs.lock import locked, writer
+from daas_lab.train import writer as writing
 from daas_lab.train.search import load_supernet, search
 from tests.waiting import wait_until
 
@@ -146,6 +147,26 @@ def test_a_signal_loses_no_finished_epoch(number, code, words, whole, tmp_path, 
     assert epochs_done(folder) == 2 and writer(folder) is None
     seen(lines[0] if lines else "Killed (by the shell)", code % 256 if code > 0 else 128 - code)
     ends_like(whole, folder, EPOCHS - 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_while_an_epoch_is_saved_waits_until_it_is(number, code, whole, tmp_path):
+    folder = tmp_path / "run"
+    assert in_a_process(command(folder), tmp_path / "log", partial(_signal_itself_while_saving, number, 2)) == code
+    assert epochs_done(folder) == load_checkpoint(folder)["epoch"] == len(read_run(folder).history) == 2
+    ends_like(whole, folder, EPOCHS - 2)
+
+
+def _signal_itself_while_saving(number, epoch):
+    """From now on this process gets a signal when `epoch` is in its run's log and in no checkpoint yet."""
+
+    def add(folder, entry):
+        add_entry(folder, entry)
+        if entry.epoch == epoch:
+            os.kill(os.getpid(), number)
+
+    writing.add_entry = add
 
 
 @pytest.mark.slow

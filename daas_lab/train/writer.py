@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save as save_safetensors
 
 from daas_lab.config import RetrainConfig, SearchConfig
-from daas_lab.errors import LabError, NewerVersion
+from daas_lab.errors import LabError, NewerVersion, unbroken
 from daas_lab.identity import NOT_HASHED, config_hash, to_document
 from daas_lab.runs.epoch_log import LOGS, Entry, add_entry, read_entries, records_of, stacked, write_entries
 from daas_lab.runs.files import append, remove_half_written, write_atomically, write_keeping
@@ -114,12 +114,14 @@ class RunWriter:
             return
         if os.getpid() != self.pid:
             raise LabError(f"run folder {self.folder}: written by process {self.pid}, of which this one is a fork")
-        add_entry(self.folder, Entry(self.epoch, record, self.snapshot))
-        current, previous = (self.folder / name for name in CHECKPOINTS)
-        write_keeping(current, self._packed(self.epoch, state), previous)
-        append(self.folder / "history.jsonl", as_lines([record]).encode())
+        packed = self._packed(self.epoch, state)
         measured = {name: round(value, 3) for name, value in ({"seconds": seconds} | self.timings).items()}
-        append(self.folder / "timing.jsonl", as_lines([{"epoch": self.epoch} | measured]).encode())
+        current, previous = (self.folder / name for name in CHECKPOINTS)
+        with unbroken():  # who is stopped here goes on with the next epoch, not with this one again
+            add_entry(self.folder, Entry(self.epoch, record, self.snapshot))
+            write_keeping(current, packed, previous)
+            append(self.folder / "history.jsonl", as_lines([record]).encode())
+            append(self.folder / "timing.jsonl", as_lines([{"epoch": self.epoch} | measured]).encode())
         self.timings = {}
         self.on_epoch()
 
