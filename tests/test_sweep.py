@@ -190,6 +190,25 @@ def test_a_file_that_is_none_is_refused(tmp_path, capsys, content):
     assert str(path) in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [("seeds: [0]\nseeds: [1]", "seeds"), ("search: [{budget: 8/14, method: darts, budget: 4/14}]", "budget")],
+)
+def test_a_key_that_stands_twice_is_refused(tmp_path, capsys, content, key):
+    (tmp_path / "s.yaml").write_text(content)
+    assert cli.main(["sweep", str(tmp_path / "s.yaml"), "--dry-run"]) == 2
+    assert f"key {key!r} stands twice" in capsys.readouterr().err
+
+
+def test_a_part_of_a_file_is_named_and_used_twice(tmp_path, capsys):
+    (tmp_path / "s.yaml").write_text("search:\n- &own {method: darts, epochs: 2}\n- {<<: *own, method: da2s}\n")
+    assert cli.main(["sweep", str(tmp_path / "s.yaml"), "--dry-run"]) == 0
+    assert "2 searches" in capsys.readouterr().out
+    (tmp_path / "s.yaml").write_text("search: &own [*own]\n")
+    assert cli.main(["sweep", str(tmp_path / "s.yaml"), "--dry-run"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_without_ray_a_dry_run_works_and_the_rest_says_how_to_install_it(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     path = write(tmp_path / "s.yaml", search={"method": ["darts", "da2s"]}, retrain=None)

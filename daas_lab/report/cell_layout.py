@@ -236,7 +236,7 @@ def _spread(wanted: Sequence[float], heights: Sequence[float]) -> list[float]:
 
 
 def _label(operation: str, value: float | None) -> str:
-    return operation if value is None else f"{operation}  {value:.1f}"
+    return operation if value is None else f"{operation}  {value:z.1f}"
 
 
 def _height(place: tuple) -> float:

@@ -37,8 +37,9 @@ from daas_lab.train.search_steps import search_step
 def estimate(config: SearchConfig | RetrainConfig, images: int = 8, steps: int = 2) -> dict:
     """`{"step_s", "epoch_s", "run_s", "peak_bytes", "images", "machine"}` of a run in one process.
 
-    Measured in `steps` steps after a first one, with micro-batches of `images` images (or fewer, if the run's are
-    smaller) and of half as many, on the configuration's device. Every epoch counts as one in which α is trained.
+    Measured in `steps` steps after a first one, with micro-batches of `images` images (or fewer, but four at least, if
+    the run's are smaller) and of half as many, on the configuration's device. Every epoch counts as one in which α is
+    trained.
     """
     if isinstance(config, SearchConfig) and not config.searcher.trains:
         raise refuse("method", config.method, "one that trains a super-network")

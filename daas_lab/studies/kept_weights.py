@@ -66,13 +66,15 @@ def epochs_saved(rows: Sequence[Row]) -> list[Row]:
 
 def sentence(rows: Sequence[Row]) -> str:
     """Method by method the error that the cut leaves, and how long it takes to come as far from scratch."""
-    parts = []
+    tried, parts = sorted({row["epochs"] for row in rows if row["start"] == SCRATCH}), []
     for row in epochs_saved(rows):
         if row["epochs"] == 0:
-            least = row["scratch_epochs"]
-            reached = "from scratch not reached" if least is None else f"from scratch after {least}"
-            parts.append(f"{row['method']} {row['error_mean']:.2f} % ({reached})")
-    return f"Mean test error with no epoch of retraining at all, and the epochs that it saves: {'; '.join(parts)}."
+            least = "none" if row["scratch_epochs"] is None else row["scratch_epochs"]
+            parts.append(f"{row['method']} {row['error_mean']:.2f} % ({least})")
+    return (
+        "Mean test error with no epoch of retraining at all, and the fewest epochs from scratch after which it is as "
+        f"small, of {', '.join(map(str, tried))} that were tried: {'; '.join(parts)}."
+    )
 
 
 def _matches(scratch: Mapping, kept: Mapping) -> bool:

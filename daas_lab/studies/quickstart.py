@@ -87,7 +87,7 @@ def summary(document: Mapping, folder: str | Path) -> str:
 def meaning(drops: Mapping[str, Row], errors: Mapping[str, Row]) -> str:
     """What the cut costs both methods, and what their cells are worth, whichever way the numbers point."""
     darts, da2s = (drops[method]["drop_mean"] for method in NAMES)
-    text = f"The cut costs DARTS {darts:.1f} points and DA²S {da2s:.1f}: "
+    text = f"The cut costs DARTS {darts:z.1f} points and DA²S {da2s:z.1f}: "
     if darts <= 0:
         text += "here there is no gap to close."
     elif da2s < darts:

@@ -18,7 +18,16 @@ from daas_lab.errors import LabError, imported, refuse
 from daas_lab.methods.rules import OWN
 from daas_lab.report.tables import Row, summarise, to_markdown
 from daas_lab.runs.folder import Run, epochs_done
-from daas_lab.studies.make import find_run, lacking_drops, make_run, measure_drops, names_of, run_folder, run_name
+from daas_lab.studies.make import (
+    check_data,
+    find_run,
+    lacking_drops,
+    make_run,
+    measure_drops,
+    names_of,
+    run_folder,
+    run_name,
+)
 from daas_lab.studies.paper_tables import is_main_drop, size_of
 from daas_lab.studies.settings import Settings
 from daas_lab.studies.sweep_file import Sweep
@@ -97,8 +106,10 @@ def make(sweep: Sweep, address: str | None = None) -> dict[str, str]:
         return {}
     if any(isinstance(member, NotebookRun) for member in missing):
         imported("papermill", "lab")
-    if not all(isinstance(member, NotebookRun) for member in missing):
+    runs = [member for member in missing if not isinstance(member, NotebookRun)]
+    if runs and sweep.retrainings:
         check_available(str(sweep.settings.dataset), sweep.settings.data)
+    check_data(runs, sweep.settings)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports home unless told not to
     if address is not None:
         os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # else it looks for a cluster for a quarter of an hour

@@ -136,14 +136,33 @@ def _retrainings(document: Mapping[str, Any], settings: Settings, processes: int
 def _read_yaml(path: Path) -> dict:
     yaml = imported("yaml", "cluster")
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        root, document = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
     except OSError as error:
         raise refuse("sweep", str(path), f"a file that can be read ({error.strerror})") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no text, or a day of no calendar
         raise LabError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
         raise LabError(f"{path}: must hold keys and values; known: {', '.join(KEYS)}")
+    if (twice := _twice(root)) is not None:
+        raise LabError(f"{path}: key {twice!r} stands twice in one place; each once, with a list of values if need be")
     return document
+
+
+def _twice(root: Any) -> str | None:
+    """A key that stands twice in one mapping of a composed YAML document: the last would win in silence."""
+    nodes, seen = [root], set()
+    while nodes:
+        node = nodes.pop()
+        if id(node) in seen or not isinstance(getattr(node, "value", None), list):
+            continue
+        seen.add(id(node))  # an alias may lead back
+        pairs = node.value if node.id == "mapping" else [(None, item) for item in node.value]
+        keys = [key.value for key, _ in pairs if key is not None]
+        if repeated := [key for key in keys if keys.count(key) > 1]:
+            return str(repeated[0])
+        nodes += [value for _, value in pairs]
+    return None
 
 
 def _check_group(key: str, group: Any, config_class: type) -> None:
