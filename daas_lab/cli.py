@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from daas_lab import commands, config
 from daas_lab.data.sources import DATASETS
-from daas_lab.errors import STOPPED, LabError, ending_well
+from daas_lab.errors import STOPPED, LabError, ending_well, suggestion
 from daas_lab.methods import rules
 from daas_lab.methods.lookup import METHODS, PAPERS
 from daas_lab.own_files import load_own
@@ -52,6 +52,13 @@ def _name(text: str) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
+    def parse_known_args(self, args=None, namespace=None):
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:  # said here and not by the parser of all commands, which knows no command's options
+            closest = suggestion(unknown[0], self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{closest}")
+        return found, unknown
+
     def error(self, message: str):
         raise LabError(f"{message}; see {self.prog} --help")
 

@@ -32,6 +32,9 @@ from daas_lab.train.splits import search_splits
 def run_search(options: argparse.Namespace) -> None:
     changes = _changes(options, config.SearchConfig)
     chosen = compose.search_config(options.preset, options.dataset, options.method, options.protocol, **changes)
+    for name in [name for name in config.LAMBDAS if name in changes]:
+        if getattr(chosen, name) == config.WITHOUT_METHOD[name] != changes[name]:
+            print(f"{name} = {changes[name]!r}: without effect in this search by {chosen.method}", file=sys.stderr)
     rules.check(options.select, chosen.searcher, chosen.edge_budget)
     _train(options, search, chosen, lambda: _keep_choice(options, chosen.edge_budget))
 
@@ -49,7 +52,13 @@ def run_retrain(options: argparse.Namespace) -> None:
     from daas_lab.train.retrain import retrain
 
     changes = _changes(options, config.RetrainConfig)
-    _train(options, retrain, compose.retrain_config(options.genotype, options.preset, options.dataset, **changes))
+    chosen = compose.retrain_config(options.genotype, options.preset, options.dataset, **changes)
+    _train(options, retrain, chosen, lambda: _say_error(options.out))
+
+
+def _say_error(folder: str) -> None:
+    result = read_run(folder).result
+    print(f"test error {result['test_error']:.2f} %", file=sys.stderr)
 
 
 def _train(
@@ -348,12 +357,16 @@ def _count_option(options: argparse.Namespace, name: str) -> Any:
 def _changes(options: argparse.Namespace, config_class: type) -> dict:
     named = {"preset", "dataset", "method", "protocol", "genotype"}
     known = {spec.name for spec in fields(config_class)} - named - {"numbers", "method_digest"}
-    changes = {name: getattr(options, name) for name in known if getattr(options, name, None) is not None}
+    by_option = {name: getattr(options, name) for name in known if getattr(options, name, None) is not None}
+    changes = dict(by_option)
     for assignment in options.set:
         name, sign, value = assignment.partition("=")
+        name = name.replace("-", "_")
         if not sign:
             raise refuse("--set", assignment, "FIELD=VALUE")
         if name in named and hasattr(options, name):
             raise refuse("--set", assignment, f"of another field: this one is given as --{name}")
-        changes[name.replace("-", "_")] = value
+        if name in by_option:
+            raise refuse("--set", assignment, f"of another field: {name} is given as an option already")
+        changes[name] = value
     return changes

@@ -40,6 +40,8 @@ def searched(tmp_path_factory):
         (["--lambda-c", "cubic"], ["lambda_c", "cubic", "linear"]),
         (["--set", "chanels=4"], ["chanels", "channels"]),
         (["--set", "method=darts"], ["method=darts", "--method"]),
+        (["--epochs", "2", "--set", "epochs=3"], ["epochs=3", "given as an option"]),
+        (["--epocs", "2"], ["--epocs", "did you mean --epochs?", "search --help"]),
         (["--set", "sync_batch_norm=true"], ["sync_batch_norm", "false for a search"]),
         (["--set", "split_seed=99999999999999999999"], ["split_seed", "at most"]),
         (["--threads", "100000000000"], ["threads", "at most 1024"]),
@@ -99,6 +101,26 @@ def test_a_file_is_asked_for_before_long_work_where_a_folder_is_given(searched, 
     (tmp_path / "dir.svg").mkdir()
     said = refused(capsys, "attribution", str(searched), "--out", str(tmp_path / "dir.svg"))
     assert "dir.svg" in said and "a file, not a folder" in said
+
+
+def test_lambdas_without_effect_are_said(capsys):
+    words = ["search", "--preset", "tiny", "--dataset", "digits", "--lambda-1", "linear", "--estimate"]
+    assert cli.main([*words, "--method", "darts"]) == 0
+    assert "lambda_1 = 'linear': without effect in this search by darts" in capsys.readouterr().err
+    assert cli.main([*words, "--method", "da2s"]) == 0
+    assert "without effect" not in capsys.readouterr().err
+
+
+def test_what_lies_beside_a_cell_is_named(capsys, searched, tmp_path):
+    cell = searched / "genotype.json"
+    assert f"did you mean {cell}?" in refused(capsys, "count", str(searched))
+    assert "a run's folder, or a record" in refused(capsys, "genotype", str(cell))
+    assert "there is no such file" in refused(capsys, "genotype", str(tmp_path / "none.json"))
+    assert cli.main(["cut", str(searched), "--out", str(tmp_path / "net")]) == 0
+    assert "retrain --from" in refused(capsys, "count", str(tmp_path / "net"))
+    short = ["--preset", "tiny", "--dataset", "digits", "--epochs", "1", "--out", str(tmp_path / "y")]
+    assert cli.main(["retrain", "--genotype", str(cell), *short]) == 0
+    assert f"test error {read_run(tmp_path / 'y').result['test_error']:.2f} %\n" in capsys.readouterr().err
 
 
 def test_settings_that_may_be_meant_are_named_in_one_order(capsys, tmp_path):

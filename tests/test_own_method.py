@@ -329,6 +329,8 @@ def test_a_broken_method_stops_before_any_training_and_names_file_and_class(text
         (f"{DECORATED}class Own(Method):\n    tau: float | None = 'abc'", "tau = 'abc': must be a number"),
         (f"{DECORATED}class Own(Method):\n    tau: Optional[float] = 'abc'", "tau = 'abc': must be a number"),
         (f"class Mixin:\n    initial_noise = 0.5\n\n{DECORATED}class Own(Mixin, Method): pass", "Mixin.*must be a d"),
+        (f"{DECORATED}class Own(Method):\n    def regularize(self, *_): pass", "regularize.*mean regularise"),
+        (f"{DECORATED}class Own(Method):\n    learns_edge: ClassVar[bool] = False", "mean learns_edges"),
         (f"{DECORATED}class A(Method):\n    tau: float = 1.0\n\n{DECORATED}class Own(A):\n    tau = 2.0",
          "says the type of what it sets: tau: float"),
     ],
@@ -341,6 +343,14 @@ def test_a_class_that_would_search_with_other_numbers_than_it_says_is_refused(te
     )
     with pytest.raises(LabError, match=words):
         search_config("tiny", "digits", f"{path}:Own")
+
+
+def test_a_method_is_checked_by_its_name(tmp_path):
+    check_method("darts")
+    path = tmp_path / "own.py"
+    path.write_text("from daas_lab import Method\n\nclass Own(Method):\n    def mix(self, *_): return 1\n")
+    with pytest.raises(LabError, match=r"own\.py:Own: mix"):
+        check_method(f"{path}:Own")
 
 
 def test_slots_and_mixins_that_set_no_number_are_no_matter(tmp_path):

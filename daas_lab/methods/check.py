@@ -13,6 +13,7 @@ from torch import Tensor
 from daas_lab.errors import LabError
 from daas_lab.fields import one_or_more
 from daas_lab.methods import rules
+from daas_lab.methods.lookup import method_class
 from daas_lab.methods.method import Architecture, Method, Mixture, Moment, check_declaration
 from daas_lab.space.budget import NAMED_BUDGETS, EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, Space
@@ -35,13 +36,15 @@ MEASURED = (
 RECORDED = (*OF_THE_SEARCH, *MEASURED)
 
 
-def check_method(method: type[Method] | Method, budgets: tuple[str, ...] = tuple(NAMED_BUDGETS)) -> None:
-    """Raise `LabError` with what the method does not keep; say nothing if it keeps all.
+def check_method(method: type[Method] | Method | str, budgets: tuple[str, ...] = tuple(NAMED_BUDGETS)) -> None:
+    """Raise `LabError` with what the method (a class, one that is made, or a name) does not keep; say nothing if it
+    keeps all.
 
     Finite weights, losses and gradients for any finite α and β; the shapes of `Mixture`; the same weights every time
     at evaluation; a gradient that reaches α, by nobody who is not computed; cells with no more edges than their budget,
     of operations of the space.
     """
+    method = method_class(method) if isinstance(method, str) else method
     check_declaration(method if isinstance(method, type) else type(method))
     space = Space()
     for budget in map(EdgeBudget.parse, one_or_more(budgets)):

@@ -3,6 +3,7 @@
 Legend: E edges of a cell, O candidate operations, in the order of `Space.edges` and `Space.operations`.
 """
 
+import difflib
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -238,8 +239,8 @@ class Method:
 
 
 def check_declaration(method: type[Method]) -> None:
-    """Raise for a class whose numbers Python passes over in silence: those of a class that is no dataclass, and those
-    that are set anew without a type."""
+    """Raise for what Python passes over in silence: a hook that is misspelt, the numbers of a class that is no
+    dataclass, and those that are set anew without a type."""
     place = method.__mro__.index(Method)
     for k, cls in enumerate(method.__mro__[:place]):
         typed, decorated = inspect.get_annotations(cls), "__dataclass_fields__" in vars(cls)
@@ -247,6 +248,11 @@ def check_declaration(method: type[Method]) -> None:
         if numbers and issubclass(cls, Method) and not decorated:
             why = f"or {numbers[0]} is no number of it: @dataclass(frozen=True, kw_only=True)"
             raise refuse("method", cls.__name__, f"a dataclass, {why}")
+        for name in vars(cls) if issubclass(cls, Method) else ():
+            own = not name.startswith("_") and name not in numbers and not hasattr(Method, name)
+            if own and (meant := difflib.get_close_matches(name, vars(Method), n=1, cutoff=0.85)):
+                allowed = f"without {name}, which no search asks for (did you mean {meant[0]}?)"
+                raise refuse("method", cls.__name__, allowed)
         # What a mixin sets is no field either.
         bases = method.__mro__[k + 1 :] if issubclass(cls, Method) else method.__mro__
         known = {spec.name: spec for base in bases if issubclass(base, Method) for spec in fields(base)}

@@ -22,6 +22,7 @@ from daas_lab.report.plots import CELL_NAMES, INK, save_figure, themed
 from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.space.genotype import Genotype
 from daas_lab.space.operations import operation_colour
+from daas_lab.space.text_forms import load_genotype
 
 FILLS = {"input": "#E8EEF4", "node": "#FFFFFF", "dropped": "#FFFFFF", "output": "#F3EBDD"}
 CONCAT_COLOUR, DROPPED_COLOUR = "#8A8A8A", "#AAAAAA"
@@ -33,14 +34,15 @@ Values = Mapping[str, Mapping[tuple[int, int] | int, float]]
 
 
 def draw_cells(
-    genotype: Genotype,
+    genotype: Genotype | str,
     *,
     title: str = "",
     nodes: int | None = None,
     values: Values | None = None,
     value_label: str = "value",
 ) -> graphviz.Digraph | Figure:
-    """Fig. 6: both cells, inputs left, output right, edges labelled with and coloured by their operation.
+    """Fig. 6: both cells of a genotype, or of what `load_genotype` takes: inputs left, output right, edges labelled
+    with and coloured by their operation.
 
     A node below `nodes` without input is drawn dashed, as dropped. With `values` edges (and nodes) are coloured by
     value instead, pale to dark, the number beside the operation and `value_label` below. Displays itself in a notebook:
@@ -125,6 +127,7 @@ def missing_dot_notice() -> str | None:
 
 
 def _sheet(genotype, title, nodes, values, value_label) -> tuple[Layout, dict[str, str]]:
+    genotype = load_genotype(genotype)
     parts = [
         layout_cell(
             genotype.cell(name),

@@ -45,13 +45,13 @@ TEMPLATE = Path(__file__).parent / "page.html"
 KINDS = {"search": "searches", "retrain": "retrainings"}
 
 
-def save_page(paths: Iterable[str | Path], out: str | Path, command: str = "") -> None:
+def save_page(paths: str | Path | Iterable[str | Path], out: str | Path, command: str = "") -> None:
     """Write the page of runs, given as folders or as records. Raises `LabError` for a path that is no run, before
     anything is written; a damaged run has its place in the page, where the damage is named.
 
     `command`: the one that makes the page, to be named in it.
     """
-    places = list(dict.fromkeys(map(Path, paths)))
+    places = list(dict.fromkeys(map(Path, [paths] if isinstance(paths, (str, Path)) else paths)))
     for path in places:
         if not _is_run(path):
             raise refuse("run", str(path), "a run's folder, or a record")

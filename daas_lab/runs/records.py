@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from daas_lab.config import RetrainConfig, SearchConfig
-from daas_lab.errors import LabError
+from daas_lab.errors import LabError, refuse
 from daas_lab.identity import checked_config, config_hash, to_document
 from daas_lab.runs.files import write_atomically
 from daas_lab.runs.folder import Run, kind_of, read_config, read_run
@@ -91,6 +91,8 @@ def read_record(path: str | Path) -> Run:
     """The run that a record stands for; its `folder` is None, for there are no weights."""
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(document, dict) or "kind" not in document:
+            raise refuse("run", str(path), "a run's folder, or a record")
         if document["format"] != FORMAT:
             raise LabError(f"format = {document['format']!r}: must be {FORMAT}")
         return Run(
@@ -107,6 +109,8 @@ def read_record(path: str | Path) -> Run:
             origin=origin_in(document),
             cells=document.get("cells", {}),
         )
+    except FileNotFoundError:
+        raise refuse("run", str(path), "a run's folder, or a record; there is no such file") from None
     except LabError as error:
         raise type(error)(f"{path}: {error}") from None
     except DAMAGED as error:

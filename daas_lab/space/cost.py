@@ -19,12 +19,13 @@ from daas_lab.space.cell_space import CELL_TYPES, choices
 from daas_lab.space.genotype import Genotype
 from daas_lab.space.operations import OPERATIONS, FactorizedReduce, relu_conv_norm
 from daas_lab.space.skeleton import FORMS, check_side, layers_of, make_second_stem, make_stem
+from daas_lab.space.text_forms import load_genotype
 
 # --- counted ----------------------------------------------------------------------------------------------------------
 
 
 def count(
-    genotype: Genotype,
+    genotype: Genotype | str,
     form: str = "cifar",
     channels: int | None = None,
     layers: int | None = None,
@@ -34,8 +35,9 @@ def count(
 ) -> dict[str, int]:
     """`{"parameters", "multiply_adds"}` of the network without auxiliary head, for one image of `side` pixels.
 
-    Defaults are the paper's: CIFAR 36 channels, 20 cells, 10 classes, 32 pixels; ImageNet 48, 14, 1000, 224.
-    Multiply-adds are those of convolutions and the classifier, as torch's flop counter finds them.
+    `genotype`: also what `load_genotype` takes. Defaults are the paper's: CIFAR 36 channels, 20 cells, 10 classes, 32
+    pixels; ImageNet 48, 14, 1000, 224. Multiply-adds are those of convolutions and the classifier, as torch's flop
+    counter finds them.
     """
     one_of("form", form, FORMS)
     defaults = (36, 20, 10, 32) if form == "cifar" else (48, 14, 1000, 224)
@@ -44,7 +46,7 @@ def count(
         default if value is None else value for default, value in zip(defaults, given, strict=True)
     )
     check_side(side, form)
-    cells = {name: genotype.cell(name) for name in CELL_TYPES}
+    cells = {name: load_genotype(genotype).cell(name) for name in CELL_TYPES}
     concat = {name: len(cell.concat) for name, cell in cells.items()}
     edges = {name: [(edge.operation, edge.source < 2) for edge in cell.edges] for name, cell in cells.items()}
     sizes = _sizes(concat, edges, form, channels, layers, classes, side, image_channels)

@@ -59,12 +59,15 @@ class CellGenotype:
         return sorted({edge.source for edge in self.edges if edge.node == node})
 
 
+NAMING = "--own, in a search or retraining --set operations=, in Python load_operations"
+
+
 def _check_operation(edge: Edge) -> None:
     known = known_operations()
     if edge.operation not in known:
         allowed = f"one of {', '.join(known)}{suggestion(edge.operation, known)}, or of one's own"
         field = f"operation of edge ({edge.source}, {edge.node})"
-        raise refuse(field, edge.operation, f"{allowed}, once it was named: operations=FILE.py:function")
+        raise refuse(field, edge.operation, f"{allowed}, once its FILE.py:function was named: {NAMING}")
 
 
 @dataclass(frozen=True)

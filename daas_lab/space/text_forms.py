@@ -34,12 +34,15 @@ def load_genotype(name_or_path: "str | Path | Genotype | dict") -> Genotype:
     if not os.path.isfile(text):  # Path.is_file raises for a text that is no path
         if _CALL.search(text) or text.lstrip().startswith(("{", "[")):
             return parse_genotype(text)
-        allowed = "a file, a genotype's text, or a name that `daas-lab cells` lists" + suggestion(text[:80], PUBLISHED)
+        allowed = "a file, a genotype's text, or a name that `daas-lab cells` lists"
+        within = os.path.join(text, "genotype.json")
+        allowed += f" (did you mean {within}?)" if os.path.isfile(within) else suggestion(text[:80], PUBLISHED)
         raise refuse("genotype", text, allowed)
     try:
         return parse_genotype(_decoded(Path(text).read_bytes()))
     except UnicodeDecodeError as error:
-        raise LabError(f"genotype file {text}: no text ({error})") from error
+        why = "no text; what `daas-lab cut` has written is for retrain --from and load_network"
+        raise LabError(f"genotype file {text}: {why} ({error})") from error
     except LabError as error:
         raise LabError(f"genotype file {text}: {error}") from error
 

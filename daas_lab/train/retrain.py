@@ -14,6 +14,7 @@ from daas_lab.config import RetrainConfig
 from daas_lab.data.batches import ImageSet, training_batches
 from daas_lab.data.image_files import FileSet
 from daas_lab.data.sources import Dataset
+from daas_lab.errors import refuse
 from daas_lab.networks.build import build_network, network_size
 from daas_lab.networks.derived import leaves_weights_unused
 from daas_lab.runs.folder import is_whole
@@ -54,6 +55,8 @@ def retrain(
 
     `on_epoch()` is called after every epoch, when it is on disk.
     """
+    if not isinstance(config, RetrainConfig):
+        raise refuse("config", config, "that of a retraining: retrain_config(…)")
     train, test = retrain_splits(config, data)
     with prepare(config) as device, open_run(folder, config) as writer:
         writer.on_epoch = on_epoch

@@ -17,7 +17,7 @@ from torch import Tensor
 from daas_lab.config import SearchConfig
 from daas_lab.data.batches import ImageSet
 from daas_lab.data.sources import Dataset
-from daas_lab.errors import LabError
+from daas_lab.errors import LabError, refuse
 from daas_lab.methods.check import check_start
 from daas_lab.methods.method import seed_of
 from daas_lab.networks.fast_supernet import check_checkpointed, make_supernet
@@ -58,6 +58,8 @@ def search(
 
     `on_epoch()` is called after every epoch, when it is on disk.
     """
+    if not isinstance(config, SearchConfig):
+        raise refuse("config", config, "that of a search: search_config(…)")
     if config.method_digest:  # of one's own: what it gives is looked at before images are read or a folder is made
         check_start(config.searcher, config.space, config.edge_budget, config.epochs, config.layers)
     if config.checkpointed:
