@@ -22,8 +22,8 @@ PRESETS = {"tiny": "digits", "quick": "digits", "mini": "fashion_mnist", "full":
 
 
 def on_page_markdown(markdown, **_):
-    """Fill in what a page asks for."""
-    return re.sub(r"<!-- generated: (.*) -->", lambda match: GENERATED[match[1]](), markdown)
+    """Fill in what a page asks for, in place of the rest of that line, which is for readers of the source."""
+    return re.sub(r"<!-- generated: (\w+) -->.*", lambda match: GENERATED[match[1]](), markdown)
 
 
 def command_line() -> str:

@@ -117,6 +117,7 @@ def test_what_lies_beside_a_cell_is_named(capsys, searched, tmp_path):
     assert "a run's folder, or a record" in refused(capsys, "genotype", str(cell))
     assert "there is no such file" in refused(capsys, "genotype", str(tmp_path / "none.json"))
     assert cli.main(["cut", str(searched), "--out", str(tmp_path / "net")]) == 0
+    capsys.readouterr()
     assert "retrain --from" in refused(capsys, "count", str(tmp_path / "net"))
     short = ["--preset", "tiny", "--dataset", "digits", "--epochs", "1", "--out", str(tmp_path / "y")]
     assert cli.main(["retrain", "--genotype", str(cell), *short]) == 0
