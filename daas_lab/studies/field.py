@@ -20,6 +20,7 @@ from daas_lab.studies.claims import remarked
 from daas_lab.studies.estimate import search_seconds
 from daas_lab.studies.paper_tables import budgets_of, is_main_drop, retraining_rows, table_4_searches, with_drops
 from daas_lab.studies.settings import Settings
+from daas_lab.studies.sizes import size_of
 from daas_lab.train.evolution import genotype_after
 
 
@@ -66,8 +67,7 @@ def field_rows(searches: Sequence[Run], settings: Settings, budgets: Sequence[st
     for row in rows:
         run, key = runs[row["run"]], (row["run"], row["budget"])
         cells = genotype_after(run, budget=row["budget"])
-        kept = [edge.operation for name in CELL_TYPES for edge in cells.cell(name).edges]
-        row = row | {"skips": kept.count(SKIP)}
+        row = row | {"skips": _skips(cells)}
         if key in drops:
             after, control = (recalibrated.get((*key, stage)) for stage in ("both", "none"))
             row |= drops[key] | {"after_recalibrated": after}
@@ -77,6 +77,10 @@ def field_rows(searches: Sequence[Run], settings: Settings, budgets: Sequence[st
                 row["computation_part"] = row["drop"] - row["selection_part"]
         found.append(row)
     return found
+
+
+def _skips(cells: Genotype) -> int:
+    return sum(edge.operation == SKIP for name in CELL_TYPES for edge in cells.cell(name).edges)
 
 
 def _has_control(run: Run, budgets: Sequence[str]) -> bool:
@@ -90,6 +94,8 @@ def published_rows(settings: Settings, names: Sequence[str]) -> list[Row]:
     name."""
     configs: dict[Any, Row] = {
         settings.retraining(PUBLISHED[name], seed): {"method": name, "seed": seed, "budget": "8/14"}
+        | {"skips": _skips(PUBLISHED[name])}
+        | size_of(PUBLISHED[name])
         for name in names
         for seed in settings.seeds
     }
