@@ -143,6 +143,18 @@ def test_two_epochs_under_the_threshold_and_nobody_whom_the_budget_keeps():
     assert ranks[2] > ranks[3] and ranks[[0, 1]].argmax() == 0
 
 
+def test_a_beta_that_is_no_edge_s_stays_though_there_are_as_many():
+    config = search_config("tiny", "digits", "dots", budget="1,2,3,4", epochs=14, retire=0.01)
+    network, retirement = build_supernet(config), Retirement(config)
+    with torch.no_grad():
+        network.betas_normal.copy_(torch.linspace(1, -1, len(network.betas_normal)))
+    before = network.betas_normal.detach().clone()
+    assert len(before) == len(config.space.edges)
+    for _ in range(2):
+        retirement.after(network, config.epochs)
+    assert not alive(network.alphas_normal.detach()).all() and torch.equal(network.betas_normal, before)
+
+
 def test_one_that_recovers_starts_again():
     config = small("darts")
     network, retirement = build_supernet(config), Retirement(config)

@@ -32,6 +32,7 @@ class DOTS(Method):
     title: ClassVar[str] = "DOTS"
     colour: ClassVar[str] = "#44AA99"
     learns_edges: ClassVar[bool] = True
+    betas_of_edges: ClassVar[bool] = False
 
     @classmethod
     def settings(cls, protocol: str, epochs: int) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class GoldNAS(Method):
     title: ClassVar[str] = "GOLD-NAS"
     colour: ClassVar[str] = "#DDAA33"
     learns_edges: ClassVar[bool] = True
+    betas_of_edges: ClassVar[bool] = False
     edge_weight: ClassVar[str] = "learned"
 
     @classmethod

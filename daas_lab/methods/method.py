@@ -106,6 +106,7 @@ class Method:
     trains: ClassVar[bool] = True  # there is a super-network at all
     affine: ClassVar[bool] = False  # its batch-norms have parameters
     learns_edges: ClassVar[bool] = False  # β has a part in it
+    betas_of_edges: ClassVar[bool] = True  # β has an entry for each edge, where it has the shape for it
     first_edge_node: ClassVar[int] = 2  # edges of the nodes before it have no β, where the others have
     asks_for_budget: ClassVar[bool] = False  # as one with a field `budget` does; else one search serves every budget
     edges_rank_by_weights: ClassVar[bool] = True  # else by logits

@@ -46,13 +46,14 @@ class Retirement(nn.Module):
             weights = mixture.shares * mixture.edges.unsqueeze(1)
             chosen, other = (cell_mask(cell, config.space, alphas) for cell in (cells.cell(name), fallback[name]))
             kept = chosen + other > 0
-            if betas.shape != mixture.edges.shape:  # nothing says that an edge has left as a whole
+            of_edges = config.searcher.betas_of_edges and betas.shape == mixture.edges.shape
+            if not of_edges:  # nothing says that an edge has left as a whole
                 kept = kept.scatter(1, weights.argmax(dim=1, keepdim=True), True)
             under = (weights < config.retire) & ~kept
             counts.copy_((counts + 1) * under)
             # Lower by as much as who left before: α still ranks those that have left.
             alphas[(counts >= config.retire_after) & alive(alphas)] += GONE
-            if betas.shape == mixture.edges.shape:
+            if of_edges:
                 betas[~alive(alphas).any(dim=1) & alive(betas)] += GONE
 
 
