@@ -22,7 +22,7 @@ from daas_lab.space.cell_space import (
 )
 from daas_lab.space.cost import check_limits
 from daas_lab.space.genotype import Genotype
-from daas_lab.space.kept_file import read_cut
+from daas_lab.space.kept_file import read_cut, source_of
 from daas_lab.space.operations import load_operations, own_texts, parse_operations, try_operations
 from daas_lab.space.text_forms import load_genotype
 
@@ -190,16 +190,18 @@ def _shape_of_cut(
     path = changes["weights"]
     if not isinstance(path, str | Path):
         raise refuse("weights", path, "a file that daas-lab cut wrote")
-    cut, digest, _ = read_cut(path)
+    cut, digest, content = read_cut(path)
     names = ("layers", "channels", "classes", "image_channels")
     shape = {"form": "cifar"} | {name: getattr(cut, name) for name in names}
+    if same_images := cut.dataset == short_name(canonical(dataset)):  # else it is tested on what it was trained on
+        shape["split_seed"] = source_of(content)["config"]["split_seed"]
     for name, value in shape.items():
         if changes.get(name) is not None and str(changes[name]) != str(value):
             raise refuse(name, changes[name], f"{value}, which weights = {str(path)!r} have")
     if (facts.classes, facts.image_channels) != (cut.classes, cut.image_channels):
         allowed = f"one of {cut.classes} classes and {cut.image_channels} channels, as weights = {str(path)!r} have"
         raise refuse("dataset", str(dataset), allowed)
-    if cut.dataset != short_name(canonical(dataset)):
+    if not same_images:
         say_once(f"{path}: its weights are from images of {cut.dataset}, not of {dataset}")
     where = {"weights": str(expanded(path).resolve()), "weights_digest": digest}
     return cut.genotype, shape | {"side": cut.side} | where

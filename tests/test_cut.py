@@ -257,6 +257,15 @@ def on_from(net, **changes):
     return retrain_config(None, "tiny", "digits", **{"weights": net, "threads": 1, "epochs": 1} | changes)
 
 
+def test_it_is_not_tested_on_images_that_it_was_searched_on(tmp_path):
+    config = search_config("tiny", "digits", "darts", split_seed=1, epochs=1, steps=1)
+    search(config, tmp_path / "run", progress=False)
+    cut(tmp_path / "run", "8/14", tmp_path / "net")
+    assert on_from(tmp_path / "net").split_seed == 1
+    with pytest.raises(LabError, match="split_seed = 0: must be 1, which weights"):
+        on_from(tmp_path / "net", split_seed=0)
+
+
 def test_what_contradicts_the_network_is_refused(net, capsys):
     for name, value in {"channels": 8, "layers": 4, "form": "imagenet"}.items():
         with pytest.raises(LabError, match=f"{name} = '?{value}'?: must be .*, which weights"):

@@ -92,6 +92,11 @@ def read_cut(path: str | Path, digest: str = "") -> tuple[Cut, str, bytes]:
         raise refuse("weights", str(path), "a file that this version of daas_lab can read") from None
 
 
+def source_of(content: bytes) -> dict:
+    """The `source` of a file that `read_cut` has read."""
+    return json.loads(_parts(content)[0]["__metadata__"]["source"])
+
+
 def _parts(content: bytes) -> tuple[dict, bytes]:
     """The JSON header of a safetensors file, and the tensors behind it."""
     end = 8 + int.from_bytes(content[:8], "little")
