@@ -119,11 +119,9 @@ class SearchConfig:
             raise refuse("budget", self.budget, "one that leaves something out: it keeps every operation of every edge")
         gap_budgets = [self._check_budget("gap_budgets", text) for text in split_budgets(self.gap_budgets)]
         object.__setattr__(self, "gap_budgets", " ".join(map(str, gap_budgets)))
-        for name in ("alpha_delay", "warmup"):
+        for name in ("alpha_delay", "warmup", "hold"):
             if getattr(self, name) >= self.epochs:
                 raise refuse(name, getattr(self, name), f"less than epochs = {self.epochs}, for α to move at all")
-        if self.hold > self.epochs:
-            raise refuse("hold", self.hold, f"at most epochs = {self.epochs}")
         if self.crop_padding > self.side:
             raise refuse("crop_padding", self.crop_padding, f"at most side = {self.side}")
         if self.channels % self.partial_channels:

@@ -23,6 +23,8 @@ from daas_lab.studies.settings import Settings, parse_settings
         ({"dataset": "mnist"}, ["dataset = 'mnist'", "fashion_mnist"]),
         ({"method": "dart"}, ["method = 'dart'", "did you mean darts?"]),
         ({"protocol": "text"}, ["protocol = 'text'", "paper, authors"]),
+        ({"method": "da2s_exact", "epochs": 4, "hold": 4}, ["hold = 4", "less than epochs = 4"]),
+        ({"lambda_1": "linear:"}, ["lambda_1 = 'linear:'", "linear or linear:delayed"]),
         ({"epochs": 0}, ["epochs = 0", "a whole number of at least 1"]),
         ({"epochs": "ten"}, ["epochs = 'ten'", "a whole number of at least 1"]),
         ({"epochs": 2.5}, ["epochs = 2.5", "a whole number"]),

@@ -16,7 +16,7 @@ from daas_lab.report import plots
 from daas_lab.runs.folder import Run, read_run
 from daas_lab.space.cell_space import CELL_TYPES, PRIMITIVES, cell_edges
 from daas_lab.space.genotype import Genotype
-from daas_lab.train.discretize import accuracy_drops
+from daas_lab.train.discretize import accuracy_drops, weight_evolution
 from daas_lab.train.evolution import (
     close_choices,
     close_choices_sentence,
@@ -143,6 +143,24 @@ def test_when_each_edge_settled_and_what_it_is():
         (2, 3): 2,
     }
     assert [row["kept"] for row in rows] == 2 * [True, True, False, False, True]
+
+
+def test_edges_settle_as_the_cell_of_the_stop_has_them(tmp_path):
+    config = search_config("tiny", "digits", "da2s_descent", budget="4/14", epochs=6, steps=1, seed=2)
+    search(replace(config, arch_learning_rate=0.05), tmp_path / "run", progress=False)
+    run = read_run(tmp_path / "run")
+    for budget in ("8/14", "4/14"):
+        rows = [row for row in settled_edges(run, budget) if row["kept"]]
+        found = {(row["cell"], row["source"], row["node"], row["operation"]) for row in rows}
+        cells = genotype_after(run, budget=budget)
+        assert found == {(name, *edge) for name in ("normal", "reduce") for edge in cells.cell(name).edges}
+
+
+def test_a_cell_that_was_drawn_has_no_epochs(tmp_path):
+    search(search_config("tiny", "digits", "random"), tmp_path / "run", progress=False)
+    for ask in (weight_evolution, genotype_evolution, epoch_summaries, settled_edges, kept_weight):
+        with pytest.raises(LabError, match="a search with a super-network"):
+            ask(read_run(tmp_path / "run"))
 
 
 def test_summaries_of_every_epoch():

@@ -143,6 +143,7 @@ def test_beside_darts_the_usual_search_is_shown_first_and_labels_tell_the_others
     write_search(tmp_path / "da2s-digits-s0-bb", "da2s", "tiny", "digits", lambda_c="step", lambda_1="const")
     found = explorer.searches(tmp_path)
     assert explorer.second_choice(found) == "da2s-digits-s0-c"
+    assert explorer.second_choice(found, "da2s-digits-s0-b") == "darts-digits-s0-a"
     (tmp_path / "da2s-digits-s0-c" / "config.json").write_text("{")
     assert explorer.labels(found) == [
         ("da2s-digits-s0-b · tiny · 4/14", "da2s-digits-s0-b"),

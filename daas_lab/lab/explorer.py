@@ -100,10 +100,10 @@ def first_choice(found: Mapping[str, Path]) -> str:
     return next((name for name in found if name.startswith("darts-")), next(iter(found)))
 
 
-def second_choice(found: Mapping[str, Path]) -> str:
-    """A search to look at beside `first_choice`: by another method, on the same data set, and if there is one for 8/14
-    with the method's own control functions."""
-    first = first_choice(found)
+def second_choice(found: Mapping[str, Path], first: str | None = None) -> str:
+    """A search to look at beside `first` (default: `first_choice`): by another method, on the same data set, and if
+    there is one for 8/14 with the method's own control functions."""
+    first = first or first_choice(found)
     others = [name for name in found if name.split("-")[0] != first.split("-")[0]]
     same = [name for name in others if name.split("-")[1:2] == first.split("-")[1:2]]
     for name in same:

@@ -27,6 +27,7 @@ from typing import Any
 from daas_lab.config import PRESETS
 from daas_lab.data.sources import DATASETS
 from daas_lab.errors import LabError, one_of
+from daas_lab.identity import config_hash
 from daas_lab.lab import editor, explorer, live, parts, theme
 from daas_lab.lab.svg import note, side_by_side
 from daas_lab.methods.lookup import METHODS, PAPERS, method_class
@@ -76,7 +77,7 @@ def run_explorer(settings: Settings, first: str | None = None, second: str | Non
     if not found:
         out = shlex.quote(str(settings.runs / "NAME"))
         raise LabError(f"no search in {settings.runs}: make one with daas-lab search … --out {out}")
-    names = [first or explorer.first_choice(found), second or explorer.second_choice(found)]
+    names = [first or explorer.first_choice(found), second or explorer.second_choice(found, first)]
     for name in names:
         one_of("run", name, found)
     labels = explorer.labels(found)
@@ -114,7 +115,7 @@ def run_explorer(settings: Settings, first: str | None = None, second: str | Non
         now = None
         with contextlib.suppress(LabError):  # its picture says what is wrong
             run = explorer.read_search(found[side.value])
-            now = len(run.history), run.finished, len(run.gap)
+            now = config_hash(run.config), run.history, run.finished, run.gap
         if seen.get(side.value) != now:
             seen[side.value] = now
             for key in [key for key in drawn if key[0] == side.value]:

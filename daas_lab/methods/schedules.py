@@ -39,9 +39,9 @@ def stage(epoch: int, epochs: int, stages: int) -> tuple[int, int, int]:
 def parse(text: str, field: str = "schedule") -> tuple[str, bool]:
     """`"log:delayed"` → `("log", True)`; what is neither one of the five functions nor `zero` is refused under the name
     `field`."""
-    function, _, suffix = str(text).partition(":")
+    function, colon, suffix = str(text).partition(":")
     one_of(field, function, (*FUNCTIONS, ZERO))
-    if suffix and (suffix != "delayed" or function == ZERO):
+    if colon and (suffix != "delayed" or function == ZERO):
         raise refuse(field, text, ZERO if function == ZERO else f"{function} or {function}:delayed")
     return function, suffix == "delayed"
 

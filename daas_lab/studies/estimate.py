@@ -1,7 +1,6 @@
 """What a run will take: time and memory of its real steps on this machine, measured on a few images of noise.
 
-Time is taken as proportional to the images, and memory as linear in those of a micro-batch. Reading image files and
-evaluation are not in it.
+Time and memory are taken as linear in the images of a micro-batch. Reading image files and evaluation are not in it.
 """
 
 import itertools
@@ -34,7 +33,7 @@ from daas_lab.train.search import build_supernet, make_optimizers
 from daas_lab.train.search_steps import search_step
 
 
-def estimate(config: SearchConfig | RetrainConfig, images: int = 8, steps: int = 2) -> dict:
+def estimate(config: SearchConfig | RetrainConfig, images: int = 16, steps: int = 2) -> dict:
     """`{"step_s", "epoch_s", "run_s", "peak_bytes", "images", "machine"}` of a run in one process.
 
     Measured in `steps` steps after a first one, with micro-batches of `images` images (or fewer, but four at least, if
@@ -47,13 +46,14 @@ def estimate(config: SearchConfig | RetrainConfig, images: int = 8, steps: int =
     images = max(4, min(images, part) // 2 * 2)
     with prepare(config) as device:
         measured = [_measure(config, size, steps, device) for size in (images // 2, images)]
-    (_, small), (seconds, large) = measured
-    step = seconds * config.batch_size / images
+    (short, small), (seconds, large) = measured
+    more = max(0, part - images) / (images / 2)  # steps from the smaller batch to the larger one
+    step = (seconds + max(0, seconds - short) * more) * config.micro_batches
     return {
         "step_s": step,
         "epoch_s": step * config.steps,
         "run_s": step * config.steps * config.epochs,
-        "peak_bytes": round(large + max(0, large - small) / (images / 2) * max(0, part - images)),
+        "peak_bytes": round(large + max(0, large - small) * more),
         "images": images,
         "machine": machine(),
     }

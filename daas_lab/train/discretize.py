@@ -69,8 +69,15 @@ class Evolution(NamedTuple):
     edges: np.ndarray  # b [T, E]
 
 
+def check_evolves(run: Run) -> None:
+    """Raise unless the run is a search with α after each of its epochs."""
+    if not run.alphas:
+        raise refuse("run", str(run.folder or run.config.dataset), "a search with a super-network, and begun")
+
+
 def weight_evolution(run: Run) -> dict[str, Evolution]:
     """Cell type → its architecture weights after every epoch of a search."""
+    check_evolves(run)
     epochs = range(len(run.alphas["normal"]))
     weights = [mixtures_of(run.search, run.architecture(epoch), max(1, epoch)) for epoch in epochs]
     return {

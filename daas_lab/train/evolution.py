@@ -20,7 +20,13 @@ from daas_lab.space.cell_space import CELL_TYPES, SKIP, cell_edges, input_edges
 from daas_lab.space.cost import meets
 from daas_lab.space.genotype import CellGenotype, Edge, Genotype
 from daas_lab.space.operations import OPERATIONS
-from daas_lab.train.discretize import choice_strengths, derive_genotype, exact_architectures, weight_evolution
+from daas_lab.train.discretize import (
+    check_evolves,
+    choice_strengths,
+    derive_genotype,
+    exact_architectures,
+    weight_evolution,
+)
 
 COIN_TOSS = 0.01  # a choice whose two competitors' shares differ by less is no choice
 
@@ -57,6 +63,7 @@ def _epoch(run: Run, epoch: int, budget: EdgeBudget) -> int:
 
 def genotype_evolution(run: Run, budget: str | EdgeBudget | None = None) -> list[Genotype]:
     """The cell after every epoch, T of them."""
+    check_evolves(run)
     return [genotype_after(run, epoch, budget) for epoch in range(len(run.alphas["normal"]))]
 
 
@@ -99,14 +106,17 @@ def shares_of_inputs(edges: np.ndarray, node: int) -> np.ndarray:
 
 
 def settled_edges(run: Run, budget: str | EdgeBudget | None = None) -> list[dict]:
-    """A row for every edge of both cells: what it ended as, and the epoch from which that did not change again.
+    """A row for every edge of both cells: what it ended as (at the stop for `budget`, where the search has one), and
+    the epoch from which that did not change again.
 
     `cell`, `source`, `node`; `operation`, the strongest at the end, and `operation_epoch`; `kept`, whether `budget`
     keeps the edge, and `kept_epoch`. Epoch 0 is the start: an edge that was so from the beginning.
     """
-    weights, cells, rows = weight_evolution(run), genotype_evolution(run, budget), []
+    weights, rows = weight_evolution(run), []
+    end = 1 + _epoch(run, -1, EdgeBudget.parse(budget or run.search.budget))
+    cells = genotype_evolution(run, budget)[:end]
     for name in CELL_TYPES:
-        strongest = weights[name].operations.argmax(axis=2)  # [T, E]
+        strongest = weights[name].operations[:end].argmax(axis=2)  # [T, E]
         pairs = [{edge[:2] for edge in genotype.cell(name).edges} for genotype in cells]
         for e, edge in enumerate(cell_edges(run.search.nodes)):
             kept = [edge in kept_pairs for kept_pairs in pairs]
