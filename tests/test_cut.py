@@ -345,6 +345,6 @@ def test_epochs_saved_are_those_from_scratch_until_the_error_is_as_small():
     ]
     found = {row["epochs"]: (row["scratch_epochs"], row["saved"]) for row in epochs_saved(rows)}
     assert found == {0: (2, 2), 1: (4, 3), 2: (None, None)}
-    assert "m 36.00 % (from scratch after 2)" in sentence(rows)
+    assert "of 1, 2, 4 that were tried: m 36.00 % (2)" in sentence(rows)
     figure = error_over_epochs(summarise(rows, ("method", "start", "epochs"), ("error",)))
     assert len(figure.axes[0].containers) == 2
