@@ -198,7 +198,7 @@ def test_names_that_mean_something_else_are_refused(own, name):
 
 def test_a_cell_of_ones_own_operation_asks_for_the_file(own):
     edges = tuple(Edge(node - 2, node, "gated") for node in (2, 3))
-    with pytest.raises(LabError, match=r"edge \(0, 2\) = 'gated': .*operations=FILE\.py:function"):
+    with pytest.raises(LabError, match=r"edge \(0, 2\) = 'gated': .*FILE\.py:function was named: --own"):
         CellGenotype(edges, (2, 3))
     parse_operations(f"{own}:gated,skip_connect")
     cell = CellGenotype(edges, (2, 3))
