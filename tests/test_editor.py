@@ -89,6 +89,7 @@ def test_an_export_is_what_retrain_reads(tmp_path, monkeypatch, forgets_operatio
     assert json.loads(path.read_text())["format"] == 1
     trained = []
     monkeypatch.setattr("daas_lab.train.retrain.retrain", lambda *given: trained.append(given))
+    monkeypatch.setattr("daas_lab.commands._say_error", lambda folder: None)  # of what was not trained
     assert main(shlex.split(command)[1:]) == 0
     (tmp_path / "mine.py").write_text(PLAIN)
     load_operations(f"{tmp_path / 'mine.py'}:plain")
