@@ -4,7 +4,6 @@
     L = L^C + λ Σ [p_o > η_min] · log(1 + n p_o)    over both cell types; there times reg_flops + μ FLOPs_o, set to 1
     after an epoch, n0 times: out with every p ≤ η_min, and with the smallest p if it is ≤ η_max;
     if n0 or more left: λ ← λ / c0, Δ ← λ0; else Δ ← c0 Δ, λ ← λ + Δ    (at first λ = 0, Δ = λ0)
-
 Left out: that factor, and 0.4 CE of the auxiliary head. There every cell has its own α and the search ends at 240 M
 multiply-adds; here a type's cells share α, what the budget keeps stays, and when all else has left λ is 0. α learns
 from the weights' images, β holds λ and Δ. The network mixes with b = Σ_o w_o, a = w / b: a cut that keeps b keeps w.
