@@ -32,8 +32,9 @@ from daas_lab.train.splits import search_splits
 def run_search(options: argparse.Namespace) -> None:
     changes = _changes(options, config.SearchConfig)
     chosen = compose.search_config(options.preset, options.dataset, options.method, options.protocol, **changes)
-    for name in [name for name in config.LAMBDAS if name in changes]:
-        if getattr(chosen, name) == config.WITHOUT_METHOD[name] != changes[name]:
+    for name in config.LAMBDAS:
+        without = config.WITHOUT_METHOD[name]
+        if getattr(chosen, name) == without != changes.get(name, without):
             print(f"{name} = {changes[name]!r}: without effect in this search by {chosen.method}", file=sys.stderr)
     rules.check(options.select, chosen.searcher, chosen.edge_budget)
     _train(options, search, chosen, lambda: _keep_choice(options, chosen.edge_budget))

@@ -9,7 +9,11 @@ import torch
 
 from daas_lab import paper
 from daas_lab.report import tables
+from daas_lab.runs.folder import read_run
 from daas_lab.runs.provenance import origin_in, origin_text, provenance, provenance_text, resumed_here
+from daas_lab.studies.notebooks import save_results
+from daas_lab.studies.settings import Settings
+from tests.made_runs import write_search
 
 
 def gap(method, budget, seed, after, **others):
@@ -195,6 +199,14 @@ def test_the_provenance_says_which_machines_made_the_searches():
     assert facts["searches"] == {"seconds": 5401, "made_on": made_on}
     line = "- Searches: 2 on A, 2 cores, torch 2.14.1; 1 on B, 8 cores, AVX2, 1 thread, C, torch 2.14.1; 1.5 h in all\n"
     assert line in provenance_text(facts)
+
+
+def test_a_search_behind_several_rows_of_a_notebook_counts_once(tmp_path):
+    run = read_run(write_search(tmp_path / "x", preset="tiny", dataset="digits"))
+    settings = Settings(preset="tiny", dataset="digits", runs=tmp_path)
+    save_results("twice", settings, [], searches=[run, run], begun=0.0)
+    [written] = tmp_path.rglob("twice.json")
+    assert sum(json.loads(written.read_text())["provenance"]["searches"]["made_on"].values()) == 1
 
 
 def test_what_went_on_elsewhere_says_from_which_epoch(monkeypatch):

@@ -92,7 +92,7 @@ def read_record(path: str | Path) -> Run:
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
         if not isinstance(document, dict) or "kind" not in document:
-            raise refuse("run", str(path), "a run's folder, or a record")
+            raise LabError("no record of a run: must be a run's folder, or a record")
         if document["format"] != FORMAT:
             raise LabError(f"format = {document['format']!r}: must be {FORMAT}")
         return Run(

@@ -93,10 +93,9 @@ def published_rows(settings: Settings, names: Sequence[str]) -> list[Row]:
     """Published cells of two edges a node retrained as all others, a row for each and seed: `method` is the cell's
     name."""
     configs: dict[Any, Row] = {
-        settings.retraining(PUBLISHED[name], seed): {"method": name, "seed": seed, "budget": "8/14"}
-        | {"skips": _skips(PUBLISHED[name])}
-        | size_of(PUBLISHED[name])
-        for name in names
+        settings.retraining(cells, seed): {"method": name, "seed": seed, "budget": "8/14", "skips": _skips(cells)}
+        | size_of(cells)
+        for name, cells in ((name, PUBLISHED[name]) for name in names)
         for seed in settings.seeds
     }
     wanted = make.wanted(configs, settings)

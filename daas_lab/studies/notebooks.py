@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from daas_lab.errors import imported, one_of, refuse
+from daas_lab.identity import config_hash
 from daas_lab.report import tables
 from daas_lab.report.tables import Row
 from daas_lab.runs.folder import Run
@@ -57,11 +58,13 @@ def save_results(
 ) -> None:
     """How a notebook ends: its table as `<stem>.json` and `<stem>.md` in `settings.folder`, where its pictures are.
 
-    `markdown`, `runs` and `more` are those of `tables.save_table`, `searches` the runs behind the numbers, `begun` what
-    `time.perf_counter` said at the notebook's start, `beside` further tables of the same provenance by their stems,
-    `dataset` what images of the notebook's own are called, `notebook` the notebook's stem, where it is not the table's.
+    `markdown`, `runs` and `more` are those of `tables.save_table`, `searches` the runs behind the numbers (each
+    counts once, though several rows be of it), `begun` what `time.perf_counter` said at the notebook's start, `beside`
+    further tables of the same provenance by their stems, `dataset` what images of the notebook's own are called,
+    `notebook` the notebook's stem, where it is not the table's.
     """
     command, seconds = command_text(notebook or stem, settings), time.perf_counter() - begun
+    searches = {config_hash(run.config): run for run in searches}.values()
     facts = provenance(dataset or str(settings.dataset), settings.preset, command, seconds, searches)
     tables.save_table(stem, rows, facts, settings.folder, markdown, runs, more)
     for name, others in (beside or {}).items():

@@ -107,9 +107,10 @@ def make(sweep: Sweep, address: str | None = None) -> dict[str, str]:
     if any(isinstance(member, NotebookRun) for member in missing):
         imported("papermill", "lab")
     runs = [member for member in missing if not isinstance(member, NotebookRun)]
-    if runs and sweep.retrainings:
+    if runs and sweep.retrainings:  # of cells that are only drawn too
         check_available(str(sweep.settings.dataset), sweep.settings.data)
-    check_data(runs, sweep.settings)
+    else:
+        check_data(runs, sweep.settings)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports home unless told not to
     if address is not None:
         os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # else it looks for a cluster for a quarter of an hour

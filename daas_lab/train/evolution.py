@@ -52,10 +52,11 @@ def genotype_after(
     return derive_genotype(config, run.architecture(epoch), budget, max(1, epoch), select)
 
 
-def _epoch(run: Run, epoch: int, budget: EdgeBudget) -> int:
-    """The index of an epoch that may be counted from the last one of `budget`, as far as the search has come."""
+def _epoch(run: Run, epoch: int, budget: str | EdgeBudget | None) -> int:
+    """The index of an epoch that may be counted from the last one of `budget` (default: the run's), as far as the
+    search has come."""
     done = len(run.alphas["normal"])
-    known = range(min(done, run.search.epoch_of(budget) + 1) if epoch < 0 else done)
+    known = range(min(done, run.search.epoch_of(budget or run.search.budget) + 1) if epoch < 0 else done)
     if not -len(known) <= epoch < len(known):
         raise refuse("epoch", epoch, f"a whole number of at most {done - 1}, or counted from the last one, which is -1")
     return known[epoch]
@@ -113,8 +114,8 @@ def settled_edges(run: Run, budget: str | EdgeBudget | None = None) -> list[dict
     keeps the edge, and `kept_epoch`. Epoch 0 is the start: an edge that was so from the beginning.
     """
     weights, rows = weight_evolution(run), []
-    end = 1 + _epoch(run, -1, EdgeBudget.parse(budget or run.search.budget))
-    cells = genotype_evolution(run, budget)[:end]
+    end = 1 + _epoch(run, -1, budget)
+    cells = [genotype_after(run, epoch, budget) for epoch in range(end)]
     for name in CELL_TYPES:
         strongest = weights[name].operations[:end].argmax(axis=2)  # [T, E]
         pairs = [{edge[:2] for edge in genotype.cell(name).edges} for genotype in cells]
@@ -146,7 +147,7 @@ def kept_weight(run: Run, budget: str | EdgeBudget | None = None) -> dict[str, f
     a node, over the nodes.
     """
     genotype, weights = genotype_after(run, budget=budget), weight_evolution(run)
-    epoch = _epoch(run, -1, EdgeBudget.parse(budget or run.search.budget))
+    epoch = _epoch(run, -1, budget)
     space, operations, edges = run.search.space, [], []
     for name in CELL_TYPES:
         a, b = weights[name].operations[epoch], weights[name].edges[epoch]
