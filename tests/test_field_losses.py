@@ -245,6 +245,24 @@ def test_xnas_multiplies_its_experts_by_the_exponent_of_their_reward():
         )
 
 
+def test_xnas_leaves_an_overflow_for_the_scaler_to_see():
+    network = build_supernet(tiny("xnas"))
+    alphas = [network.alphas(name) for name in CELL_TYPES]
+    step = SimpleNamespace(network=network, config=tiny("xnas"), scaler=make_scaler(tiny("xnas"), torch.device("cpu")))
+    step.average = lambda: None
+
+    def backward():
+        for a in alphas:
+            a.grad = torch.full_like(a, 9.0)
+            a.grad[3, 2] = -torch.inf
+
+    step.backward = backward
+    network.method.architecture_gradients(step)
+    for a in alphas:
+        assert a.grad[3, 2].isinf() and a.grad.isfinite().sum() == a.numel() - 1
+        assert (a.grad[a.grad.isfinite()] == a.grad[0, 0]).all() and a.grad[0, 0] < 9
+
+
 @pytest.mark.parametrize("method", ["xnas", "gold_nas"])
 def test_the_gradient_that_is_clipped_is_the_mean_over_the_processes(method, monkeypatch):
     config = tiny(method)

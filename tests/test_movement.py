@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from daas_lab.compose import search_config
+from daas_lab.methods.pruning import GONE
 from daas_lab.runs.folder import read_run
 from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.train.movement import RegulariserShare
@@ -84,4 +85,27 @@ def test_a_step_that_was_not_made_is_no_movement():
             optimizer.step()
         share.after_step()
         assert (share.share() is None) == (not any(optimizer.state.values()))
+    assert share.share() == pytest.approx(1, abs=1e-5)
+
+
+def test_who_has_left_counts_for_nothing():
+    """α of a candidate that has left is at -1e4: what weight decay takes from it dwarfs all movement."""
+    network = build_supernet(search_config("tiny", "digits", "da2s", "paper", epochs=4, threads=1))
+    network.at = network.at._replace(epoch=3)
+    alphas = [network.alphas(name) for name in CELL_TYPES]
+    with torch.no_grad():
+        for a in alphas:
+            a.copy_(torch.randn(a.shape, generator=torch.Generator().manual_seed(1)))
+            a[:, 5:] += GONE
+    optimizer = torch.optim.Adam([{"params": alphas}], lr=0.05, betas=(0.0, 0.999))
+    share = RegulariserShare(network, optimizer)
+    for _ in range(3):
+        optimizer.zero_grad()
+        share.before_step()
+        sum(network.method.regularise(network.architectures(), network.mixtures(), network.at).values()).backward()
+        for a in alphas:
+            a.grad[:, 5:] += 1e-3 * a.detach()[:, 5:]  # as weight decay does
+        optimizer.step()
+        share.after_step()
+    assert all((a[:, 5:] > GONE / 2).sum() == 0 for a in alphas)
     assert share.share() == pytest.approx(1, abs=1e-5)

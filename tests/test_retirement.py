@@ -171,6 +171,24 @@ def test_one_that_recovers_starts_again():
         assert alive(network.alphas_reduce).sum() == 14 * 7 - 6
 
 
+def test_an_edge_that_comes_to_be_kept_late_still_has_both_of_its_operations():
+    config = small(budget="8/14*2")
+    network, retirement = build_supernet(config), Retirement(config)
+    late, gone = 13, 12  # edges of node 5, which keeps two others until the last epoch
+    with torch.no_grad():
+        network.betas_normal[9:] = torch.tensor([3.0, 3.0, 0.0, -30.0, -1.0])
+        network.alphas_normal[late] = torch.tensor([9.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+        for epoch in (1, 2, 3):
+            retirement.after(network, epoch)
+        left = ~alive(network.alphas_normal)
+        assert left[late].tolist() == [False, False, *[True] * 5] and left[gone].all()
+        network.keep(remaining(architecture_of(network)))
+        network.betas_normal[late] = 5.0
+    cells = derive_genotype(config, architecture_of(network), config.edge_budget)
+    assert sum(edge[:2] == (4, 5) for edge in cells.normal.edges) == 2
+    check_remaining(network, cells, config.edge_budget)
+
+
 @pytest.mark.parametrize("dropped", [2, 3])
 def test_whichever_node_is_dropped_later_nodes_still_have_an_input(dropped):
     config = small("da2s_exact", budget="3/14", hold=0)

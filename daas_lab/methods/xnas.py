@@ -68,8 +68,8 @@ class XNAS(Method):
         largest = self.bound * step.scaler.get_scale()  # a scaler has yet to scale the gradient back
         eta = self.rate(step.config) / step.config.arch_learning_rate
         for alphas in map(step.network.alphas, CELL_TYPES):
-            if alphas.grad is not None:  # of a short network all cells are of one type
-                alphas.grad.clamp_(-largest, largest).mul_(eta)
+            if alphas.grad is not None:  # of a short network all cells are of one type; a scaler has to see an overflow
+                alphas.grad = alphas.grad.where(alphas.grad.isinf(), eta * alphas.grad.clamp(-largest, largest))
 
     def after_step(self, step: Any) -> None:
         """Wipe-out."""

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from daas_lab.methods.pruning import alive
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.space.cell_space import CELL_TYPES
 
@@ -57,10 +58,11 @@ class RegulariserShare:
 
     @torch.no_grad()
     def share(self) -> float | None:
-        """Of the epoch; None where there is no regulariser, or α has not moved."""
+        """Of the epoch; None where there is no regulariser, or α has not moved. Who has left counts for nothing: only
+        weight decay still moves its α."""
         if not self.gradients:
             return None
-        whole = [alphas - start for alphas, start in zip(self.alphas, self.start, strict=True)]
+        whole = [(alphas - start) * alive(alphas) for alphas, start in zip(self.alphas, self.start, strict=True)]
         along, square = (
             float(sum(((a * b).sum() for a, b in zip(parts, whole, strict=True)), start=torch.zeros(())))
             for parts in (self.moved, whole)

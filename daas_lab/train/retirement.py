@@ -32,7 +32,8 @@ class Retirement(nn.Module):
     @torch.no_grad()
     def after(self, network: SuperNetwork, epoch: int) -> None:
         """Those leave whose weight b · a is under `retire` for `retire_after` epochs by the end of `epoch`, unless the
-        budget would keep them, or might once a node without input takes its edges with it. α says who has left
+        budget would keep them, or might once a node without input takes its edges with it, or an edge keeps several
+        operations. α says who has left
         (methods/pruning.py); β as well, of an edge that nobody is left on.
 
         A method that mixes with one operation an edge is asked for the softmax behind it (`Mixture.shares`).
@@ -49,12 +50,24 @@ class Retirement(nn.Module):
             of_edges = config.searcher.betas_of_edges and betas.shape == mixture.edges.shape
             if not of_edges:  # nothing says that an edge has left as a whole
                 kept = kept.scatter(1, weights.argmax(dim=1, keepdim=True), True)
+            elif (
+                config.edge_budget.operations > 1
+            ):  # an edge that stays may yet be kept, with so many of its operations
+                kept |= _strongest(weights, config) & (weights >= config.retire).any(dim=1, keepdim=True)
             under = (weights < config.retire) & ~kept
             counts.copy_((counts + 1) * under)
             # Lower by as much as who left before: α still ranks those that have left.
             alphas[(counts >= config.retire_after) & alive(alphas)] += GONE
             if of_edges:
                 betas[~alive(alphas).any(dim=1) & alive(betas)] += GONE
+
+
+def _strongest(weights: Tensor, config: SearchConfig) -> Tensor:
+    """Where `weights` [E, O] are those of the operations that each edge would keep."""
+    allowed = torch.full_like(weights, -1.0)
+    allowed[:, config.space.choices] = 0
+    strongest = (weights + allowed).topk(config.edge_budget.operations, dim=1).indices
+    return torch.zeros_like(weights, dtype=torch.bool).scatter(1, strongest, True)
 
 
 def _without_joined_nodes(config: SearchConfig, strengths: Mapping[str, Strengths]) -> dict[str, CellGenotype]:
