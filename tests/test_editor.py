@@ -94,13 +94,15 @@ def test_an_export_is_what_retrain_reads(tmp_path, monkeypatch, forgets_operatio
     (tmp_path / "mine.py").write_text(PLAIN)
     load_operations(f"{tmp_path / 'mine.py'}:plain")
     mine = editor.change_edge(DARTS, "normal", 0, operation="plain")
-    command = editor.export(mine, path, Settings(preset="tiny", dataset="digits", data=tmp_path / "images"))
+    settings = Settings(preset="tiny", dataset="digits", data=tmp_path / "images", retrain_epochs=3, device="cuda:1")
+    command = editor.export(mine, path, settings)
     own_operations.clear()  # as in another process
     assert main(shlex.split(command)[1:]) == 0
     out = str(path.with_suffix(""))
     assert [(config.preset, config.dataset, config.cells) for config, *_ in trained] == [
         ("tiny", "digits", cells) for cells in (DARTS, mine)
     ]
+    assert [config.device for config, *_ in trained] == ["cpu", "cuda:1"] and trained[1][0].epochs == 3
     assert [tuple(map(Path, where)) for _, *where in trained] == [
         (Path(out), Path("data")),
         (Path(out), tmp_path / "images"),

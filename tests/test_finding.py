@@ -84,3 +84,11 @@ def test_the_theme_knows_every_colour_of_what_is_drawn(found):
     sheet = theme.stylesheet()
     for colour in used:
         assert f'[fill="{colour}"]' in sheet and f'[stroke="{colour}"]' in sheet
+
+
+def test_a_run_made_anew_where_one_was_is_found_by_what_it_is_now(tmp_path):
+    found = {"mine": write_search(tmp_path / "mine", "da2s", "tiny", dataset="digits", seed=1)}
+    assert matching("seed=1", [("mine", "mine")], found)
+    (tmp_path / "mine").rename(tmp_path / "before")
+    found = {"mine": write_search(tmp_path / "mine", "darts", "tiny", dataset="digits", seed=4)}
+    assert matching("method=darts seed=4", [("mine", "mine")], found) and not matching("1", [("mine", "mine")], found)

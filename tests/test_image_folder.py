@@ -17,6 +17,7 @@ from daas_lab.data.sources import Dataset, facts_of
 from daas_lab.errors import LabError
 from daas_lab.identity import config_hash
 from daas_lab.runs.folder import read_run
+from daas_lab.studies.settings import Settings
 from daas_lab.train.retrain import retrain
 from daas_lab.train.search import search
 from daas_lab.train.splits import retrain_splits, search_splits
@@ -234,6 +235,8 @@ def test_ones_own_arrays_are_one_object(tmp_path):
     retraining = retrain_config("PDARTS", "tiny", mine, epochs=3, steps=8, learning_rate=0.1, threads=1)
     retrain(retraining, tmp_path / "r", mine, progress=False)
     assert read_run(tmp_path / "r").result["test_error"] < 50, "three shades are told apart, by chance 67"
+    with pytest.raises(LabError, match=r"dataset = 'own:stripes': must be a name, folder:PATH, or FILE\.py"):
+        Settings(preset="tiny", dataset=mine)
     with pytest.raises(LabError, match="must be the Dataset object of own:stripes"):
         search_splits(config, "data")
     with pytest.raises(LabError, match="must hold the images that the configuration was made for"):

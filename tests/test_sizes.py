@@ -8,6 +8,7 @@ from torch import nn
 
 from daas_lab import paper
 from daas_lab.cli import main
+from daas_lab.errors import LabError
 from daas_lab.networks.derived import Network
 from daas_lab.space.cost import count
 from daas_lab.space.published import PUBLISHED
@@ -60,6 +61,15 @@ def test_the_auxiliary_head_is_counted():
         network = Network(PUBLISHED["FairDARTS_a"])
     head = sum(parameter.numel() for parameter in network.auxiliary_head.parameters())
     assert sizes._auxiliary_size(PUBLISHED["FairDARTS_a"]) == head / 1e6 == 0.476426
+
+
+@pytest.mark.parametrize(
+    "given", [{"layers": 0}, {"channels": 2.5}, {"side": "a"}, {"classes": 0}, {"image_channels": 0}]
+)
+def test_a_network_that_cannot_be_is_not_counted(given):
+    [(name, value)] = given.items()
+    with pytest.raises(LabError, match=f"{name} = {value!r}: must be a whole number of at least 1"):
+        count("DARTS_V2", **given)
 
 
 @pytest.mark.parametrize("table", [1, 5])

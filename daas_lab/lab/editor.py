@@ -75,5 +75,7 @@ def export(genotype: Genotype, path: str | Path, settings: Settings) -> str:
     own = own_texts(genotype)
     where = ["--preset", settings.preset, "--dataset", str(settings.dataset), "--data", str(settings.data)]
     files = ["--genotype", str(path), "--out", str(path.with_suffix(""))]
+    epochs = [] if settings.retrain_epochs is None else ["--epochs", str(settings.retrain_epochs)]
+    device = [] if settings.device == Settings.device else ["--device", settings.device]
     operations = ["--set", f"operations={','.join(own)}"] if own else []
-    return shlex.join(["daas-lab", "retrain", *files, *where, *operations])
+    return shlex.join(["daas-lab", "retrain", *files, *where, *epochs, *device, *operations])

@@ -1,5 +1,6 @@
 """The runs that a few words mean, among many."""
 
+import contextlib
 import functools
 import re
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ def matching(words: str, options: Sequence[tuple[str, str]], found: Mapping[str,
     `seed 0` and `seed=0`: 1 does not find 10.
     """
     patterns = [_pattern(word) for word in words.casefold().split()]
-    texts = [_text(label, found.get(name)) for label, name in options]
+    texts = [_text(label, path := found.get(name), path and _written(path)) for label, name in options]
     return [pair for pair, text in zip(options, texts, strict=True) if all(p.search(text) for p in patterns)]
 
 
@@ -27,8 +28,15 @@ def _pattern(word: str) -> re.Pattern:
     return re.compile(rf"(?<![\w/=,]){re.escape(word)}(?![\w/,])" if whole else re.escape(word))
 
 
-@functools.cache
-def _text(label: str, path: Path | None) -> str:
+def _written(path: Path) -> int | None:
+    """When the configuration in a run's folder or a record was written: a run may be made anew where one was."""
+    with contextlib.suppress(OSError):
+        return (path / "config.json" if path.is_dir() else path).stat().st_mtime_ns
+    return None
+
+
+@functools.lru_cache(maxsize=8192)
+def _text(label: str, path: Path | None, written: int | None) -> str:
     if path is None:  # a published cell, say
         return label.casefold()
     try:

@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from daas_lab.errors import one_of, refuse
+from daas_lab.fields import coerce
 from daas_lab.space import limited
 from daas_lab.space.budget import QUANTITIES, EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, choices
@@ -41,10 +42,12 @@ def count(
     """
     one_of("form", form, FORMS)
     defaults = (36, 20, 10, 32) if form == "cifar" else (48, 14, 1000, 224)
-    given = (channels, layers, classes, side)
+    given = {"channels": channels, "layers": layers, "classes": classes, "side": side}
     channels, layers, classes, side = (
-        default if value is None else value for default, value in zip(defaults, given, strict=True)
+        default if value is None else coerce(name, int, value, {"at_least": 1})
+        for default, (name, value) in zip(defaults, given.items(), strict=True)
     )
+    image_channels = coerce("image_channels", int, image_channels, {"at_least": 1})
     check_side(side, form)
     cells = {name: load_genotype(genotype).cell(name) for name in CELL_TYPES}
     concat = {name: len(cell.concat) for name, cell in cells.items()}

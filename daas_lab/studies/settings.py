@@ -23,7 +23,7 @@ class Settings:
     """What a notebook's `parameters` cell may set; papermill's `-p name value` reaches the same names."""
 
     preset: str = "mini"
-    dataset: str | Dataset = "fashion_mnist"
+    dataset: str = "fashion_mnist"
     seeds: tuple[int, ...] = (0,)
     budget: str = "8/14"
     protocol: str = "authors"
@@ -40,6 +40,8 @@ class Settings:
     device: str = "cpu"
 
     def __post_init__(self):
+        if isinstance(self.dataset, Dataset):  # runs are made in other processes, which know it by its name alone
+            raise refuse("dataset", str(self.dataset), "a name, folder:PATH, or FILE.py:function that gives the images")
         check_fields(self)
         one_of("preset", self.preset, PRESETS)
         check_name(self.dataset)
