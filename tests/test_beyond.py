@@ -43,6 +43,8 @@ def test_each_case_has_a_search_for_each_seed_and_budget_unless_one_serves_sever
         ("paper", 1, budget) for budget in NAMED_BUDGETS if budget != "3/14"
     }
     assert {(c.epochs, c.retire, c.budget) for c in found["all"]} == {(6, 1e-3, "3/14")}
+    others = beyond.searches({"others": CASES["by perturbation"] | {"seeds": (5, 6)}}, settings(tmp_path))["others"]
+    assert [(c.label, c.seed, c.budget) for c in others] == [("darts", 5, "8/14"), ("darts", 6, "8/14")]
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from daas_lab.runs.folder import read_run
 from daas_lab.space.budget import NAMED_BUDGETS
 from daas_lab.space.text_forms import PUBLISHED
 from daas_lab.studies import screen
-from daas_lab.studies.make import run_name
+from daas_lab.studies.make import make_runs, run_name
 from daas_lab.studies.settings import Settings
 from daas_lab.train.evolution import genotype_after
 from daas_lab.train.perturbation import keep_cells
@@ -57,8 +57,8 @@ def root(tmp_path_factory):
 BRIEFLY = ("-p", "epochs", "1", "-p", "retrain_epochs", "1")  # where many searches are but the same, ten times
 
 
-def results(name, root, *parameters, seeds=(0,), pictures=(), dataset="digits", edits=None, table=None):
-    """Run a notebook; the rows of its table. Its pictures must be there, drawn and shown."""
+def results(name, root, *parameters, seeds=(0,), own=(), pictures=(), dataset="digits", edits=None, table=None):
+    """Run a notebook; the rows of its table, of `seeds` and its `own`. Its pictures must be there, drawn and shown."""
     done = papermill(name, root, "-p", "seeds", json.dumps(list(seeds)), *parameters, edits=edits)
     assert done.returncode == 0, done.stderr[-3000:]
     folder = root / "runs" / "figures" / "tiny"
@@ -74,10 +74,10 @@ def results(name, root, *parameters, seeds=(0,), pictures=(), dataset="digits", 
     images = sum("image/png" in output["data"] or "image/svg+xml" in output["data"] for output in shown)
     assert images >= len(pictures)
     for row in document["rows"]:
-        assert "seeds" not in row or set(row["seeds"]) <= set(seeds)
+        assert "seeds" not in row or set(row["seeds"]) <= {*seeds, *own}
     # What has seeds was made of single runs, which stand beside it.
     assert document["runs"] or not ours(document["rows"])
-    assert all({"run", "seed", "protocol"} <= row.keys() and row["seed"] in seeds for row in document["runs"])
+    assert all({"run", "seed", "protocol"} <= row.keys() and row["seed"] in {*seeds, *own} for row in document["runs"])
     return document["rows"]
 
 
@@ -336,12 +336,13 @@ def test_the_field(root):
 def test_beyond_the_gap(root):
     pictures = [f"beyond_the_gap{suffix}" for suffix in ("", "_map", "_entropies")]
     # What perturbation would choose in five times 200 accuracies (test_rules.py) is made up.
-    config = Settings(preset="tiny", dataset="digits", epochs=1).search("darts", 0)
+    settings = Settings(preset="tiny", dataset="digits", epochs=1, runs=root / "runs", workers=1)
+    make_runs([config := settings.search("darts", 5)], settings)
     folder = root / "runs" / run_name(config)
     run = read_run(folder)
     own = {budget: genotype_after(run, budget=budget) for budget in NAMED_BUDGETS}
     keep_cells(folder, "perturbation", own)
-    rows = ours(results("beyond_the_gap", root, *BRIEFLY, pictures=pictures))
+    rows = ours(results("beyond_the_gap", root, *BRIEFLY, own=(5,), pictures=pictures))
     check_percentages(rows, "error")
     searched = [row for row in rows if row["search"] != "random"]
     check_percentages(searched, "before", "after")

@@ -30,19 +30,19 @@ FEWER = tuple(budget for budget in BUDGETS if budget != "8/14")
 # The paper's super-network (preset `full` on CIFAR-10), but for its three colours; at how many stages it is measured.
 FULL_SIZE = {"layers": 8, "channels": 16, "side": 32, "batch_size": 64}
 FULL_STAGES = 8
-Cases = Mapping[str, Mapping[str, Any]]  # name → `method`, and `protocol`, `select`, or fields of the search
+Cases = Mapping[str, Mapping[str, Any]]  # name → `method`, and `protocol`, `select`, `seeds`, or fields of the search
 
 
 # --- which runs -------------------------------------------------------------------------------------------------------
 
 
 def searches(cases: Cases, settings: Settings) -> dict[str, list[SearchConfig]]:
-    """The configurations of every case: for each seed a search for each budget, unless the case says for which, or its
-    method needs to know none."""
+    """The configurations of every case: for each seed (of the case, or of the settings) a search for each budget,
+    unless the case says for which, or its method needs to know none."""
     found = {}
     for name, case in cases.items():
         changes = {key: value for key, value in case.items() if key not in ("method", "select")}
-        own = replace(settings, protocol=changes.pop("protocol", settings.protocol))
+        own = replace(settings, **{key: changes.pop(key) for key in ("protocol", "seeds") if key in changes})
         budgets = [changes.pop("budget")] if "budget" in changes else BUDGETS
         if own.protocol == "paper":
             budgets = [table_4.searched_for(budget) for budget in budgets]
