@@ -86,7 +86,8 @@ def test_the_study_of_all_searches_has_those_of_every_table_once(searches_of):
     others = {config for name in ("table_2_lambda_c", "table_3_priority", "ablation_losses", "table_1_cifar10")
               for config in searches_of(name)}  # fmt: skip
     others |= set(searches_of("table_4_imbalanced"))
-    assert {config for config in others if config.searcher.trains} <= set(configs)
+    # Of what Table 1 searches beside, the cut of its budget alone is known.
+    assert {config for config in others if config.method in set(methods)} <= set(configs)
 
 
 def test_published_means_are_those_of_the_single_runs_beside_them():

@@ -125,7 +125,7 @@ def test_the_miniature_is_complete():
     }
     assert all(len(row["seeds"]) >= 3 and row["error_std"] > 0 for rows in measured.values() for row in rows)
     assert len({(row["lambda_1"], row["lambda_2"]) for row in measured["table_3_priority"]}) == 10
-    assert len(measured["table_2_lambda_c"]) == 6 and len(measured["table_1_cifar10"]) == 4
+    assert len(measured["table_2_lambda_c"]) == 6 and len(measured["table_1_cifar10"]) == 9
     found = {(row["protocol"], row["method"], row["budget"]) for row in measured["table_4_imbalanced"]}
     assert len(found) == 4 * 4 + 5  # the authors' protocol: four methods at four budgets; the text: DA²S at five
     assert {len(row["seeds"]) for row in measured["table_4_imbalanced"] if row["protocol"] == "paper"} == {5}
