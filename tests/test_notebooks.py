@@ -362,11 +362,12 @@ def test_beyond_the_gap(root):
 
 @pytest.mark.slow
 def test_what_closes_the_gap(root):
-    pictures = [f"what_closes_the_gap{suffix}" for suffix in ("", "_8_of_14", "_5_of_14")]
+    stem = "what_closes_the_gap_digits"
+    pictures = [f"{stem}{suffix}" for suffix in ("", "_8_of_14", "_5_of_14")]
     changes = {screen.NOTHING, "steeper softmax", "initial noise"}  # the others are listed in test_screen.py
     some = f"named = {{c: row for c, row in screen.searches(settings, BUDGETS).items() if row['changed'] in {changes}}}"
     edits = {"named = screen.searches(settings, BUDGETS)": some}
-    rows = ours(results("what_closes_the_gap", root, *BRIEFLY, pictures=pictures, edits=edits))
+    rows = ours(results("what_closes_the_gap", root, *BRIEFLY, pictures=pictures, edits=edits, table=stem))
     found = {(row["side"], row["changed"], row["budget"]) for row in rows}
     assert found == {(side, name, budget) for side in PROTOCOLS for name in changes for budget in ("8/14", "5/14")}
     check_percentages(rows, "before", "error", "parameter_free_normal")

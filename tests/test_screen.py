@@ -1,5 +1,7 @@
 """The screen of constants: which searches it is made of, and what its rows and pictures say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -8,8 +10,10 @@ from daas_lab.compose import values_of
 from daas_lab.methods.protocols import PROTOCOLS
 from daas_lab.report import plots_evolution, plots_field
 from daas_lab.report.tables import summarise
+from daas_lab.runs.folder import read_run
 from daas_lab.studies import make, screen
 from daas_lab.studies.settings import Settings
+from tests.made_runs import write_search
 
 
 def settings(root, **changes):
@@ -58,6 +62,18 @@ def test_rows_and_series_are_those_of_the_runs(tmp_path):
             assert row[f"drop_{name}"] == lost
     series = screen.collapse_series({"all": list(made.values())})["all"]
     assert len(series["parameter_free"]) == 3 and len(series["share"]) == 2
+
+
+def test_an_epoch_counts_by_how_far_alpha_moves_in_it(tmp_path):
+    run = read_run(write_search(tmp_path / "run", "da2s", epochs=4))
+    steps = np.array([3.0, 2.0, 1.0, 0.01])  # of one α; of an epoch in which nothing is recorded too
+    alphas = {name: np.zeros((5, 14, 7)) for name in ("normal", "reduce")}
+    alphas["reduce"][1:, 4, 2] = np.cumsum(steps)
+    history = [{}, {"regulariser_share": 0.5}, {"regulariser_share": -1.0}, {"regulariser_share": 90.0}]
+    found = screen.entropy_shares(replace(run, alphas=alphas, history=history))
+    assert np.isnan(found[0])
+    assert found[1:] == pytest.approx([50, 100 * (0.5 * 4 - 1) / 5, 100 * (0.5 * 4 - 1 + 90 * 1e-4) / 5.0001])
+    assert np.isnan(screen.entropy_shares(replace(run, history=[{}] * 4))).all()
 
 
 def runs(side, changed, values):

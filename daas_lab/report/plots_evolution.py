@@ -83,10 +83,10 @@ def entropies(series: Mapping[str, Mapping[str, Sequence[float]]], *, title: str
 
 @themed
 def collapse(series: Mapping[str, Mapping[str, Sequence[float]]], *, title: str = "") -> Figure:
-    """Pools and skips among the kept operations, and the entropy's share of α's movement, over the epochs; a line for
-    each of `series`: label → `parameter_free` [T] from the start on, and `share` [T − 1], both in percent."""
+    """Pools and skips among the kept operations, and the entropy's share of α's movement so far, over the epochs; a
+    line for each of `series`: label → `parameter_free` [T] from the start on, and `share` [T − 1], both in percent."""
     figure = Figure(figsize=(9.6, 3.6), layout="constrained")
-    labels = {"parameter_free": "pools and skips kept (%)", "share": "of α's movement by the entropy (%)"}
+    labels = {"parameter_free": "pools and skips kept (%)", "share": "of all of α's movement so far by the entropy (%)"}
     for ax, (quantity, label) in zip(figure.subplots(1, 2), labels.items(), strict=True):
         for n, (name, own) in enumerate(series.items()):
             first = 0 if quantity == "parameter_free" else 1

@@ -46,6 +46,7 @@ HEADERS = {
     "params_m": "parameters (M)",
     "search_cost_gpu_days": "search cost (GPU-days)",
     "search_cost_s": "search time (s)",
+    "share": "of α's movement by the entropy (%)",
     "test_error": "test error (%)",
     "top_1_error": "top-1 error (%)",
     "top_5_error": "top-5 error (%)",

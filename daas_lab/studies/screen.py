@@ -5,6 +5,7 @@ A *side* is a protocol; the first search of a side has all of its constants, eac
 Rows of single runs have the names of `make.names_of`, with `side`, and `changed`: the constant, or `NOTHING`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from daas_lab.methods.protocols import PROTOCOLS
 from daas_lab.report import compare
 from daas_lab.report.tables import Row
 from daas_lab.runs.folder import Run
+from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.studies import make
 from daas_lab.studies.paper_tables import retraining_rows
 from daas_lab.studies.settings import Settings
@@ -62,8 +64,8 @@ def _search(settings: Settings, protocol: str, seed: int, budget: str, **changes
 
 def screen_rows(made: Mapping[SearchConfig, Run], named: Mapping[SearchConfig, Row], settings: Settings) -> list[Row]:
     """A row for every search: `drop_one` and `drop_learned`, of the whole cut with kept edges at 1 and as they learned,
-    statistics as trained; its retraining; `share`, the mean over the epochs of the share of α's movement that the
-    entropy makes."""
+    statistics as trained; its retraining; `share`, that of the entropy in all of α's movement (`entropy_shares`), None
+    where there was none."""
     runs = list(made.values())
     drops: dict[str, Row] = {}
     for row in make.drops(runs, lambda run: [run.search.budget], settings):
@@ -74,23 +76,33 @@ def screen_rows(made: Mapping[SearchConfig, Run], named: Mapping[SearchConfig, R
     for config, run in made.items():
         if (name := make.run_name(config)) not in retrained:
             continue
-        shares = [record["regulariser_share"] for record in run.history if "regulariser_share" in record]
-        rows.append(
-            retrained[name] | named[config] | drops[name] | {"share": float(np.mean(shares)) if shares else None}
-        )
+        share = float(entropy_shares(run)[-1])
+        rows.append(retrained[name] | named[config] | drops[name] | {"share": None if math.isnan(share) else share})
     return rows
+
+
+def entropy_shares(run: Run) -> np.ndarray:
+    """After every epoch the share that the entropy has in all of α's movement so far, in percent [T − 1]; NaN before
+    the first epoch that has one. An epoch counts by the square of its movement: once α is decided it hardly moves, and
+    the entropy pushes many times as far as that, against weight decay."""
+    shares = np.array([record.get("regulariser_share", np.nan) for record in run.history])
+    moved = sum(np.square(np.diff(run.alphas[name], axis=0)).sum(axis=(1, 2)) for name in CELL_TYPES)
+    moved = np.where(np.isnan(shares), 0.0, moved)
+    whole = np.cumsum(moved)
+    return 100 * np.divide(
+        np.cumsum(np.nan_to_num(shares) * moved), whole, np.full_like(whole, np.nan), where=whole > 0
+    )
 
 
 def collapse_series(runs: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, np.ndarray]]:
     """Name → over its searches, if there are any, the means after every epoch of `parameter_free`, pools and skips
-    among the operations that the normal cell would keep (percent) [T], and of `share` (percent of α's movement)
-    [T − 1]."""
+    among the operations that the normal cell would keep (percent) [T], and of `share`, `entropy_shares` [T − 1]."""
     found = {}
     for name, own in runs.items():
         if not own:
             continue
         free = [[parameter_free(cells)["parameter_free_normal"] for cells in genotype_evolution(run)] for run in own]
-        shares = [[100 * record.get("regulariser_share", np.nan) for record in run.history] for run in own]
+        shares = [entropy_shares(run) for run in own]
         found[name] = {"parameter_free": np.mean(free, axis=0), "share": np.mean(shares, axis=0)}
     return found
 
