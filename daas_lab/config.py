@@ -5,6 +5,7 @@ refused here, before any long work starts. `identity.config_hash` covers exactly
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
@@ -240,6 +241,17 @@ def name_own_files(config: "SearchConfig | RetrainConfig") -> None:
     if isinstance(config, SearchConfig) and config.method_digest:
         load_own("method", config.method, config.method_digest)
     load_operations(config.operations, config.operations_digest)
+
+
+def check_labels(configs: Iterable["SearchConfig | RetrainConfig"]) -> None:
+    """Raise where two methods of one's own have one name: rows and run folders would call both the same."""
+    searches = [config for config in configs if isinstance(config, SearchConfig)]
+    for config in searches:
+        first = next(other for other in searches if other.label == config.label)
+        if first.method_digest != config.method_digest:
+            raise refuse(
+                "method", config.method, f"of another name than that of {first.method}: rows call both the same"
+            )
 
 
 def check_named(config: "SearchConfig | RetrainConfig") -> None:

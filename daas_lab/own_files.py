@@ -79,6 +79,8 @@ def load_own(field: str, text: str, digest: str = "") -> Any:
     `digest`: what the file must have; who was named with it need not be where it was. Raises `LabError` naming field
     and file for a file that cannot be executed, has no such name, or has another content.
     """
+    if not is_own(text):
+        raise refuse(field, text, "FILE.py:NAME")
     key = digest, own_name(text)
     if key in _named:
         return _last(*key)

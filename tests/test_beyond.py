@@ -18,6 +18,7 @@ from daas_lab.studies.settings import Settings
 from daas_lab.train.discretize import Evolution
 from daas_lab.train.evolution import genotype_after
 from daas_lab.train.search import search
+from tests.made_runs import write_search
 
 CASES = {
     "DARTS": {"method": "darts"},
@@ -127,6 +128,25 @@ def test_a_record_stands_for_a_run_where_it_has_what_is_asked(tmp_path):
     elsewhere = settings(tmp_path, seeds=(0,), runs=tmp_path / "others")
     assert make.make_runs([config], elsewhere)[0].folder is None
     assert make.make_runs([config], elsewhere, lambda record: bool(record.cells))[0].folder is not None
+
+
+@pytest.mark.slow
+def test_a_record_without_measured_cells_does_not_stand_for_a_search_that_needs_them(tmp_path, monkeypatch):
+    own = settings(tmp_path, seeds=(0,), publish=True)
+    cases = {"by perturbation": CASES["by perturbation"]}
+    [config] = beyond.searches(cases, own)["by perturbation"]
+    make.make_run(config, own, threads=1)  # the record; threads are no part of a run's name
+    monkeypatch.setattr(make, "drops", lambda *given, **named: [])  # of five times 200 accuracies (test_rules.py)
+    [run] = beyond.make_searches(cases, settings(tmp_path, seeds=(0,), runs=tmp_path / "others"))["by perturbation"]
+    assert run.folder is not None
+
+
+def test_under_the_papers_text_only_da2s_shares_searches(tmp_path):
+    found = beyond.searches(CASES, settings(tmp_path, seeds=(0,), protocol="paper"))
+    assert [c.budget for c in found["code"]] == [budget for budget in NAMED_BUDGETS if budget != "3/14"]
+    assert found["all"][0].budget == "3/14" and len(found["random"]) == 5
+    run = read_run(write_search(tmp_path / "run", "darts", "tiny", "digits", protocol="paper"))
+    assert beyond._budgets(run) == list(beyond.BUDGETS)
 
 
 @pytest.mark.slow

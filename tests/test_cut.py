@@ -333,6 +333,8 @@ def test_errors_by_epochs_of_retraining_from_scratch_and_kept(tmp_path):
         *((start, epochs) for epochs in (1, 2) for start in ("scratch", "kept")),
     ]
     assert {row["method"] for row in rows} == {"darts"} and all(0 <= row["error"] <= 100 for row in rows)
+    # Two searches that have found one cell have rows each.
+    assert len(kept_weight_rows(2 * searches, settings, "4/14", [1, 2])) == 2 * len(rows)
 
 
 def test_epochs_saved_are_those_from_scratch_until_the_error_is_as_small():

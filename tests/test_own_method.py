@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from daas_lab import LabError, check_method, drops, make_runs, own_files
+from daas_lab import LabError, check_method, cli, drops, make_runs, own_files
 from daas_lab.compose import search_config
 from daas_lab.config import check_named
 from daas_lab.identity import config_hash
@@ -18,6 +18,7 @@ from daas_lab.report.drawing import save_cells
 from daas_lab.runs.folder import read_run
 from daas_lab.studies import make
 from daas_lab.studies.settings import Settings
+from daas_lab.studies.sweep_file import read_sweep
 from daas_lab.train.evolution import close_choices_sentence, genotype_after
 from daas_lab.train.search import search
 from daas_lab.train.splits import search_splits
@@ -210,6 +211,22 @@ def test_searched_in_worker_processes_cut_drawn_retrained_and_searched_anew_when
         make_runs([replace(configs[0], seed=5)], settings)
 
 
+def test_two_methods_of_one_name_are_not_one_row(files, settings, tmp_path):
+    other = tmp_path / "second.py"
+    other.write_text(FAIR_DARTS.replace("class FairDarts", "# another\nclass FairDarts"))
+    configs = [settings.search(name, 0, **SHORT) for name in (files["FairDarts"], f"{other}:FairDarts")]
+    with pytest.raises(
+        LabError, match=r"method = '.*second.py:FairDarts': must be of another name than that of .*fair"
+    ):
+        make_runs(configs, settings)
+    sweep = tmp_path / "both.yaml"
+    sweep.write_text(
+        f"preset: tiny\ndataset: digits\nsearch: {{method: ['{files['FairDarts']}', '{other}:FairDarts']}}\n"
+    )
+    with pytest.raises(LabError, match="must be of another name"):
+        read_sweep(sweep)
+
+
 def search_gumbel(folder, on_epoch):
     config = search_config("tiny", "digits", f"{folder.parent}/gumbel.py:Gumbel", threads=1, epochs=4, **SHORT)
     search(config, folder, progress=False, on_epoch=on_epoch)
@@ -387,6 +404,14 @@ def test_a_class_that_is_not_there_is_named_in_one_line(files, name, words, tmp_
     with pytest.raises(LabError, match=words) as error:
         search_config("tiny", "digits", f"{tmp_path}/{name}")
     assert name in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["own.json:x", "own.py", "own.py:"])
+def test_what_names_nothing_in_a_python_file_is_refused_in_one_line(text, tmp_path, capsys):
+    (tmp_path / "own.json").write_text("{}")
+    assert cli.main(["count", "DARTS_V2", "--own", f"{tmp_path}/{text}"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "must be FILE.py:NAME" in said
 
 
 def test_its_numbers_are_checked_hashed_and_set_by_name(files):

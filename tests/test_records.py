@@ -18,7 +18,7 @@ from daas_lab.runs.lock import locked
 from daas_lab.runs.records import read_record, write_record
 from daas_lab.studies import make
 from daas_lab.studies.settings import Settings, parse_settings, read_settings
-from daas_lab.train.evolution import genotype_after
+from daas_lab.train.evolution import genotype_after, genotype_evolution
 from tests.made_runs import write_search
 
 
@@ -59,6 +59,27 @@ def test_of_candidates_that_have_left_a_record_keeps_whole_numbers(tmp_path):
     for name, array in read_record(tmp_path / "run.json").alphas.items():
         np.testing.assert_array_equal(array[left[name] < -1e3], left[name][left[name] < -1e3].round())
         np.testing.assert_allclose(array[left[name] > -1e3], left[name][left[name] > -1e3], atol=5.1e-5)
+
+
+def test_before_alpha_moves_a_record_knows_who_leads(tmp_path):
+    run = read_run(write_search(tmp_path / "run", preset="tiny", dataset="digits"))
+    noise = {name: 1e-4 * np.random.default_rng(0).standard_normal(array.shape) for name, array in run.alphas.items()}
+    run = replace(run, alphas=noise, betas={name: 1e-4 * array[..., 0] for name, array in noise.items()})
+    write_record(run, tmp_path / "run.json")
+    again = read_record(tmp_path / "run.json")
+    for name, array in again.alphas.items():
+        np.testing.assert_allclose(array, noise[name], rtol=5.1e-4)
+    assert genotype_evolution(again) == genotype_evolution(run)
+
+
+def test_a_record_under_another_runs_name_is_not_taken_for_it(published, tmp_path):
+    settings, runs = published
+    there = replace(elsewhere(settings, tmp_path), figures=tmp_path)
+    asked = replace(runs[0].config, seed=7)
+    record = tmp_path / "records" / f"{make.run_name(asked)}.json"
+    write_record(runs[0], record)
+    with pytest.raises(LabError, match=f"{record} holds another run, {make.run_name(runs[0].config)}"):
+        make.find_run(asked, there)
 
 
 def test_every_published_search_still_derives_the_cell_that_it_recorded():

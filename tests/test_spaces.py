@@ -1,8 +1,10 @@
 """Other spaces than the paper's: sets of operations as text, one's own operations, and the networks of any space."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -15,6 +17,7 @@ from daas_lab.networks.fast_layers import speed_up
 from daas_lab.networks.fast_supernet import FastSuperNetwork, make_supernet
 from daas_lab.networks.supernet import SuperNetwork
 from daas_lab.runs.folder import read_run
+from daas_lab.runs.records import read_record, write_record
 from daas_lab.space.budget import EdgeBudget, two_edges
 from daas_lab.space.cell_space import (
     CELL_TYPES,
@@ -34,7 +37,10 @@ from daas_lab.space.cost import count
 from daas_lab.space.genotype import CellGenotype, Edge, Genotype
 from daas_lab.space.operations import OPERATIONS, make_candidate, make_operation, named_operations, parse_operations
 from daas_lab.space.selection import derive_cell, random_genotype
+from daas_lab.studies.settings import Settings
+from daas_lab.train.evolution import genotype_after
 from daas_lab.train.search import search
+from tests.made_runs import write_search
 
 OWN = """
 from torch import nn
@@ -207,6 +213,26 @@ def test_a_cell_of_ones_own_operation_asks_for_the_file(own):
     assert known_operations()[-1] == "gated"
     with pytest.raises(LabError, match="'none'"):
         CellGenotype((Edge(0, 2, NONE),), (2,))
+
+
+def test_a_cell_stands_for_the_operations_of_its_run_though_another_file_has_the_names(own, tmp_path):
+    """Two searches that compare two files' function of one name: sizes and retrainings are each one's own."""
+    runs, sizes = [], []
+    for name, body in (("one", OWN), ("other", OWN.replace("3, stride, 1", "5, stride, 2"))):
+        path = tmp_path / f"{name}.py"
+        path.write_text(body)
+        changes = {"nodes": 4, "budget": "1,1", "operations": f"skip_connect,{path}:gated"}
+        runs.append(read_run(write_search(tmp_path / name, "da2s", "tiny", "digits", **changes)))
+        alphas = {cell: np.ones_like(array) * [0.0, 1.0] for cell, array in runs[-1].alphas.items()}
+        runs[-1] = replace(runs[-1], alphas=alphas)
+        sizes.append(count(genotype_after(runs[-1]))["parameters"])
+    assert sizes[0] < sizes[1]
+    configs = [Settings(preset="tiny", dataset="digits").retraining(genotype_after(run), 0) for run in runs]
+    assert [config.operations for config in configs] == [f"{tmp_path}/{name}.py:gated" for name in ("one", "other")]
+    write_record(runs[0], tmp_path / "one.json")
+    read_run(runs[1].folder)
+    count(genotype_after(read_record(tmp_path / "one.json")))
+    assert count(read_record(tmp_path / "one.json").genotype or genotype_after(runs[0]))["parameters"] == sizes[0]
 
 
 def test_none_is_passed_over_in_every_cut():

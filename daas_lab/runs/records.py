@@ -1,7 +1,7 @@
 """Records: what a finished run leaves behind when it is published, small enough for git.
 
 A record holds the configuration, the metrics of every epoch, accuracy drops, genotype and result, α and β to four
-digits after the point, versions, machine and seconds. It stands for its run wherever no network weights are needed.
+digits, versions, machine and seconds. It stands for its run wherever no network weights are needed.
 """
 
 import contextlib
@@ -21,10 +21,12 @@ from daas_lab.runs.folder import Run, kind_of, read_config, read_run
 from daas_lab.runs.provenance import origin_in
 from daas_lab.space.cell_space import CELL_TYPES
 from daas_lab.space.genotype import Genotype
+from daas_lab.space.operations import named_operations
 
 FORMAT = 1
 DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # of a record when it is read
 DIGITS = 4  # of α and β, after the point
+SMALL = 0.1  # what is below this has as many digits that count: before α moves, noise of 1e-4 says who leads
 LARGE = 1e3  # what is as large as this is written in whole numbers: a candidate that has left, by 1e4
 
 
@@ -58,7 +60,10 @@ def write_record(run: Run, path: str | Path) -> None:
 
 def _digits(array: np.ndarray) -> np.ndarray:
     array = array.astype(float)
-    return np.where(abs(array) < LARGE, array.round(DIGITS), array.round())
+    rounded = np.where(abs(array) < LARGE, array.round(DIGITS), array.round())
+    small = (abs(array) < SMALL) & (array != 0)
+    rounded[small] = [float(f"{value:.{DIGITS}g}") for value in array[small]]
+    return rounded
 
 
 def config_of(path: str | Path) -> SearchConfig | RetrainConfig:
@@ -95,9 +100,12 @@ def read_record(path: str | Path) -> Run:
             raise LabError("no record of a run: must be a run's folder, or a record")
         if document["format"] != FORMAT:
             raise LabError(f"format = {document['format']!r}: must be {FORMAT}")
+        config = checked_config(document)
+        if isinstance(config, SearchConfig):
+            named_operations(config.operations, config.operations_digest)
         return Run(
             folder=None,
-            config=checked_config(document),
+            config=config,
             history=document["history"],
             seconds=document["seconds"],
             finished=True,

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from daas_lab.config import SearchConfig
+from daas_lab.identity import config_hash
 from daas_lab.methods import rules
+from daas_lab.methods.lookup import PAPERS
 from daas_lab.report import compare
 from daas_lab.report.tables import Row
 from daas_lab.runs.folder import Run
@@ -44,7 +46,7 @@ def searches(cases: Cases, settings: Settings) -> dict[str, list[SearchConfig]]:
         changes = {key: value for key, value in case.items() if key not in ("method", "select")}
         own = replace(settings, **{key: changes.pop(key) for key in ("protocol", "seeds") if key in changes})
         budgets = [changes.pop("budget")] if "budget" in changes else BUDGETS
-        if own.protocol == "paper":
+        if own.protocol == "paper" and case["method"] == PAPERS:
             budgets = [table_4.searched_for(budget) for budget in budgets]
         configs = [
             own.search(case["method"], seed, budget=budget, **changes) for seed in own.seeds for budget in budgets
@@ -64,10 +66,10 @@ def make_searches(cases: Cases, settings: Settings) -> dict[str, list[Run]]:
     for name, own in searches(cases, settings).items():
         of_rule = _select(cases, name) != rules.OWN
         configs[name] = make.wanted(own, settings, has_cells if of_rule else lambda run: True)
-        measured |= set(configs[name] if of_rule else ())
+        measured |= set(map(config_hash, configs[name] if of_rule else ()))
 
     def stands(run: Run) -> bool:
-        return run.search not in measured or has_cells(run)
+        return config_hash(run.config) not in measured or has_cells(run)
 
     every = list(dict.fromkeys(config for own in configs.values() for config in own))
     made = dict(zip(every, make.make_runs(every, settings, stands), strict=True))
@@ -83,7 +85,8 @@ def _select(cases: Cases, name: str) -> str:
 
 
 def _budgets(run: Run) -> list[str]:
-    return table_4.budgets_served(run) if run.search.protocol == "paper" else budgets_of(run, BUDGETS)
+    of_text = run.search.protocol == "paper" and run.search.label == PAPERS
+    return table_4.budgets_served(run) if of_text else budgets_of(run, BUDGETS)
 
 
 # --- what they give ---------------------------------------------------------------------------------------------------

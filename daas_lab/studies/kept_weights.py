@@ -26,7 +26,7 @@ def kept_weight_rows(searches: Sequence[Run], settings: Settings, budget: str, e
     """
     if not epochs:
         raise refuse("epochs", epochs, "one number of epochs or more")
-    configs, rows = {}, []
+    jobs, rows = [], []
     for run in searches:
         if run.folder is None:
             raise LabError(
@@ -39,15 +39,14 @@ def kept_weight_rows(searches: Sequence[Run], settings: Settings, budget: str, e
         named = make.names_of(run) | {"budget": budget}
         for count in epochs:
             given = {"seed": run.config.seed, "epochs": count}
-            configs[settings.retraining(kept.genotype, **given, **shape)] = named | {"start": SCRATCH, "epochs": count}
+            scratch = settings.retraining(kept.genotype, **given, **shape)
+            jobs.append((scratch, named | {"start": SCRATCH, "epochs": count}))
             last = settings.retraining(None, **given, weights=net)
-            configs[last] = named | {"start": KEPT, "epochs": count}
+            jobs.append((last, named | {"start": KEPT, "epochs": count}))
         _, accuracy = evaluate(load_network(net), retrain_splits(last, settings.data)[1])
         rows.append(named | {"start": KEPT, "epochs": 0, "error": 100 - accuracy})
-    made = make.make_runs(list(configs), settings)
-    return rows + [
-        named | {"error": run.result["test_error"]} for named, run in zip(configs.values(), made, strict=True)
-    ]
+    made = make.make_runs([config for config, _ in jobs], settings)  # two searches may have found one cell
+    return rows + [named | {"error": run.result["test_error"]} for (_, named), run in zip(jobs, made, strict=True)]
 
 
 def epochs_saved(rows: Sequence[Row]) -> list[Row]:

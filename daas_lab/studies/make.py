@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from daas_lab.config import RetrainConfig, SearchConfig, name_own_files
+from daas_lab.config import RetrainConfig, SearchConfig, check_labels, name_own_files
 from daas_lab.data.batches import check_available
 from daas_lab.data.sources import short_name
 from daas_lab.errors import LabError, refuse
@@ -62,6 +62,7 @@ def make_runs(
     epochs. When a run fails the others are stopped where they are, to be resumed, and its error is raised. Where images
     are missing that one of them needs, none is started.
     """
+    check_labels(configs)
     runs = {config: _finished(config, settings, stands) for config in configs}
     for run in filter(None, runs.values()):
         _publish(run, settings)
@@ -124,9 +125,12 @@ def _record(config: SearchConfig | RetrainConfig, settings: Settings) -> Path:
 def find_run(config: SearchConfig | RetrainConfig, settings: Settings) -> Run | None:
     """The finished run in the runs folder if no file of it is damaged, else its record, else None."""
     folder, record = run_folder(config, settings), _record(config, settings)
-    if run := read_finished(folder):
-        return run
-    return read_record(record) if settings.records and record.is_file() else None
+    run = read_finished(folder) or (read_record(record) if settings.records and record.is_file() else None)
+    if run and config_hash(run.config) != config_hash(config):
+        raise LabError(
+            f"{run.folder or record} holds another run, {run_name(run.config)}: must have the name of its own"
+        )
+    return run
 
 
 def _publish(run: Run, settings: Settings) -> None:

@@ -95,11 +95,12 @@ def retraining_rows(
     for run in searches:
         for budget in [run.search.budget] if budgets is None else budgets_of(run, budgets):
             cells = genotype_after(run, budget=budget, select=select)
-            jobs.append((run, budget, cells, settings.retraining(cells, run.config.seed)))
+            about = size_of(cells) | parameter_free(cells)
+            jobs.append((run, budget, about, settings.retraining(cells, run.config.seed)))
     asked = make.wanted(dict.fromkeys(config for *_, config in jobs), settings)
     retrained = {make.run_name(run.config): run for run in make.make_runs(asked, settings)}
     rows = []
-    for run, budget, cells, config in jobs:
+    for run, budget, about, config in jobs:
         name = make.run_name(config)
         if name not in retrained:
             continue
@@ -108,8 +109,7 @@ def retraining_rows(
             | {"budget": budget, "retraining": name}
             | {factor: getattr(run.config, factor) for factor in ("lambda_c", "lambda_1", "lambda_2")}
             | {"error": retrained[name].result["test_error"], "search_cost_s": run.seconds}
-            | size_of(cells)
-            | parameter_free(cells)
+            | about
         )
     return rows
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from daas_lab.config import RetrainConfig, SearchConfig
+from daas_lab.config import RetrainConfig, SearchConfig, check_labels
 from daas_lab.errors import LabError, imported, refuse, suggestion
 from daas_lab.fields import coerce, refuse_unknown
 from daas_lab.methods.lookup import PAPERS, method_class
@@ -116,6 +116,7 @@ def _searches(groups: list[Any], settings: Settings) -> dict[SearchConfig, list[
             if named.setdefault(run_name(config), config) != config:
                 raise refuse("search", dict(group), f"one search for each run: {run_name(config)} is asked for twice")
             searches[config] = list(dict.fromkeys([*searches.get(config, []), *cuts]))
+    check_labels(searches)
     return searches
 
 

@@ -19,7 +19,7 @@ from daas_lab.space.budget import EdgeBudget
 from daas_lab.space.cell_space import CELL_TYPES, SKIP, cell_edges, input_edges
 from daas_lab.space.cost import meets
 from daas_lab.space.genotype import CellGenotype, Edge, Genotype
-from daas_lab.space.operations import OPERATIONS
+from daas_lab.space.operations import OPERATIONS, named_operations
 from daas_lab.train.discretize import (
     check_evolves,
     choice_strengths,
@@ -40,6 +40,8 @@ def genotype_after(
     `select`: a rule of `methods.rules`. What `perturbation` chose, at the end of a search, is kept in the run.
     """
     budget, config = EdgeBudget.parse(budget or run.search.budget), run.search
+    # What the cell's names stand for from here on: another run may have a function of the same name.
+    named_operations(config.operations, config.operations_digest)
     rule, _ = rules.parse_rule(select)
     if rule == rules.PERTURBATION:
         if found := run.cells.get(rule, {}).get(str(budget)):
