@@ -61,8 +61,7 @@ docs-records: $(FROM_RECORDS:%=runs/notebooks/docs/%)
 
 docs-notebooks: docs-records $(ON_DIGITS:%=runs/notebooks/docs/%)
 
-# As they were published, and of studies that are not finished what there is.
-runs/notebooks/docs/the_field.ipynb: OPTIONS := -p finished_only True
+# Not finished yet: what there is of it.
 runs/notebooks/docs/beyond_the_gap.ipynb: OPTIONS := -p finished_only True
 
 runs/notebooks/docs/%.ipynb: notebooks/%.ipynb | .venv/installed
