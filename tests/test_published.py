@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOKS = [path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
 SEARCHING = ("00_quickstart", "discretization_lab", "kept_weights")  # always: they show more than records hold
 # Table → its notebook, where it has another name.
-OTHERWISE = {"the_field_digits": "the_field"}
+OTHERWISE = {"the_field_digits": "the_field", "what_closes_the_gap_digits": "what_closes_the_gap"}
 FROM_RECORDS = [
     name for name in [*NOTEBOOKS, *OTHERWISE] if (ROOT / "figures" / f"{name}.json").is_file() and name not in SEARCHING
 ]
