@@ -245,9 +245,9 @@ def name_own_files(config: "SearchConfig | RetrainConfig") -> None:
 
 def check_labels(configs: Iterable["SearchConfig | RetrainConfig"]) -> None:
     """Raise where two methods of one's own have one name: rows and run folders would call both the same."""
-    searches = [config for config in configs if isinstance(config, SearchConfig)]
-    for config in searches:
-        first = next(other for other in searches if other.label == config.label)
+    known: dict[str, SearchConfig] = {}
+    for config in (config for config in configs if isinstance(config, SearchConfig)):
+        first = known.setdefault(config.label, config)
         if first.method_digest != config.method_digest:
             raise refuse(
                 "method", config.method, f"of another name than that of {first.method}: rows call both the same"

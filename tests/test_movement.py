@@ -11,18 +11,24 @@ from daas_lab.train.movement import RegulariserShare
 from daas_lab.train.search import build_supernet, search
 
 
-def moved_by(pull, momentum, steps=12, method="da2s", rate=0.05):
-    """The share after `steps` of Adam on the regulariser and, beside it, `pull` times a fixed direction; and the share
-    of that direction, summed up here."""
+def begun(method="da2s"):
+    """A network in an epoch in which its regulariser acts, and its α, drawn."""
     network = build_supernet(search_config("tiny", "digits", method, "paper", epochs=4, threads=1))
     network.at = network.at._replace(epoch=3)
     alphas = [network.alphas(name) for name in CELL_TYPES]
     with torch.no_grad():
         for a in alphas:
             a.copy_(torch.randn(a.shape, generator=torch.Generator().manual_seed(1)))
+    return network, alphas
+
+
+def moved_by(pull, momentum, steps=12, method="da2s", rate=0.05):
+    """The share after `steps` of Adam on the regulariser and, beside it, `pull` times a fixed direction; and the share
+    of that direction, summed up here."""
+    network, alphas = begun(method)
     directions = [torch.randn(a.shape, generator=torch.Generator().manual_seed(2)) for a in alphas]
     optimizer = torch.optim.Adam([{"params": alphas}], lr=rate, betas=(momentum, 0.999))
-    share, begun = RegulariserShare(network, optimizer), [a.detach().clone() for a in alphas]
+    share, starts = RegulariserShare(network, optimizer), [a.detach().clone() for a in alphas]
     others = [torch.zeros_like(a) for a in alphas]
     for step in range(1, steps + 1):
         optimizer.zero_grad()
@@ -34,7 +40,7 @@ def moved_by(pull, momentum, steps=12, method="da2s", rate=0.05):
         for a, d, other in zip(alphas, directions, others, strict=True):
             variance = optimizer.state[a]["exp_avg_sq"] / (1 - 0.999**step)
             other -= rate * pull * d / (variance.sqrt() + 1e-8)
-    whole = [a.detach() - start for a, start in zip(alphas, begun, strict=True)]
+    whole = [a.detach() - start for a, start in zip(alphas, starts, strict=True)]
     along = sum((other * way).sum() for other, way in zip(others, whole, strict=True))
     return share.share(), (along / sum(way.square().sum() for way in whole)).item()
 
@@ -69,12 +75,7 @@ def test_a_search_records_it_while_a_regulariser_moves_alpha(tmp_path):
 
 def test_a_step_that_was_not_made_is_no_movement():
     """In float16 the scaler leaves out a step of which a gradient is not finite; the first ones most often."""
-    network = build_supernet(search_config("tiny", "digits", "da2s", "paper", epochs=4, threads=1))
-    network.at = network.at._replace(epoch=3)
-    alphas = [network.alphas(name) for name in CELL_TYPES]
-    with torch.no_grad():
-        for a in alphas:
-            a.copy_(torch.randn(a.shape, generator=torch.Generator().manual_seed(1)))
+    network, alphas = begun()
     optimizer = torch.optim.Adam([{"params": alphas}], lr=0.05, betas=(0.0, 0.999))
     share = RegulariserShare(network, optimizer)
     for made in (False, True, False, True):
@@ -90,12 +91,9 @@ def test_a_step_that_was_not_made_is_no_movement():
 
 def test_who_has_left_counts_for_nothing():
     """α of a candidate that has left is at -1e4: what weight decay takes from it dwarfs all movement."""
-    network = build_supernet(search_config("tiny", "digits", "da2s", "paper", epochs=4, threads=1))
-    network.at = network.at._replace(epoch=3)
-    alphas = [network.alphas(name) for name in CELL_TYPES]
+    network, alphas = begun()
     with torch.no_grad():
         for a in alphas:
-            a.copy_(torch.randn(a.shape, generator=torch.Generator().manual_seed(1)))
             a[:, 5:] += GONE
     optimizer = torch.optim.Adam([{"params": alphas}], lr=0.05, betas=(0.0, 0.999))
     share = RegulariserShare(network, optimizer)

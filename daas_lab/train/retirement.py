@@ -33,8 +33,7 @@ class Retirement(nn.Module):
     def after(self, network: SuperNetwork, epoch: int) -> None:
         """Those leave whose weight b · a is under `retire` for `retire_after` epochs by the end of `epoch`, unless the
         budget would keep them, or might once a node without input takes its edges with it, or an edge keeps several
-        operations. α says who has left
-        (methods/pruning.py); β as well, of an edge that nobody is left on.
+        operations. α says who has left (methods/pruning.py); β as well, of an edge that nobody is left on.
 
         A method that mixes with one operation an edge is asked for the softmax behind it (`Mixture.shares`).
         """
@@ -50,9 +49,7 @@ class Retirement(nn.Module):
             of_edges = config.searcher.betas_of_edges and betas.shape == mixture.edges.shape
             if not of_edges:  # nothing says that an edge has left as a whole
                 kept = kept.scatter(1, weights.argmax(dim=1, keepdim=True), True)
-            elif (
-                config.edge_budget.operations > 1
-            ):  # an edge that stays may yet be kept, with so many of its operations
+            elif config.edge_budget.operations > 1:  # an edge that stays may yet be kept, with so many of them
                 kept |= _strongest(weights, config) & (weights >= config.retire).any(dim=1, keepdim=True)
             under = (weights < config.retire) & ~kept
             counts.copy_((counts + 1) * under)
